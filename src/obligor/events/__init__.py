@@ -1,0 +1,1 @@
+"""Events: typed facts, validated at the edge, in one durable, ordered log."""
