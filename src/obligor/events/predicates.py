@@ -13,7 +13,7 @@ from typing import Literal, Union
 __all__ = ["And", "Comparison", "Json", "Not", "Operator", "Or", "Predicate"]
 
 Operator = Literal["==", "!=", "<", "<=", ">", ">=", "in", "is_null", "not_null"]
-Json = Union[None, bool, int, str, list["Json"], dict[str, "Json"]]
+Json = Union[None, bool, int, str, list["Json"], dict[str, "Json"]]  # noqa: UP007 - a recursive alias needs Union
 
 
 class Predicate:
