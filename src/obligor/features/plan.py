@@ -71,12 +71,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from functools import cached_property
 from typing import Any, Literal, Self, TypeAlias, get_args
 
 import msgspec
 
 from obligor.errors import BadInput, Problem
+from obligor.features.filters import parse_predicate
 
 __all__ = [
     "AGGREGATES",
@@ -290,7 +292,7 @@ class Plan:
             message, _, path = str(error).partition(" - at `")
             raise BadInput(Problem(path.rstrip("`") or "$", f"not a feature plan: {message}")) from None
         plan = cls(record)
-        if plan.canonical != _canonical(data):
+        if plan.canonical != _canonical(msgspec.to_builtins(data)):
             raise BadInput(
                 Problem("$", "not a feature plan: expected its canonical form, got extra or rewritten parts")
             )
@@ -334,6 +336,11 @@ def _check(record: _Plan) -> None:
     for name, timeline in record.timelines.items():
         if len(timeline.selections) > SELECTIONS_MAX:
             problems.append(Problem(f"$.timelines.{name}", f"more than {SELECTIONS_MAX} selections"))
+        for i, selection in enumerate(timeline.selections):
+            try:
+                None if selection.where is None else parse_predicate(selection.where)
+            except BadInput as error:
+                problems.append(Problem(f"$.timelines.{name}.selections[{i}].where", str(error)))
     for i, measure in enumerate(record.measures):
         problems += [Problem(f"$.measures[{i}]", message) for message in _measure_faults(record, measure)]
     for i, feature in enumerate(record.features):
@@ -378,6 +385,8 @@ def _program_fault(record: _Plan, program: tuple[Step, ...]) -> str | None:
     for step in program:
         if (step.value is None) == (step.op in (*_PUSH, "fill")):
             return f"{step.op} {'needs a' if step.value is None else 'has no'} value"
+        if isinstance(step.value, float) and not math.isfinite(step.value):
+            return f"{step.op} of a number that is not finite"
         if step.op in sizes and not (isinstance(step.value, int) and 0 <= step.value < sizes[step.op]):
             return f"no {step.op} {step.value}"
         if depth < (0 if step.op in _PUSH else 1 if step.op == "fill" else 2):

@@ -1,0 +1,204 @@
+"""Projection: raw fact rows -> timeline rows, the one place where events lose their own shape.
+
+The offline build and the online state both call `project`, so a predicate or a coding cannot mean two things. It is
+vectorised over one Arrow table of one event type: predicates become bits of a mask, fields become int64 slots.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from obligor.events.predicates import Predicate
+from obligor.features.filters import comparisons, evaluate, parse_predicate
+from obligor.features.plan import Plan, Slot
+
+__all__ = ["NULL", "Projection", "Rows", "code_column", "hash_text", "project"]
+
+NULL = -(2**63)  # null of an int64 in a timeline
+PROJECTIONS_MAX = 256  # compiled projections that are kept
+Bools: TypeAlias = npt.NDArray[np.bool_]
+Ints: TypeAlias = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Timeline rows, in the order of the table they come from; all of length n."""
+
+    key: pa.StringArray  # the entity
+    event_time: Ints
+    root: Ints
+    mask: Ints  # bit i: selection i of the timeline; never 0
+    values: Ints  # (n, slots), C order, NULL where absent
+    source: Ints  # the row's index in the table
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+
+def project(plan: Plan, timeline: str, event_name: str, table: pa.Table) -> Rows:
+    """Return the rows that facts of one event type make in a timeline.
+
+    `table` holds `event_time`, `root` and the fields the plan uses, texts plain or dictionary-encoded. A fact without
+    the entity, or selected by nothing, makes no row; one that enters by two entity fields makes a row for either key.
+    """
+    return _projection(plan, timeline, event_name).rows(table)
+
+
+def hash_text(text: str) -> int:
+    """Return the first 8 bytes of the text's blake2b-8 digest as int64; never NULL.
+
+    >>> hash_text("loan-1") == hash_text("loan-1") != hash_text("loan-2")
+    True
+    """
+    value = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
+    return value if value != NULL else NULL + 1
+
+
+class Projection:
+    """One event type's way into one timeline, read out of the plan once."""
+
+    def __init__(self, plan: Plan, timeline: str, event_name: str) -> None:
+        spec = plan.timelines[timeline]
+        self.slots_width = spec.slots
+        self.slots = spec.fields.get(event_name, ())
+        self.entrances: dict[str, list[tuple[int, Predicate | None]]] = {}  # by entity field: (bit, predicate)
+        self.texts: dict[str, list[str]] = {}  # the texts that predicates compare a field with
+        for bit, selection in enumerate(spec.selections):
+            if selection.event == event_name:
+                predicate = None if selection.where is None else parse_predicate(selection.where)
+                self.entrances.setdefault(selection.by, []).append((1 << bit, predicate))
+                self._note_texts(predicate)
+
+    def _note_texts(self, predicate: Predicate | None) -> None:
+        for comparison in comparisons(predicate) if predicate is not None else ():
+            wanted = comparison.value if isinstance(comparison.value, tuple) else (comparison.value,)
+            texts = self.texts.setdefault(comparison.field, [])
+            texts += [text for text in wanted if isinstance(text, str) and text not in texts]
+
+    def rows(self, table: pa.Table) -> Rows:
+        """Return the rows of one table."""
+        columns = _TableColumns(table, self.texts)
+        parts = [self._entrance(columns, by, bits) for by, bits in self.entrances.items()]
+        parts = _merge(parts) if len(parts) > 1 else parts
+        key, mask, source = (
+            parts[0] if parts else (pa.array([], pa.string()), np.empty(0, np.int64), np.empty(0, np.int64))
+        )
+        values = np.full((len(source), self.slots_width), NULL, np.int64)  # (n, slots)
+        for k, slot in enumerate(self.slots):
+            values[:, k] = _take(code_column(columns.array(slot.field), slot), source)
+        event_time, root = (_take(_integers(columns.array(name))[0], source) for name in ("event_time", "root"))
+        return Rows(key, event_time, root, mask, values, source)
+
+    def _entrance(self, columns: _TableColumns, by: str, bits: list[tuple[int, Predicate | None]]) -> _Part:
+        keys = columns.array(by)
+        mask = np.zeros(len(keys), np.int64)
+        for bit, predicate in bits:
+            if predicate is None:
+                mask |= bit
+            else:
+                mask[evaluate(predicate, columns)[0]] |= bit
+        source = np.flatnonzero((mask != 0) & _valid(keys))
+        return (keys if len(source) == len(keys) else keys.take(pa.array(source))), _take(mask, source), source
+
+
+_Part: TypeAlias = "tuple[pa.StringArray, Ints, Ints]"  # key, mask, source
+
+
+@lru_cache(maxsize=PROJECTIONS_MAX)
+def _projection(plan: Plan, timeline: str, event_name: str) -> Projection:
+    return Projection(plan, timeline, event_name)
+
+
+def _merge(parts: list[_Part]) -> list[_Part]:
+    """Return one part in table order; the rows that one fact makes under one key become one, their masks joined."""
+    keys = pa.concat_arrays([key for key, _, _ in parts])
+    mask, source = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
+    codes = _integers(pc.dictionary_encode(keys).indices)[0]
+    order = np.lexsort((codes, source))
+    first = np.ones(len(order), np.bool_)
+    first[1:] = (np.diff(source[order]) != 0) | (np.diff(codes[order]) != 0)
+    joined = np.bitwise_or.reduceat(mask[order], np.flatnonzero(first)) if len(order) else mask
+    kept = order[first]
+    return [(keys.take(pa.array(kept)), joined, source[kept])]
+
+
+class _TableColumns:
+    """The columns of one table, each converted once; texts coded by the place of their value in `texts`."""
+
+    def __init__(self, table: pa.Table, texts: dict[str, list[str]]) -> None:
+        self._table, self._texts = table, texts
+        self._arrays: dict[str, pa.Array] = {}
+        self._integers: dict[str, tuple[Ints, Bools]] = {}
+
+    def array(self, field: str) -> pa.Array:
+        if field not in self._arrays:
+            self._arrays[field] = _plain(self._table.column(field))
+        return self._arrays[field]
+
+    def integers(self, field: str) -> tuple[Ints, Bools]:
+        if field not in self._integers:
+            array = self.array(field)
+            if field in self._texts and pa.types.is_string(array.type):
+                valid = _valid(array)
+                array = pc.fill_null(pc.index_in(array, value_set=pa.array(self._texts[field], pa.string())), -1)
+                self._integers[field] = (_integers(array)[0], valid)
+            elif pa.types.is_string(array.type):  # only asked whether it is null
+                self._integers[field] = (np.zeros(len(array), np.int64), _valid(array))
+            else:
+                self._integers[field] = _integers(array)
+        return self._integers[field]
+
+    def code(self, field: str, text: str) -> int:
+        return self._texts[field].index(text)
+
+
+def code_column(array: pa.Array, slot: Slot) -> Ints:
+    """Return a field's values as int64 by the slot's coding, NULL for null."""
+    if slot.coding == "integer":
+        values, valid = _integers(array)
+    else:
+        encoded = pc.dictionary_encode(array)
+        texts = encoded.dictionary.to_pylist()
+        if slot.coding == "hash":
+            codes = [hash_text(text) for text in texts]
+        else:
+            place = {text: i for i, text in enumerate(slot.values or ())}
+            codes = [place.get(text, len(place)) for text in texts]
+        indices, valid = _integers(encoded.indices)
+        values = np.array([*codes, NULL], np.int64)[indices]  # the index of a null is any: overwritten below
+    return values if valid.all() else np.where(valid, values, NULL)
+
+
+def _plain(column: Any) -> pa.Array:
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if isinstance(array, pa.ChunkedArray):  # combine_chunks of no chunk, in some versions
+        array = pa.array([], column.type)
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    return array.cast(pa.string()) if pa.types.is_large_string(array.type) else array
+
+
+def _integers(array: pa.Array) -> tuple[Ints, Bools]:
+    """Return an integer, boolean or timestamp column as int64 (0 where null), and where it is not null."""
+    valid = _valid(array)
+    filled = array if array.null_count == 0 else pc.fill_null(array, pa.scalar(0, pa.int64()).cast(array.type))
+    return filled.cast(pa.int64()).to_numpy(zero_copy_only=False), valid
+
+
+def _valid(array: pa.Array) -> Bools:
+    if array.null_count == 0:
+        return np.ones(len(array), np.bool_)
+    valid: Bools = array.is_valid().to_numpy(zero_copy_only=False)
+    return valid
+
+
+def _take(values: Ints, source: Ints) -> Ints:
+    return values if len(source) == len(values) else values[source]
