@@ -1,0 +1,145 @@
+"""From a plan's features to a model's inputs: which are scored, how categories become columns, who is one player.
+
+A category is a code into the plan's frozen `values` (the code after the last one means unknown); it becomes one column
+a code, 0 or 1, all null where the code is null. All columns of one feature are one player in attribution, so a reason
+is never split over the columns of a category.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from obligor.errors import DefinitionError, IntegrityError, Problem
+
+__all__ = ["NUMERIC", "Feature", "Inputs", "expand_row"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+NUMERIC: Final = -1  # the code of a column that is the feature itself
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """What models need to know of one feature of the plan; `monotone` is the direction of risk as it grows."""
+
+    name: str
+    type: str  # integer | real | boolean | category
+    scored: bool
+    monotone: int
+    reason: str | None
+    unit: str
+    description: str
+    values: tuple[str, ...]
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Feature:
+        """Return the feature that one entry of a plan's `features` describes."""
+        return cls(
+            name=data["name"],
+            type=data["type"],
+            scored=data.get("scored", True),
+            monotone=_DIRECTIONS[data.get("monotone") or 0],
+            reason=data.get("reason"),
+            unit=data.get("unit") or "",
+            description=data.get("description") or "",
+            values=tuple(data.get("values") or ()),
+        )
+
+
+_DIRECTIONS: Final[dict[int | str, int]] = {-1: -1, 0: 0, 1: 1, "decreasing": -1, "increasing": 1}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The columns a model sees, in order: column i is feature `source[i]`, or whether that feature has `code[i]`."""
+
+    features: tuple[Feature, ...]
+    names: tuple[str, ...]
+    source: Ints  # (columns,) index into features: the player of the column
+    code: Ints  # (columns,) NUMERIC or a category's code
+
+    @classmethod
+    def from_plan(cls, plan: Mapping[str, Any]) -> Inputs:
+        """Return the inputs of a plan's JSON data: every scored feature, in the plan's order."""
+        features = tuple(Feature.from_data(data) for data in plan["features"])
+        names: list[str] = []
+        source: list[int] = []
+        code: list[int] = []
+        for index, feature in enumerate(features):
+            if not feature.scored:
+                continue
+            columns = _columns(feature)
+            names.extend(name for name, _ in columns)
+            source.extend(index for _ in columns)
+            code.extend(c for _, c in columns)
+        if not names:
+            raise DefinitionError("the plan has no scored feature: a model needs at least one")
+        return cls(features, tuple(names), np.array(source, dtype=np.int64), np.array(code, dtype=np.int64))
+
+    @cached_property
+    def monotone(self) -> tuple[int, ...]:
+        """The declared direction of each column; none for the columns of a category."""
+        return tuple(
+            self.features[s].monotone if c == NUMERIC else 0 for s, c in zip(self.source, self.code, strict=True)
+        )
+
+    @property
+    def width(self) -> int:
+        """How many features a vector of the plan has, scored or not."""
+        return len(self.features)
+
+    def expand(self, features: Floats) -> Floats:
+        """Return the columns of a matrix of features.  # (n, features) -> (n, columns)"""
+        return expand_matrix(np.ascontiguousarray(features, dtype=np.float64), self.source, self.code)
+
+    def reasons(self) -> dict[str, str]:
+        """Return feature -> reason code of all scored features; DefinitionError names every one that has none."""
+        missing = [f.name for f in self.features if f.scored and not f.reason]
+        if missing:
+            raise DefinitionError(
+                Problem(f"$.features.{name}", "is scored and has no reason code: give it reason=..., or scored=False")
+                for name in missing
+            )
+        return {f.name: f.reason for f in self.features if f.scored and f.reason}
+
+    def check_names(self, names: Sequence[str]) -> None:
+        """Raise IntegrityError unless a stored model was trained on exactly these columns."""
+        if tuple(names) != self.names:
+            raise IntegrityError(
+                f"the model's inputs {list(names)[:5]}... are not the plan's {list(self.names)[:5]}..."
+            )
+
+
+def _columns(feature: Feature) -> list[tuple[str, int]]:
+    if feature.type != "category":
+        return [(feature.name, NUMERIC)]
+    known = [(f"{feature.name}={value}", code) for code, value in enumerate(feature.values)]
+    return [*known, (f"{feature.name}=(unknown)", len(feature.values))]
+
+
+@njit(cache=True, nogil=True, fastmath=False)
+def expand_row(features: Floats, source: Ints, code: Ints, out: Floats) -> None:
+    """Write one row's columns to `out`; null stays null (NaN)."""
+    for column in range(source.shape[0]):
+        value = features[source[column]]
+        if code[column] == NUMERIC or value != value:
+            out[column] = value
+        else:
+            out[column] = 1.0 if value == code[column] else 0.0
+
+
+@njit(cache=True, nogil=True, fastmath=False)
+def expand_matrix(features: Floats, source: Ints, code: Ints) -> Floats:
+    """Return all rows' columns."""
+    out = np.empty((features.shape[0], source.shape[0]), dtype=np.float64)
+    for row in range(features.shape[0]):
+        expand_row(features[row], source, code, out[row])
+    return out
