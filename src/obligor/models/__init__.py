@@ -1,0 +1,1 @@
+"""Models: training sets, boosted trees, scorecard, calibration, explanation, evaluation; the bundle."""

@@ -1,0 +1,290 @@
+"""The bundle: everything a decision is made of, in one immutable folder named by its content.
+
+A bundle is a folder of parts (JSON, and the policy's TOML as opaque bytes) and a manifest with the SHA-256 of each; the
+folder's name is the SHA-256 of the manifest. Loading checks every hash before a byte is parsed, and refuses parts that
+the manifest does not name or this version does not know. There is no pickle: nothing in a bundle can run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from obligor.errors import BadInput, IntegrityError, NotFound, Problem
+from obligor.models.attribution import Attribution
+from obligor.models.calibration import Calibration
+from obligor.models.inputs import Inputs, expand_row
+from obligor.models.portable import sigmoid
+from obligor.models.scorecard import Scorecard
+from obligor.models.trees import Trees
+
+__all__ = ["PARTS", "Bundle", "ModelName", "Reference", "Score", "Scores", "encode_json", "write_bundle"]
+
+Floats = NDArray[np.float64]
+ModelName = Literal["xgboost", "scorecard"]
+
+FORMAT: Final = 1
+PARTS: Final = (
+    "plan.json",  # what is computed of an applicant
+    "trees.json",  # XGBoost's own JSON
+    "scorecard.json",
+    "calibration.json",  # the champion's name, and log-odds to PD of each model
+    "reference.json",  # the applicant that reasons compare with
+    "reasons.json",  # feature -> reason code
+    "policy.toml",  # opaque here; the decisions room reads it
+    "outcome.json",  # what is predicted
+    "training.json",  # config, seed, snapshot, slices, search
+    "evaluation.json",
+    "schema.json",  # the model's inputs, and the event types the plan was compiled against
+)
+PART_BYTES_MAX: Final = 256 * 2**20
+MANIFEST: Final = "manifest.json"
+
+
+class Score(NamedTuple):
+    """One applicant's score: the model's own log-odds, calibrated log-odds, probability of default."""
+
+    margin: float
+    log_odds: float
+    pd: float
+
+
+class Scores(NamedTuple):
+    """`Score` of many rows, the same bits."""
+
+    margin: Floats
+    pd: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The approved training row whose score is the median of the approved: who reasons compare an applicant with."""
+
+    application: str
+    features: Floats  # (features,)
+    margin: float
+
+
+def encode_json(data: object) -> bytes:
+    """Return canonical JSON: sorted keys, no spaces, floats by repr, no NaN.
+
+    >>> encode_json({"b": 1.5, "a": None})
+    b'{"a":null,"b":1.5}'
+    """
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def write_bundle(root: Path, parts: Mapping[str, bytes]) -> Path:
+    """Write the parts as `root/<hash>` and return that folder; all or nothing, and the same parts twice are one."""
+    if set(parts) != set(PARTS):
+        raise BadInput(f"a bundle has the parts {sorted(PARTS)}, got {sorted(parts)}")
+    entries = {name: {"sha256": _sha256(content), "bytes": len(content)} for name, content in parts.items()}
+    manifest = encode_json({"format": FORMAT, "parts": entries})
+    name = _sha256(manifest)
+    target, draft = root / name, root / f".{name}.{os.getpid()}"
+    if target.exists():
+        Bundle.load(target)
+        return target
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        for part, content in {**parts, MANIFEST: manifest}.items():
+            _write_durably(draft / part, content)
+        _sync_folder(draft)
+        draft.rename(target)
+    except OSError:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    _sync_folder(root)
+    return target
+
+
+class Bundle:
+    """A loaded bundle, and its scoring: pure functions of a vector of the plan's features (NaN is null)."""
+
+    def __init__(self, path: Path, parts: Mapping[str, bytes]) -> None:
+        """Called by `load`, once the parts' hashes are checked."""
+        self.path, self.hash, self._parts = path, path.name, parts
+        self.plan: dict[str, Any] = self._json("plan.json")
+        self.inputs = Inputs.from_plan(self.plan)
+        self.names = tuple(feature.name for feature in self.inputs.features)
+        self.trees = Trees.from_xgboost(self._json("trees.json"))
+        self.inputs.check_names(self.trees.names)
+        self.scorecard = Scorecard.from_data(self._json("scorecard.json"), self.names)
+        calibration = self._json("calibration.json")
+        self.champion: ModelName = _model_name(calibration["champion"])
+        self._calibrations: dict[ModelName, Calibration] = {
+            "xgboost": Calibration.from_data(calibration["xgboost"]),
+            "scorecard": Calibration.from_data(calibration["scorecard"]),
+        }
+        self.reference = _read_reference(self._json("reference.json"), self.inputs.width)
+        self.reasons: dict[str, str] = self._json("reasons.json")
+        self.policy: bytes = parts["policy.toml"]
+        self._attribution = Attribution(
+            self.trees, self.inputs.source, self.inputs.width, self._columns(self.reference.features)
+        )
+
+    @classmethod
+    def load(cls, path: Path | str) -> Bundle:
+        """Return the bundle in the folder `path`, which is named by its hash.
+
+        Raises NotFound where there is none, IntegrityError where a byte differs from what the hash stands for.
+        """
+        folder = Path(path).resolve()
+        if not (folder / MANIFEST).is_file():
+            raise NotFound(f"no bundle at {folder}: expected a folder with {MANIFEST}, as `obligor train` writes it")
+        parts = _read_checked(folder)
+        try:
+            return cls(folder, parts)
+        except (KeyError, TypeError, ValueError) as error:
+            raise IntegrityError(f"{folder}: a part does not have the form of format {FORMAT}: {error!r}") from error
+
+    @cached_property
+    def outcome(self) -> dict[str, Any]:
+        """The outcome's description: what the PD is a probability of."""
+        return self._object("outcome.json")
+
+    @cached_property
+    def evaluation(self) -> dict[str, Any]:
+        """The evaluation as `obligor.models.evaluation` made it."""
+        return self._object("evaluation.json")
+
+    @cached_property
+    def training(self) -> dict[str, Any]:
+        """How it was trained: config, snapshot, slices, search."""
+        return self._object("training.json")
+
+    @cached_property
+    def schema(self) -> dict[str, Any]:
+        """The model's inputs, and the event types at training."""
+        return self._object("schema.json")
+
+    def score(self, features: Floats, model: ModelName | None = None) -> Score:
+        """Return the score of one vector of the plan's features by the champion, or by the model named."""
+        name = model or self.champion
+        x = self._vector(features)
+        margin = self.trees.margin(self._columns(x)) if name == "xgboost" else self.scorecard.margin(x)
+        log_odds = self._calibrations[name].log_odds(margin)
+        return Score(margin, log_odds, sigmoid(log_odds))
+
+    def scores(self, features: Floats, model: ModelName | None = None) -> Scores:
+        """Return the scores of all rows, to the bit those of `score`.  # (n, features)"""
+        name = model or self.champion
+        if features.ndim != 2 or features.shape[1] != self.inputs.width:
+            raise BadInput(f"expected rows of {self.inputs.width} features, got the shape {features.shape}")
+        x = np.ascontiguousarray(features, dtype=np.float64)
+        margins = self.trees.margins(self.inputs.expand(x)) if name == "xgboost" else self.scorecard.margins(x)
+        return Scores(margins, self._calibrations[name].pds(margins))
+
+    def contributions(self, features: Floats, model: ModelName | None = None) -> Floats:
+        """Return each feature's part of margin - the reference's margin, in log-odds: positive is adverse.
+
+        Exact interventional Shapley values; they sum to the difference within 1e-9.  # (features,) -> (features,)
+        """
+        x = self._vector(features)
+        if (model or self.champion) == "xgboost":
+            return self._attribution.contributions(self._columns(x))
+        return self.scorecard.contributions(x, self.reference.features)
+
+    def scorecard_score(self, features: Floats) -> Score:
+        """Return the fallback's score, for the rung of the ladder where the champion cannot be asked."""
+        return self.score(features, "scorecard")
+
+    def scorecard_contributions(self, features: Floats) -> Floats:
+        """Return the fallback's reasons, as `contributions`."""
+        return self.contributions(features, "scorecard")
+
+    def _vector(self, features: Floats) -> Floats:
+        if features.shape != (self.inputs.width,):
+            raise BadInput(f"expected a vector of {self.inputs.width} features, got the shape {features.shape}")
+        return np.ascontiguousarray(features, dtype=np.float64)
+
+    def _columns(self, features: Floats) -> Floats:
+        out = np.empty(len(self.inputs.names))
+        expand_row(features, self.inputs.source, self.inputs.code, out)
+        return out
+
+    def _object(self, part: str) -> dict[str, Any]:
+        data: dict[str, Any] = self._json(part)
+        return data
+
+    def _json(self, part: str) -> Any:
+        try:
+            return json.loads(self._parts[part])
+        except ValueError as error:
+            raise IntegrityError(Problem(f"$.{part}", f"expected JSON: {error}")) from error
+
+
+def _read_checked(folder: Path) -> dict[str, bytes]:
+    """Return all parts' bytes once every hash fits; nothing but the manifest is parsed before."""
+    manifest = _read_bounded(folder / MANIFEST)
+    if not re.fullmatch("[0-9a-f]{64}", folder.name) or _sha256(manifest) != folder.name:
+        raise IntegrityError(f"{folder / MANIFEST}: its SHA-256 is {_sha256(manifest)}, the folder is {folder.name!r}")
+    data = json.loads(manifest)
+    if data.get("format") != FORMAT:
+        raise IntegrityError(f"{folder}: expected a bundle of format {FORMAT}, got {data.get('format')!r}")
+    present = {entry.name for entry in folder.iterdir()} - {MANIFEST}
+    problems = [Problem(f"$.{n}", "no such part is known") for n in sorted((present | set(data["parts"])) - set(PARTS))]
+    problems += [Problem(f"$.{n}", "the part is missing") for n in PARTS if n not in present or n not in data["parts"]]
+    if problems:
+        raise IntegrityError(problems)
+    parts = {name: _read_bounded(folder / name) for name in PARTS}
+    for name, content in parts.items():
+        expected, got = data["parts"][name]["sha256"], _sha256(content)
+        if expected != got:
+            problems.append(Problem(f"$.{name}", f"its SHA-256 is {got}, the manifest says {expected}"))
+    if problems:
+        raise IntegrityError(problems)
+    return parts
+
+
+def _read_bounded(path: Path) -> bytes:
+    if path.is_symlink() or not path.is_file() or path.stat().st_size > PART_BYTES_MAX:
+        raise IntegrityError(f"{path}: expected a plain file of at most {PART_BYTES_MAX} bytes")
+    return path.read_bytes()
+
+
+def _read_reference(data: Mapping[str, Any], width: int) -> Reference:
+    features = np.array([math.nan if v is None else float(v) for v in data["features"]], dtype=np.float64)
+    if features.shape != (width,):
+        raise IntegrityError(f"reference: expected {width} features, got {len(features)}")
+    return Reference(str(data["application"]), features, float(data["margin"]))
+
+
+def _model_name(name: object) -> ModelName:
+    if name == "xgboost":
+        return "xgboost"
+    if name == "scorecard":
+        return "scorecard"
+    raise IntegrityError(f"calibration: expected the champion 'xgboost' or 'scorecard', got {name!r}")
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
