@@ -10,8 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal as PyDecimal
-from decimal import InvalidOperation
 from typing import Any, ClassVar, Literal
 
 from obligor.errors import DefinitionError
@@ -35,7 +33,9 @@ INT64_MAX = 2**63 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _DECIMAL_DIGITS_MAX = 40
-_RFC3339 = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(\.\d{1,6})?(Z|z|[+-]\d{2}:\d{2})")
+_CLOCK = r"([01]\d|2[0-3]):[0-5]\d"
+_RFC3339 = re.compile(rf"\d{{4}}-\d{{2}}-\d{{2}}[T ]{_CLOCK}:[0-5]\d(\.\d{{1,6}})?(Z|z|[+-]{_CLOCK})", re.ASCII)
+_DECIMAL = re.compile(r"([+-]?)(\d+)(?:\.(\d+))?", re.ASCII)
 
 Kind = Literal["entity", "money", "decimal", "integer", "boolean", "category", "timestamp", "text"]
 
@@ -60,6 +60,16 @@ def _int64(value: object, what: str) -> int:
         raise ValueError(f"expected {what}, got {value!r}")
     if not -INT64_MAX <= value <= INT64_MAX:
         raise ValueError(f"expected {what} within 64 bits, got {value!r}")
+    return value
+
+
+def _text(value: object, minimum: int, maximum: int, what: str) -> str:
+    if not isinstance(value, str) or not minimum <= len(value) <= maximum:
+        raise ValueError(f"expected {what}, got {value!r:.80}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"expected text that is valid Unicode, got {value!r:.80}") from None
     return value
 
 
@@ -169,9 +179,7 @@ class Entity(Field):
         self.type = self.type or name
 
     def parse(self, value: object) -> str:
-        if not isinstance(value, str) or not 1 <= len(value) <= self.LENGTH_MAX:
-            raise ValueError(f"expected an id of 1 to {self.LENGTH_MAX} characters, got {value!r:.80}")
-        return value
+        return _text(value, 1, self.LENGTH_MAX, f"an id of 1 to {self.LENGTH_MAX} characters")
 
     def _parameters(self) -> dict[str, Any]:
         return {"type": self.type}
@@ -249,13 +257,13 @@ class Decimal(Field):
         expected = f"expected a decimal as text with at most {self.scale} places, such as '12.5'"
         if isinstance(value, bool) or not isinstance(value, int | str) or len(str(value)) > _DECIMAL_DIGITS_MAX:
             raise ValueError(f"{expected}, got {value!r:.80}")
-        try:
-            scaled = PyDecimal(value).scaleb(self.scale)
-        except InvalidOperation:
-            raise ValueError(f"{expected}, got {value!r}") from None
-        if not scaled.is_finite() or scaled != int(scaled):
+        match = _DECIMAL.fullmatch(str(value))
+        if match is None:
             raise ValueError(f"{expected}, got {value!r}")
-        return _int64(int(scaled), expected)
+        sign, whole, fraction = match[1], match[2], match[3] or ""
+        if fraction[self.scale :].strip("0"):
+            raise ValueError(f"{expected}, got {value!r}")
+        return _int64(int(f"{sign}{whole}{fraction[: self.scale]:0<{self.scale}}"), expected)
 
     def _parameters(self) -> dict[str, Any]:
         return {"scale": self.scale}
@@ -316,11 +324,10 @@ class Category(Field):
         self.values = values
 
     def parse(self, value: object) -> str:
-        if not isinstance(value, str) or not 1 <= len(value) <= self.LENGTH_MAX:
-            raise ValueError(f"expected text of 1 to {self.LENGTH_MAX} characters, got {value!r:.80}")
-        if self.values and value not in self.values:
+        text = _text(value, 1, self.LENGTH_MAX, f"text of 1 to {self.LENGTH_MAX} characters")
+        if self.values and text not in self.values:
             raise ValueError(f"expected one of {', '.join(self.values)}, got {value!r}")
-        return value
+        return text
 
     def _parameters(self) -> dict[str, Any]:
         return {"values": list(self.values)} if self.values else {}
@@ -353,9 +360,7 @@ class Text(Field):
         self.length_max = length_max
 
     def parse(self, value: object) -> str:
-        if not isinstance(value, str) or len(value) > self.length_max:
-            raise ValueError(f"expected text of at most {self.length_max} characters, got {value!r:.80}")
-        return value
+        return _text(value, 0, self.length_max, f"text of at most {self.length_max} characters")
 
     def _parameters(self) -> dict[str, Any]:
         return {"length_max": self.length_max}
