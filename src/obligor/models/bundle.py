@@ -9,31 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Final
 
 from obligor.errors import BadInput, IntegrityError, NotFound, Problem
-from obligor.models.attribution import Attribution
 from obligor.models.calibration import Calibration
-from obligor.models.inputs import Inputs, expand_row
-from obligor.models.portable import sigmoid
+from obligor.models.inputs import Inputs
 from obligor.models.scorecard import Scorecard
+from obligor.models.scorer import MODEL_NAMES, ModelName, Reference, Scorer
 from obligor.models.trees import Trees
 
-__all__ = ["PARTS", "Bundle", "ModelName", "Reference", "Score", "Scores", "encode_json", "write_bundle"]
+__all__ = ["PARTS", "Bundle", "encode_json", "write_bundle"]
 
-Floats = NDArray[np.float64]
-ModelName = Literal["xgboost", "scorecard"]
 
 FORMAT: Final = 1
 PARTS: Final = (
@@ -51,30 +43,6 @@ PARTS: Final = (
 )
 PART_BYTES_MAX: Final = 256 * 2**20
 MANIFEST: Final = "manifest.json"
-
-
-class Score(NamedTuple):
-    """One applicant's score: the model's own log-odds, calibrated log-odds, probability of default."""
-
-    margin: float
-    log_odds: float
-    pd: float
-
-
-class Scores(NamedTuple):
-    """`Score` of many rows, the same bits."""
-
-    margin: Floats
-    pd: Floats
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """The approved training row whose score is the median of the approved: who reasons compare an applicant with."""
-
-    application: str
-    features: Floats  # (features,)
-    margin: float
 
 
 def encode_json(data: object) -> bytes:
@@ -111,30 +79,25 @@ def write_bundle(root: Path, parts: Mapping[str, bytes]) -> Path:
     return target
 
 
-class Bundle:
-    """A loaded bundle, and its scoring: pure functions of a vector of the plan's features (NaN is null)."""
+class Bundle(Scorer):
+    """A loaded bundle: a scorer with the plan it scores, its policy, and the records of how it came to be."""
 
     def __init__(self, path: Path, parts: Mapping[str, bytes]) -> None:
         """Called by `load`, once the parts' hashes are checked."""
         self.path, self.hash, self._parts = path, path.name, parts
         self.plan: dict[str, Any] = self._json("plan.json")
-        self.inputs = Inputs.from_plan(self.plan)
-        self.names = tuple(feature.name for feature in self.inputs.features)
-        self.trees = Trees.from_xgboost(self._json("trees.json"))
-        self.inputs.check_names(self.trees.names)
-        self.scorecard = Scorecard.from_data(self._json("scorecard.json"), self.names)
+        inputs = Inputs.from_plan(self.plan)
         calibration = self._json("calibration.json")
-        self.champion: ModelName = _model_name(calibration["champion"])
-        self._calibrations: dict[ModelName, Calibration] = {
-            "xgboost": Calibration.from_data(calibration["xgboost"]),
-            "scorecard": Calibration.from_data(calibration["scorecard"]),
-        }
-        self.reference = _read_reference(self._json("reference.json"), self.inputs.width)
+        super().__init__(
+            inputs=inputs,
+            trees=Trees.from_xgboost(self._json("trees.json")),
+            scorecard=Scorecard.from_data(self._json("scorecard.json"), inputs.feature_names),
+            champion=_model_name(calibration["champion"]),
+            calibrations={name: Calibration.from_data(calibration[name]) for name in MODEL_NAMES},
+            reference=Reference.from_data(self._json("reference.json")),
+        )
         self.reasons: dict[str, str] = self._json("reasons.json")
         self.policy: bytes = parts["policy.toml"]
-        self._attribution = Attribution(
-            self.trees, self.inputs.source, self.inputs.width, self._columns(self.reference.features)
-        )
 
     @classmethod
     def load(cls, path: Path | str) -> Bundle:
@@ -170,51 +133,6 @@ class Bundle:
     def schema(self) -> dict[str, Any]:
         """The model's inputs, and the event types at training."""
         return self._object("schema.json")
-
-    def score(self, features: Floats, model: ModelName | None = None) -> Score:
-        """Return the score of one vector of the plan's features by the champion, or by the model named."""
-        name = model or self.champion
-        x = self._vector(features)
-        margin = self.trees.margin(self._columns(x)) if name == "xgboost" else self.scorecard.margin(x)
-        log_odds = self._calibrations[name].log_odds(margin)
-        return Score(margin, log_odds, sigmoid(log_odds))
-
-    def scores(self, features: Floats, model: ModelName | None = None) -> Scores:
-        """Return the scores of all rows, to the bit those of `score`.  # (n, features)"""
-        name = model or self.champion
-        if features.ndim != 2 or features.shape[1] != self.inputs.width:
-            raise BadInput(f"expected rows of {self.inputs.width} features, got the shape {features.shape}")
-        x = np.ascontiguousarray(features, dtype=np.float64)
-        margins = self.trees.margins(self.inputs.expand(x)) if name == "xgboost" else self.scorecard.margins(x)
-        return Scores(margins, self._calibrations[name].pds(margins))
-
-    def contributions(self, features: Floats, model: ModelName | None = None) -> Floats:
-        """Return each feature's part of margin - the reference's margin, in log-odds: positive is adverse.
-
-        Exact interventional Shapley values; they sum to the difference within 1e-9.  # (features,) -> (features,)
-        """
-        x = self._vector(features)
-        if (model or self.champion) == "xgboost":
-            return self._attribution.contributions(self._columns(x))
-        return self.scorecard.contributions(x, self.reference.features)
-
-    def scorecard_score(self, features: Floats) -> Score:
-        """Return the fallback's score, for the rung of the ladder where the champion cannot be asked."""
-        return self.score(features, "scorecard")
-
-    def scorecard_contributions(self, features: Floats) -> Floats:
-        """Return the fallback's reasons, as `contributions`."""
-        return self.contributions(features, "scorecard")
-
-    def _vector(self, features: Floats) -> Floats:
-        if features.shape != (self.inputs.width,):
-            raise BadInput(f"expected a vector of {self.inputs.width} features, got the shape {features.shape}")
-        return np.ascontiguousarray(features, dtype=np.float64)
-
-    def _columns(self, features: Floats) -> Floats:
-        out = np.empty(len(self.inputs.names))
-        expand_row(features, self.inputs.source, self.inputs.code, out)
-        return out
 
     def _object(self, part: str) -> dict[str, Any]:
         data: dict[str, Any] = self._json(part)
@@ -254,13 +172,6 @@ def _read_bounded(path: Path) -> bytes:
     if path.is_symlink() or not path.is_file() or path.stat().st_size > PART_BYTES_MAX:
         raise IntegrityError(f"{path}: expected a plain file of at most {PART_BYTES_MAX} bytes")
     return path.read_bytes()
-
-
-def _read_reference(data: Mapping[str, Any], width: int) -> Reference:
-    features = np.array([math.nan if v is None else float(v) for v in data["features"]], dtype=np.float64)
-    if features.shape != (width,):
-        raise IntegrityError(f"reference: expected {width} features, got {len(features)}")
-    return Reference(str(data["application"]), features, float(data["margin"]))
 
 
 def _model_name(name: object) -> ModelName:

@@ -46,15 +46,12 @@ class Feature:
             name=data["name"],
             type=data["type"],
             scored=data.get("scored", True),
-            monotone=_DIRECTIONS[data.get("monotone") or 0],
+            monotone=int(data.get("monotone") or 0),
             reason=data.get("reason"),
             unit=data.get("unit") or "",
             description=data.get("description") or "",
             values=tuple(data.get("values") or ()),
         )
-
-
-_DIRECTIONS: Final[dict[int | str, int]] = {-1: -1, 0: 0, 1: 1, "decreasing": -1, "increasing": 1}
 
 
 @dataclass(frozen=True)
@@ -95,6 +92,11 @@ class Inputs:
     def width(self) -> int:
         """How many features a vector of the plan has, scored or not."""
         return len(self.features)
+
+    @cached_property
+    def feature_names(self) -> tuple[str, ...]:
+        """The names of the plan's features in order, scored or not."""
+        return tuple(feature.name for feature in self.features)
 
     def expand(self, features: Floats) -> Floats:
         """Return the columns of a matrix of features.  # (n, features) -> (n, columns)"""
