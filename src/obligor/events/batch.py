@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import pyarrow as pa
@@ -73,6 +74,7 @@ def field_columns(name: str, field: Field) -> list[pa.Field]:
     return columns
 
 
+@lru_cache(maxsize=1024)
 def part_schema(event: type[Event]) -> pa.Schema:
     """Return the columns of one type's table in a batch: the standard ones, then its fields that are not personal."""
     fields = [c for name, field in event.fields.items() if not field.personal for c in field_columns(name, field)]

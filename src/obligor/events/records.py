@@ -1,15 +1,14 @@
 """Records: JSON objects from outside, checked and turned into a `Batch`, with every problem of every record named.
 
-Two readings, one result (a test holds them together). `_columns` reads the records of one type column by column and
-gives up at the first doubt; only then `_parse` reads that type's records one by one and says all that is wrong with
-each. Records that pass go on, the others are returned as problems: nothing is coerced, filled or dropped.
+Two readings, one result (a test holds them together). `record_columns` reads the records of one type column by column
+and gives up at the first doubt; only then that type's records are read here one by one, and all that is wrong with
+each is said. Records that pass go on, the others are returned as problems: nothing is coerced, filled or dropped.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -17,35 +16,16 @@ import numpy as np
 import pyarrow as pa
 
 from obligor.errors import BadInput, LimitError, Problem, did_you_mean
-from obligor.events.batch import CORRECTION, ORIGINAL, RETRACTION, Batch, part_schema
-from obligor.events.content import commitment, content_hashes
-from obligor.events.fields import INT64_MAX, Boolean, Category, Decimal, Entity, Field, Integer, Money, Text, Timestamp
-from obligor.events.fields import parse_timestamp as _parse_timestamp
-from obligor.events.moments import NULL, ZONED, read_moments
+from obligor.events.assembly import Rows, part_table, personal_json, personal_names
+from obligor.events.batch import CORRECTION, ORIGINAL, RETRACTION, STANDARD, Batch, part_schema
+from obligor.events.fields import Field, Money, parse_timestamp
+from obligor.events.record_columns import ENVELOPE, ID_LENGTH_MAX, read_columns
 from obligor.events.schema import Event, Registry
 
 __all__ = ["ID_LENGTH_MAX", "RECORDS_MAX", "decode_json", "parse_records"]
 
-ID_LENGTH_MAX: Final = 200
 RECORDS_MAX: Final = 100_000
-_ENVELOPE: Final = frozenset({"type", "event_id", "event_time", "corrects", "retracts"})
-_OPTIONAL: Final = frozenset({type(None)})
 _DECODER: Final = msgspec.json.Decoder()
-
-Columns = dict[str, pa.Array]
-
-
-@dataclass(slots=True)
-class _Rows:
-    """Checked rows of one type: places in the input, standard values and field columns, all of one length."""
-
-    places: list[int]
-    event_id: pa.Array
-    event_time: pa.Array
-    kind: list[int]
-    target: list[str | None] | None
-    columns: Columns
-    personal: list[bytes | None] | None = field(default=None)
 
 
 def parse_records(
@@ -71,16 +51,18 @@ def parse_records(
         raise LimitError(f"expected at most {RECORDS_MAX} records at once, got {len(many)}")
     problems: dict[int, list[Problem]] = {}
     groups = _by_type(registry, many, prefix, allow_platform_types, problems)
-    parts: dict[str, _Rows] = {}
+    checked: dict[str, tuple[Rows, list[int]]] = {}
     for name, places in groups.items():
         event, rows = registry[name], [many[i] for i in places]
-        checked = _columns(event, rows, places) or _one_by_one(event, rows, places, prefix, problems)
-        if checked.places:
-            parts[name] = checked
-    size = len(many) - len(problems)
+        right = read_columns(event, rows)
+        checked[name] = (right, places) if right is not None else _one_by_one(event, rows, places, prefix, problems)
     bad = np.array(sorted(problems), np.int64)
-    tables = {name: _table(registry[name], rows, bad, commitment_key) for name, rows in parts.items()}
-    return Batch(tables, size), dict(sorted(problems.items()))
+    parts: dict[str, pa.Table] = {}
+    for name, (right, places) in checked.items():
+        if places:
+            index = np.array(places, np.int64)
+            parts[name] = part_table(registry[name], right, index - np.searchsorted(bad, index), commitment_key)
+    return Batch(parts, len(many) - len(problems)), {i: problems[i] for i in bad.tolist()}
 
 
 def decode_json(text: bytes) -> object:
@@ -159,161 +141,10 @@ def _refusal(registry: Registry, record: object, path: str, platform: bool) -> P
     return None
 
 
-# ---- the fast reading: one type, column by column -------------------------------------------------------------------
-
-
-def _columns(event: type[Event], rows: Sequence[Any], places: list[int]) -> _Rows | None:
-    """Return the checked rows, or None at the first doubt."""
-    allowed = _ENVELOPE | event.fields.keys()
-    shapes = {tuple(row) for row in rows}
-    if not all(allowed.issuperset(shape) for shape in shapes):
-        return None
-    if any("retracts" in shape or "corrects" in shape for shape in shapes):
-        kinds = [_kind(row) for row in rows]
-        if None in kinds or RETRACTION in kinds:
-            return None
-        target = [row.get("corrects") for row in rows]
-    else:
-        kinds, target = [ORIGINAL] * len(rows), None
-    ids = _text_column([row.get("event_id") for row in rows], 1, ID_LENGTH_MAX, False)
-    times = _moment_column([row.get("event_time") for row in rows], False)
-    if ids is None or times is None:
-        return None
-    columns: Columns = {}
-    personal: dict[str, list[Any]] = {}
-    for name, one in event.fields.items():
-        read = _field_columns(name, one, [row.get(name) for row in rows])
-        if read is None:
-            return None
-        if one.personal:
-            personal.update({key: column.to_pylist() for key, column in read.items()})
-        else:
-            columns.update(read)
-    sealed = _personal(event, personal, len(rows)) if personal else None
-    return _Rows(places, ids, times, [int(k) for k in kinds if k is not None], target, columns, sealed)
-
-
-def _kind(row: Mapping[str, object]) -> int | None:
-    """Return the kind of a record whose links are right, else None."""
-    corrects, retracts = row.get("corrects"), row.get("retracts")
-    if corrects is None and retracts is None:
-        return ORIGINAL
-    link = retracts if corrects is None else corrects
-    right = type(link) is str and 1 <= len(link) <= ID_LENGTH_MAX and link != row.get("event_id")
-    if (corrects is not None and retracts is not None) or not right:
-        return None
-    return CORRECTION if retracts is None else RETRACTION
-
-
-def _field_columns(name: str, one: Field, values: list[Any]) -> Columns | None:
-    """Return the stored column (and the currency's) of one field, or None where a value may be wrong."""
-    if isinstance(one, Money):
-        return _money_columns(name, one, values)
-    column: pa.Array | None
-    if isinstance(one, Entity):
-        column = _text_column(values, 1, one.LENGTH_MAX, one.optional)
-    elif isinstance(one, Category):
-        closed = not one.values or set(values) - {None} <= set(one.values) if _all_text(values) else False
-        column = _text_column(values, 1, one.LENGTH_MAX, one.optional) if closed else None
-    elif isinstance(one, Text):
-        column = _text_column(values, 0, one.length_max, one.optional)
-    elif isinstance(one, Timestamp):
-        column = _moment_column(values, one.optional)
-    elif isinstance(one, Boolean):
-        column = pa.array(values, pa.bool_()) if _all_of(bool, values, one.optional) else None
-    elif isinstance(one, Decimal):
-        column = _decimal_column(one, values)
-    else:
-        assert isinstance(one, Integer), "every kind of field has its column"
-        column = _int_column(values, one.minimum, one.maximum, one.optional)
-    return None if column is None else {name: column}
-
-
-def _all_text(values: list[Any]) -> bool:
-    return set(map(type, values)) <= {str, type(None)}
-
-
-def _all_of(kind: type, values: list[Any], optional: bool) -> bool:
-    found = set(map(type, values))
-    return found == {kind} or (optional and found <= {kind, type(None)})
-
-
-def _int_column(values: list[Any], minimum: int | None, maximum: int | None, optional: bool) -> pa.Array | None:
-    if not _all_of(int, values, optional):
-        return None
-    present = values if not optional else [v for v in values if v is not None]
-    if present:
-        low = -INT64_MAX if minimum is None else max(minimum, -INT64_MAX)
-        high = INT64_MAX if maximum is None else min(maximum, INT64_MAX)
-        if min(present) < low or max(present) > high:
-            return None
-    return pa.array(values, pa.int64())
-
-
-def _text_column(values: list[Any], shortest: int, longest: int, optional: bool) -> pa.Array | None:
-    if not _all_of(str, values, optional):
-        return None
-    lengths = [len(v) for v in values if v is not None] if optional else list(map(len, values))
-    if lengths and (min(lengths) < shortest or max(lengths) > longest):
-        return None
-    try:
-        return pa.array(values, pa.string())
-    except UnicodeEncodeError:
-        return None
-
-
-def _moment_column(values: list[Any], optional: bool) -> pa.Array | None:
-    if not _all_of(str, values, optional):
-        return None
-    try:
-        us, status = read_moments(pa.array(values, pa.string()))
-    except UnicodeEncodeError:
-        return None
-    null = status == NULL
-    if not (null | (status == ZONED)).all():
-        return None
-    return pa.array(us, mask=null) if null.any() else pa.array(us)
-
-
-def _decimal_column(one: Decimal, values: list[Any]) -> pa.Array | None:
-    if not set(map(type, values)) <= {str, int, type(None)} or (None in values and not one.optional):
-        return None
-    try:
-        return pa.array([None if v is None else one.parse(v) for v in values], pa.int64())
-    except ValueError:
-        return None
-
-
-def _money_columns(name: str, one: Money, values: list[Any]) -> Columns | None:
-    minimum = None if one.negative else 0
-    if len(one.currencies) == 1 and dict not in set(map(type, values)):
-        column = _int_column(values, minimum, None, one.optional)
-        return None if column is None else {name: column}
-    if not _all_of(dict, values, one.optional):
-        return None
-    if any(v is not None and (len(v) != 2 or "amount" not in v or "currency" not in v) for v in values):
-        return None
-    currencies = [None if v is None else v["currency"] for v in values]
-    if not _all_text(currencies) or not set(currencies) <= {*one.currencies, *([None] if one.optional else [])}:
-        return None
-    if any((v is None) != (c is None) for v, c in zip(values, currencies, strict=True)):
-        return None
-    amounts = [None if v is None else v["amount"] for v in values]
-    if any((v is None) != (a is None) for v, a in zip(values, amounts, strict=True)):
-        return None
-    column = _int_column(amounts, minimum, None, one.optional)
-    if column is None or len(one.currencies) == 1:
-        return None if column is None else {name: column}
-    return {name: column, f"{name}.currency": pa.array(currencies, pa.string())}
-
-
-# ---- the exact reading: one record, all its problems ----------------------------------------------------------------
-
-
 def _one_by_one(
     event: type[Event], rows: Sequence[Any], places: list[int], prefix: str, problems: dict[int, list[Problem]]
-) -> _Rows:
-    """Return the checked rows that are right; the others go to `problems` with all that is wrong."""
+) -> tuple[Rows, list[int]]:
+    """Return the rows that are right and their places; the others go to `problems` with all that is wrong."""
     right: list[int] = []
     parsed: list[dict[str, Any]] = []
     for place, row in zip(places, rows, strict=True):
@@ -329,25 +160,27 @@ def _one_by_one(
         return pa.array([values.get(name) for values in parsed], kind)
 
     schema = part_schema(event)
-    columns = {name: column(name, schema.field(name).type) for name in schema.names[_STANDARD_COLUMNS:]}
-    personal = {n: [v.get(n) for v in parsed] for one in event.fields.values() if one.personal for n in _keys(one)}
-    kinds = [values["kind"] for values in parsed]
-    return _Rows(
-        places=right,
+    columns = {name: column(name, schema.field(name).type) for name in schema.names[len(STANDARD) :]}
+    personal = {
+        n: [v.get(n) for v in parsed] for one in event.fields.values() if one.personal for n in personal_names(one)
+    }
+    kind = np.array([values["kind"] for values in parsed], np.int8)
+    rows_right = Rows(
         event_id=column("event_id", pa.string()),
         event_time=column("event_time", pa.int64()),
-        kind=kinds,
-        target=[values["target"] for values in parsed] if any(kinds) else None,
+        kind=kind,
+        target=column("target", pa.string()) if kind.any() else None,
         columns=columns,
-        personal=_personal(event, personal, len(right)) if personal else None,
+        personal=personal_json(event, personal, len(right)) if personal else None,
     )
+    return rows_right, right
 
 
 def _parse(event: type[Event], row: Mapping[str, Any], path: str, problems: list[Problem]) -> dict[str, Any]:
     """Return the stored values of one record; appends all that is wrong to `problems`."""
     values: dict[str, Any] = {"kind": ORIGINAL, "target": None}
     for name in row:
-        if not isinstance(name, str) or (name not in _ENVELOPE and name not in event.fields):
+        if not isinstance(name, str) or (name not in ENVELOPE and name not in event.fields):
             problems.append(Problem(f"{path}.{name!s:.80}", _unknown(event, str(name))))
     event_id = _identifier(row, "event_id", path, problems)
     corrects = _identifier(row, "corrects", path, problems) if row.get("corrects") is not None else None
@@ -362,7 +195,7 @@ def _parse(event: type[Event], row: Mapping[str, Any], path: str, problems: list
     values["event_id"] = event_id
     retraction = row.get("retracts") is not None
     if row.get("event_time") is not None:
-        _guard(path, "event_time", problems, lambda: values.update(event_time=_parse_timestamp(row["event_time"])))
+        _guard(path, "event_time", problems, lambda: values.update(event_time=parse_timestamp(row["event_time"])))
     elif not retraction:
         problems.append(Problem(f"{path}.event_time", "missing; expected an RFC 3339 timestamp with a zone"))
     for name, one in event.fields.items():
@@ -389,7 +222,7 @@ def _parse_field(one: Field, value: object, path: str, values: dict[str, Any], p
         _guard(path, one.name, problems, lambda: values.update({one.name: one.parse(value)}))
 
 
-def _guard(path: str, name: str, problems: list[Problem], read: Any) -> None:
+def _guard(path: str, name: str, problems: list[Problem], read: Callable[[], None]) -> None:
     try:
         read()
     except ValueError as error:
@@ -419,63 +252,9 @@ def _encodable(value: str) -> bool:
 def _unknown(event: type[Event], name: str) -> str:
     if name in ("known_time", "position"):
         return f"{name} is assigned by the platform and cannot be sent"
-    return f"unknown field; {did_you_mean(name[:80], [*event.fields, *sorted(_ENVELOPE)])}"
+    return f"unknown field; {did_you_mean(name[:80], [*event.fields, *sorted(ENVELOPE)])}"
 
 
 def _expected(one: Field) -> str:
     article = "an" if one.kind[0] in "aei" else "a"
     return f"{article} {one.kind}" if one.kind != "money" else "an amount in minor units"
-
-
-# ---- from checked rows to a part of the batch -----------------------------------------------------------------------
-
-_STANDARD_COLUMNS: Final = 8
-
-
-def _keys(one: Field) -> list[str]:
-    """Return the names under which a personal field's stored values are kept."""
-    return [one.name, f"{one.name}.currency"] if isinstance(one, Money) else [one.name]
-
-
-def _personal(event: type[Event], columns: Mapping[str, list[Any]], size: int) -> list[bytes | None]:
-    """Return the canonical JSON of each row's personal fields (sorted, absent ones left out), None where none is."""
-    single = {
-        f"{name}.currency": one.currencies[0]
-        for name, one in event.fields.items()
-        if one.personal and isinstance(one, Money) and len(one.currencies) == 1
-    }
-    names = sorted(set(columns) | set(single))
-    rows: list[bytes | None] = []
-    for i in range(size):
-        present: dict[str, Any] = {}
-        for name in names:
-            value = columns[name][i] if name in columns else None
-            if value is None and name in single and columns[name.removesuffix(".currency")][i] is not None:
-                value = single[name]
-            if value is not None:
-                present[name] = value
-        rows.append(msgspec.json.encode(present) if present else None)
-    return rows
-
-
-def _table(event: type[Event], rows: _Rows, bad: Any, key: bytes) -> pa.Table:
-    """Return the part of the batch: dense places, content hashes, and the columns in their declared order."""
-    places = np.array(rows.places, np.int64)
-    kind = np.array(rows.kind, np.int8)
-    size = len(places)
-    target = pa.array(rows.target, pa.string()) if rows.target is not None else None
-    sealed = [None if p is None else commitment(key, p) for p in rows.personal] if rows.personal is not None else None
-    content = content_hashes(event, rows.columns, rows.event_time, kind, target, sealed)
-    schema = part_schema(event)
-    standard = [
-        pa.array(places - np.searchsorted(bad, places) if len(bad) else places),
-        rows.event_id,
-        rows.event_time,
-        pa.nulls(size, pa.int64()),
-        pa.array(kind),
-        target if target is not None else pa.nulls(size, pa.string()),
-        content,
-        pa.array(rows.personal, pa.binary()) if rows.personal is not None else pa.nulls(size, pa.binary()),
-    ]
-    fields = [rows.columns[name] for name in schema.names[_STANDARD_COLUMNS:]]
-    return pa.Table.from_arrays([*standard, *fields], schema=schema)
