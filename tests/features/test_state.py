@@ -1,0 +1,228 @@
+"""Online state equals a dict of rows whatever is inserted and removed, in whatever order and however it is chunked."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.stores.memory import MemoryStateStore
+
+from obligor.errors import IntegrityError
+from obligor.features import state as module
+from obligor.features.plan import Plan
+from obligor.features.state import Head, OnlineState
+from obligor.stores.lmdb import LmdbStateStore
+
+HEAD = Head("log", 7, "ab")
+
+
+class Changed(NamedTuple):
+    removed: dict[str, pa.Table]
+    inserted: dict[str, pa.Table]
+
+
+class Row(NamedTuple):
+    consumer: str
+    event_time: int
+    root: int
+    amount: int
+
+
+def _plan() -> Plan:
+    data = Plan.empty("application").data
+    slot = {"field": "amount", "coding": "integer", "values": None}
+    selections = [
+        {"event": "repayment", "by": "consumer", "where": None},
+        {"event": "repayment", "by": "consumer", "where": {"field": "amount", "op": ">", "value": 50}},
+    ]
+    return Plan.load({**data, "timelines": {"consumer": {"selections": selections, "fields": {"repayment": [slot]}}}})
+
+
+PLAN = _plan()
+
+
+def _table(rows: Sequence[Row]) -> dict[str, pa.Table]:
+    if not rows:
+        return {}
+    names = Row._fields
+    types = (pa.string(), pa.int64(), pa.int64(), pa.int64())
+    columns = [pa.array(column, type) for column, type in zip(zip(*rows, strict=True), types, strict=True)]
+    return {"repayment": pa.table(dict(zip(names, columns, strict=True)))}
+
+
+def _changed(removed: Sequence[Row], inserted: Sequence[Row]) -> Changed:
+    return Changed(_table(removed), _table(inserted))
+
+
+def _read(state: OnlineState, key: str, since_us: int | None = None) -> list[tuple[int, int, int, int]]:
+    with state.begin() as staged:
+        chunks = staged.chunks("consumer", key, since_us)
+        for chunk in chunks:
+            assert all(array.flags.c_contiguous and array.flags.aligned for array in chunk), "kernels need this"
+            assert chunk.values.shape == (1, len(chunk.root))
+        return [row for c in chunks for row in zip(*(a.tolist() for a in (*c[:3], c.values[0])), strict=True)]
+
+
+def _expected(rows: set[Row], key: str) -> list[tuple[int, int, int, int]]:
+    own = [row for row in rows if row.consumer == key]
+    return sorted((row.event_time, row.root, 3 if row.amount > 50 else 1, row.amount) for row in own)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Tails of six rows and chunks of ten, so that a few rows reach every branch."""
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "TAIL_BYTES_MAX", 8 * (2 + 6 * 4))
+        patch.setattr(module, "CHUNK_ROWS_MAX", 10)
+        yield
+
+
+def _random_batches(seed: int, batches: int) -> Iterator[tuple[list[Row], list[Row]]]:
+    """Yield (removed, inserted): mostly new events in time order, some late ones, corrections, moves, retractions."""
+    chance = random.Random(seed)
+    live: dict[int, Row] = {}
+    root = 0
+    for number in range(batches):
+        removed: list[Row] = []
+        inserted: list[Row] = []
+        for root_of in chance.sample(sorted(live), min(len(live), chance.choice([0, 0, 1, 3]))):
+            removed.append(live.pop(root_of))
+            kind = chance.choice(["gone", "amount", "time", "move"])
+            if kind != "gone":
+                new = {
+                    "amount": {"amount": 1},
+                    "time": {"event_time": chance.randrange(2000)},
+                    "move": {"consumer": "b"},
+                }
+                inserted.append(removed[-1]._replace(**new[kind]))  # type: ignore[arg-type]
+        for _ in range(chance.choice([1, 1, 5, 40])):
+            root += 1
+            late = chance.random() < 0.1
+            time = chance.randrange(number * 20 + 1) if late else number * 20 + chance.randrange(20)
+            inserted.append(
+                Row(chance.choice("aaab") + chance.choice(["", "x" * 500]), time, root, chance.randrange(100))
+            )
+        live.update((row.root, row) for row in inserted)
+        chance.shuffle(inserted)
+        yield removed, inserted
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_state_equals_a_dict_of_rows(seed: int, small: None, tmp_path: Path) -> None:
+    rows: set[Row] = set()
+    state = OnlineState(PLAN, LmdbStateStore(tmp_path) if seed % 2 else MemoryStateStore())
+    for removed, inserted in _random_batches(seed, 60):
+        rows = (rows - set(removed)) | set(inserted)
+        with state.begin() as staged:
+            staged.apply(_changed(removed, inserted))
+            staged.commit(HEAD)
+    for key in {row.consumer for row in rows} | {"nobody"}:
+        expected = _expected(rows, key)
+        assert _read(state, key) == expected
+        for since in (0, 1, 300, 700, 1199, 1200, 5000):
+            assert [row for row in _read(state, key, since) if row[0] >= since] == [
+                r for r in expected if r[0] >= since
+            ]
+
+
+def test_a_recent_window_reads_recent_chunks_only(small: None) -> None:
+    state = OnlineState(PLAN, MemoryStateStore())
+    with state.begin() as staged:
+        staged.apply(_changed([], [Row("a", time, time, 1) for time in range(200)]))
+        staged.commit(HEAD)
+    assert len(_read(state, "a")) == 200
+    assert 3 <= len(_read(state, "a", 197)) <= 16
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(
+    times=st.lists(st.integers(-(2**63) + 1, 2**63 - 1), min_size=1, max_size=30),
+    order=st.randoms(use_true_random=False),
+)
+def test_extreme_times_keep_their_order(times: list[int], order: random.Random) -> None:
+    rows = [Row("a", time, root, 1) for root, time in enumerate(times, start=1)]
+    order.shuffle(rows)
+    state = OnlineState(PLAN, MemoryStateStore())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "TAIL_BYTES_MAX", 8 * (2 + 3 * 4))
+        patch.setattr(module, "CHUNK_ROWS_MAX", 4)
+        for row in rows:
+            with state.begin() as staged:
+                staged.apply(_changed([], [row]))
+                staged.commit(HEAD)
+    assert _read(state, "a") == _expected(set(rows), "a")
+
+
+def test_a_staged_change_is_read_before_its_commit_and_gone_after_an_abort() -> None:
+    state = OnlineState(PLAN, MemoryStateStore())
+    with state.begin() as staged:
+        staged.apply(_changed([], [Row("a", 1, 1, 60)]))
+        assert len(staged.chunks("consumer", "a", None)) == 1
+    assert _read(state, "a") == []
+    assert state.head is None
+
+
+def test_entities_that_begin_alike_stay_apart() -> None:
+    state = OnlineState(PLAN, MemoryStateStore())
+    keys = ["a", "a\x00", "a\x01", "aa", "é", "x" * 200, "x" * 399, "é" * 200, "é" * 200 + "b"]
+    with state.begin() as staged:
+        staged.apply(_changed([], [Row(key, 1, root, root) for root, key in enumerate(keys, start=1)]))
+        staged.commit(HEAD)
+    assert [_read(state, key)[0][1] for key in keys] == list(range(1, len(keys) + 1))
+
+
+@pytest.mark.parametrize(
+    ("removed", "inserted"),
+    [
+        ([Row("a", 5, 5, 1)], []),  # never there
+        ([Row("a", 1, 2, 1)], []),  # another root at that time
+        ([Row("b", 1, 1, 1)], []),  # another entity's
+        ([], [Row("a", 1, 1, 9)]),  # there already
+        ([], [Row("a", 9, 9, 9), Row("a", 9, 9, 9)]),  # twice in one batch
+        ([Row("a", 1, 1, 1), Row("a", 1, 1, 1)], []),
+    ],
+)
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_change_that_does_not_fit_is_refused(
+    removed: list[Row], inserted: list[Row], closed: bool, small: None
+) -> None:
+    state = OnlineState(PLAN, MemoryStateStore())
+    with state.begin() as staged:
+        staged.apply(_changed([], [Row("a", 1, 1, 1), *(Row("a", 100 + i, 100 + i, 1) for i in range(20 * closed))]))
+        staged.commit(HEAD)
+    with state.begin() as staged, pytest.raises(IntegrityError, match="does not fit the log"):
+        staged.apply(_changed(removed, inserted))
+
+
+def test_the_head_is_of_one_plan_s_timelines() -> None:
+    store = MemoryStateStore()
+    state = OnlineState(PLAN, store)
+    with state.begin() as staged:
+        staged.commit(HEAD)
+    assert state.head == HEAD
+    assert OnlineState(Plan.empty("application"), store).head is None
+    state.clear()
+    assert state.head is None
+
+
+def test_tails_stay_short_and_chunks_bounded() -> None:
+    store = MemoryStateStore()
+    state = OnlineState(PLAN, store)
+    rows = [Row("a", int(time), root, 1) for root, time in enumerate(np.random.default_rng(3).permutation(20_000), 1)]
+    for start in range(0, len(rows), 500):
+        with state.begin() as staged:
+            staged.apply(_changed([], rows[start : start + 500]))
+            staged.commit(HEAD)
+    assert _read(state, "a") == _expected(set(rows), "a")
+    for key, entry in store.entries.items():
+        if key.endswith(b"\x01") and len(key) < 10:
+            assert len(entry) <= module.TAIL_BYTES_MAX
+        else:
+            assert len(entry) <= module.CHUNK_ROWS_MAX * 8 * 4
