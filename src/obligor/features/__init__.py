@@ -1,1 +1,37 @@
-"""Features: definitions, compiled to a plan, evaluated by one set of kernels offline and online."""
+"""Features: definitions, compiled to a plan, evaluated by one set of kernels offline and online.
+
+A lender's `events.py` and `features.py` import everything they need from here:
+
+    from obligor.features import Entity, Event, Money, as_of, feature, request
+"""
+
+from obligor.events.fields import Boolean, Category, Decimal, Entity, Integer, Money, Text, Timestamp
+from obligor.features.balance import outstanding, reserved
+from obligor.features.compilation import compile_plan
+from obligor.features.definitions import Feature, as_of, definitions, feature, maximum, minimum, request
+from obligor.features.plan import Plan
+from obligor.features.selection import Event, Stream
+
+__all__ = [
+    "Boolean",
+    "Category",
+    "Decimal",
+    "Entity",
+    "Event",
+    "Feature",
+    "Integer",
+    "Money",
+    "Plan",
+    "Stream",
+    "Text",
+    "Timestamp",
+    "as_of",
+    "compile_plan",
+    "definitions",
+    "feature",
+    "maximum",
+    "minimum",
+    "outstanding",
+    "request",
+    "reserved",
+]
