@@ -1,0 +1,236 @@
+"""A plan as the arrays that drive the kernels, and the room the kernels work in.
+
+Measures are gathered so that a row is touched as rarely as possible: by source (a timeline under one field of the
+application), then by ladder (measures with the same windows and offset share the search for their edges), then by group
+(a selection looked at in one slot: one pass serves its count, sum, mean, min, max, std, first, last and distinct).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, get_args
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from obligor.features import kernels as k
+from obligor.features.chunks import NULL
+from obligor.features.plan import AGGREGATES, Measure, Op, Plan
+
+__all__ = ["FOREVER_US", "Compiled", "Layout", "Rows", "Scratch", "Source", "compiled", "scratch"]
+
+FOREVER_US = 2**62  # a window without a lower bound; longer than any that dates can span
+
+_OPERATIONS: tuple[str, ...] = get_args(Op)
+_ROLES = ("add", "subtract", "close")
+_NEEDS = {"std": k.NEED_SQUARES, "first": k.NEED_ENDS, "last": k.NEED_ENDS, "distinct": k.NEED_DISTINCT}
+
+
+class Layout(NamedTuple):
+    """A plan as arrays; every index is into the next array. Made by `layout.py`."""
+
+    sources: NDArray[np.int64]  # (sources, 8): mask, reach_us, start and end of ladders, of measures, of balances
+    ladders: NDArray[np.int64]  # (ladders, 5): offset_us, rung start, end, group start, end
+    rungs: NDArray[np.int64]  # (rungs,) window length in us, ascending within a ladder
+    groups: NDArray[np.int64]  # (groups, 5): mask bit, slot or -1, needs, first cell, its set or -1
+    measures: NDArray[np.int64]  # (measures, 3) source by source: place in the plan, aggregate, cell or balance
+    divisors: NDArray[np.float64]  # (measures,) 10 ** scale
+    balances: NDArray[np.int64]  # (balances, 2): term start, end
+    terms: NDArray[np.int64]  # (terms, 6): mask bit, role, slots of key, amount and expiry or -1, expiry in us or NULL
+    programs: NDArray[np.int64]  # (features + 1,) where a feature's steps start
+    steps: NDArray[np.int64]  # (steps, 2): operation, place of its operand
+    constants: NDArray[np.float64]
+    sizes: NDArray[np.int64]  # (2,): cells, sets
+
+
+class Scratch(NamedTuple):
+    """What one thread works in; `reset` makes it ready for one request's source."""
+
+    state: NDArray[np.int64]  # (cells, CELL_WIDTH)
+    sets: NDArray[np.int64]  # (sets, entries + 2): open hash sets; the last word is how many are held
+    tables: NDArray[np.int64]  # (balances, entries + 1, 4): open hash tables; the last entry counts
+
+
+class Rows(NamedTuple):
+    """The facts of all entities of one type, sorted by (entity, event_time, root)."""
+
+    offsets: NDArray[np.int64]  # (entities + 1,)
+    event_time: NDArray[np.int64]  # (n,)
+    known: NDArray[np.int64]  # (n,) when the version was known, its chain included
+    position: NDArray[np.int64]  # (n,) the greatest position of the version's chain
+    root: NDArray[np.int64]  # (n,)
+    mask: NDArray[np.int64]  # (n,) selections; the sign bit says that versions of the fact may rank above this one
+    values: NDArray[np.int64]  # (slots, n)
+    version: NDArray[np.int32]  # (n,) -1, or where the versions above are listed
+    above_start: NDArray[np.int64]
+    above_end: NDArray[np.int64]
+    above_position: NDArray[np.int64]
+    above_known: NDArray[np.int64]
+
+
+class Source(NamedTuple):
+    """A timeline under one field of the application."""
+
+    timeline: str
+    via: str
+    reach_us: int | None  # how far back its measures look; None: to the beginning
+
+
+class Compiled(NamedTuple):
+    """A plan's arrays and the sources that they speak of, in order."""
+
+    layout: Layout
+    sources: tuple[Source, ...]
+
+
+class _Builder:
+    """Collects the arrays; each list is a row of the array of that name."""
+
+    def __init__(self) -> None:
+        self.sources: list[tuple[int, ...]] = []
+        self.ladders: list[tuple[int, ...]] = []
+        self.rungs: list[int] = []
+        self.groups: list[tuple[int, ...]] = []
+        self.measures: list[tuple[int, int, int]] = []
+        self.divisors: list[float] = []
+        self.balances: list[tuple[int, int]] = []
+        self.terms: list[tuple[int, ...]] = []
+        self.cells = self.sets = 0
+
+    def add_source(self, measures: list[tuple[int, Measure]]) -> int:
+        """Add the measures of one source, each with its place in the plan; return its reach."""
+        ladders, of_measure, balances = len(self.ladders), len(self.measures), len(self.balances)
+        mask, reach = 0, 0
+        by_group: dict[tuple[int, int, int], list[tuple[int, Measure]]] = {}
+        for place, measure in measures:
+            if measure.aggregate == "balance":
+                mask |= self._add_balance(place, measure)
+                reach = FOREVER_US
+                continue
+            assert measure.selection is not None
+            key = (measure.offset_us, measure.selection, -1 if measure.slot is None else measure.slot)
+            by_group.setdefault(key, []).append((place, measure))
+            mask |= 1 << measure.selection
+            reach = max(reach, _reach(measure))
+        by_ladder: dict[tuple[int, tuple[int, ...]], list[tuple[int, int, int]]] = {}
+        for group, members in by_group.items():
+            windows = tuple(sorted({_window(m) for _, m in members}))
+            by_ladder.setdefault((group[0], windows), []).append(group)
+        for (offset, windows), groups in by_ladder.items():
+            self._add_ladder(offset, windows, {group: by_group[group] for group in groups})
+        self.sources.append(
+            (mask, reach, ladders, len(self.ladders), of_measure, len(self.measures), balances, len(self.balances))
+        )
+        return reach
+
+    def _add_ladder(
+        self, offset: int, windows: tuple[int, ...], groups: dict[tuple[int, int, int], list[tuple[int, Measure]]]
+    ) -> None:
+        start = len(self.groups)
+        for (_, selection, slot), members in groups.items():
+            needs = 0
+            for place, measure in members:
+                needs |= _NEEDS.get(measure.aggregate, 0)
+                self._add_measure(place, measure, self.cells + windows.index(_window(measure)))
+            members_set = self.sets if needs & k.NEED_DISTINCT else -1
+            self.sets += members_set >= 0
+            self.groups.append((1 << selection, slot, needs, self.cells, members_set))
+            self.cells += len(windows)
+        self.ladders.append((offset, len(self.rungs), len(self.rungs) + len(windows), start, len(self.groups)))
+        self.rungs += windows
+
+    def _add_measure(self, place: int, measure: Measure, at: int) -> None:
+        self.measures.append((place, AGGREGATES.index(measure.aggregate), at))
+        self.divisors.append(float(10**measure.scale))
+
+    def _add_balance(self, place: int, measure: Measure) -> int:
+        self._add_measure(place, measure, len(self.balances))
+        start, mask = len(self.terms), 0
+        for term in measure.terms or ():
+            after = NULL if term.expires_after_us is None else min(term.expires_after_us, FOREVER_US)
+            slots = (-1 if slot is None else slot for slot in (term.key, term.amount, term.expires))
+            self.terms.append((1 << term.selection, _ROLES.index(term.role), *slots, after))
+            mask |= 1 << term.selection
+        self.balances.append((start, len(self.terms)))
+        return mask
+
+
+def _window(measure: Measure) -> int:
+    return FOREVER_US if measure.window_us is None else min(measure.window_us, FOREVER_US)
+
+
+def _reach(measure: Measure) -> int:
+    return min(_window(measure) + measure.offset_us, FOREVER_US)
+
+
+def _programs(plan: Plan) -> tuple[list[int], list[tuple[int, int]], list[float]]:
+    starts: list[int] = [0]
+    steps: list[tuple[int, int]] = []
+    constants: list[float] = []
+    for feature in plan.features:
+        for step in feature.program:
+            operand = 0
+            if step.op in ("constant", "fill"):
+                operand = len(constants)
+                constants.append(float(step.value or 0))
+            elif step.value is not None:
+                operand = int(step.value)
+            steps.append((_OPERATIONS.index(step.op), operand))
+        starts.append(len(steps))
+    return starts, steps, constants
+
+
+def _compile(plan: Plan) -> Compiled:
+    builder = _Builder()
+    by_source: dict[tuple[str, str], list[tuple[int, Measure]]] = {}
+    for place, measure in enumerate(plan.measures):
+        by_source.setdefault((measure.timeline, measure.via), []).append((place, measure))
+    sources = []
+    for (timeline, via), measures in by_source.items():
+        reach = builder.add_source(measures)
+        sources.append(Source(timeline, via, None if reach == FOREVER_US else reach))
+    starts, steps, constants = _programs(plan)
+    layout = Layout(
+        sources=_table(builder.sources, 8),
+        ladders=_table(builder.ladders, 5),
+        rungs=np.array(builder.rungs, np.int64),
+        groups=_table(builder.groups, 5),
+        measures=_table(builder.measures, 3),
+        divisors=np.array(builder.divisors, np.float64),
+        balances=_table(builder.balances, 2),
+        terms=_table(builder.terms, 6),
+        programs=np.array(starts, np.int64),
+        steps=_table(steps, 2),
+        constants=np.array(constants, np.float64),
+        sizes=np.array([builder.cells, builder.sets], np.int64),
+    )
+    return Compiled(layout, tuple(sources))
+
+
+def _table(rows: Sequence[tuple[int, ...]], width: int) -> NDArray[np.int64]:
+    return np.array(rows, np.int64).reshape(len(rows), width)
+
+
+_KEPT: WeakKeyDictionary[Plan, Compiled] = WeakKeyDictionary()
+
+
+def compiled(plan: Plan) -> Compiled:
+    """Return the plan's arrays, made once for each plan object."""
+    kept = _KEPT.get(plan)
+    if kept is None:
+        kept = _KEPT[plan] = _compile(plan)
+    return kept
+
+
+def scratch(layout: Layout, rows_max: int) -> Scratch:
+    """Return room for a request whose sources have at most `rows_max` rows each."""
+    entries = 2
+    while entries < 2 * min(rows_max, k.DISTINCT_MAX):
+        entries *= 2
+    cells, sets = (int(size) for size in layout.sizes)
+    return Scratch(
+        state=np.empty((cells, k.CELL_WIDTH), np.int64),
+        sets=np.empty((sets, entries + 2), np.int64),
+        tables=np.empty((len(layout.balances), entries + 1, 4), np.int64),
+    )
