@@ -11,7 +11,7 @@ fallback, `refer` scores nothing. A declared limit crossed while computing featu
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -47,13 +47,13 @@ class Scorer(Protocol):
     def score(self, features: Any) -> Score:
         """Return the model's score."""
 
-    def contributions(self, features: Any) -> Sequence[float]:
+    def contributions(self, features: Any) -> Iterable[float]:
         """Return each feature's part in margin less the reference's margin."""
 
     def scorecard_score(self, features: Any) -> Score:
         """Return the fallback scorecard's score."""
 
-    def scorecard_contributions(self, features: Any) -> Sequence[float]:
+    def scorecard_contributions(self, features: Any) -> Iterable[float]:
         """Return each feature's part in the scorecard's margin less the reference's."""
 
 

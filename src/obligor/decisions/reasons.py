@@ -7,7 +7,7 @@ its sum raises the risk. Source: 12 CFR 1002.9(b)(2) and its commentary (the fac
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 __all__ = ["Reason", "group_contributions", "named", "principal"]
@@ -22,7 +22,7 @@ class Reason:
     contribution: float | None = None
 
 
-def group_contributions(contributions: Sequence[float], codes: Sequence[str | None]) -> dict[str, float]:
+def group_contributions(contributions: Iterable[float], codes: Sequence[str | None]) -> dict[str, float]:
     """Return the sum of contributions by reason code, added in the plan's order.
 
     >>> group_contributions([0.5, 0.25, -1.0, 0.0], ["LATE", "LATE", "INCOME", None])
