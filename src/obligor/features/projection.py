@@ -62,6 +62,11 @@ def hash_text(text: str) -> int:
     return value if value != NULL else NULL + 1
 
 
+def code_column(array: pa.Array, slot: Slot) -> Ints:
+    """Return one column's values by a slot's coding, NULL for null."""
+    return _TableColumns(pa.table({slot.field: array}), {}).slot(slot)
+
+
 class Projection:
     """One event type's way into one timeline, read out of the plan once."""
 
@@ -93,8 +98,8 @@ class Projection:
         )
         values = np.full((len(source), self.slots_width), NULL, np.int64)  # (n, slots)
         for k, slot in enumerate(self.slots):
-            values[:, k] = _take(code_column(columns.array(slot.field), slot), source)
-        event_time, root = (_take(_integers(columns.array(name))[0], source) for name in ("event_time", "root"))
+            values[:, k] = _take(columns.slot(slot), source)
+        event_time, root = (_take(columns.integers(name)[0], source) for name in ("event_time", "root"))
         return Rows(key, event_time, root, mask, values, source)
 
     def _entrance(self, columns: _TableColumns, by: str, bits: list[tuple[int, Predicate | None]]) -> _Part:
@@ -131,11 +136,12 @@ def _merge(parts: list[_Part]) -> list[_Part]:
 
 
 class _TableColumns:
-    """The columns of one table, each converted once; texts coded by the place of their value in `texts`."""
+    """The columns of one table, each converted once; for predicates, a text is its place in `texts`, else -1."""
 
     def __init__(self, table: pa.Table, texts: dict[str, list[str]]) -> None:
         self._table, self._texts = table, texts
         self._arrays: dict[str, pa.Array] = {}
+        self._encoded: dict[str, tuple[list[str], Ints, Bools]] = {}
         self._integers: dict[str, tuple[Ints, Bools]] = {}
 
     def array(self, field: str) -> pa.Array:
@@ -145,36 +151,42 @@ class _TableColumns:
 
     def integers(self, field: str) -> tuple[Ints, Bools]:
         if field not in self._integers:
-            array = self.array(field)
-            if field in self._texts and pa.types.is_string(array.type):
-                valid = _valid(array)
-                array = pc.fill_null(pc.index_in(array, value_set=pa.array(self._texts[field], pa.string())), -1)
-                self._integers[field] = (_integers(array)[0], valid)
-            elif pa.types.is_string(array.type):  # only asked whether it is null
-                self._integers[field] = (np.zeros(len(array), np.int64), _valid(array))
-            else:
-                self._integers[field] = _integers(array)
+            if not pa.types.is_string(self.array(field).type):
+                self._integers[field] = _integers(self.array(field))
+            elif field in self._texts:
+                self._integers[field] = self._codes(field, [self._place(field, t) for t in self._encode(field)[0]], -1)
+            else:  # a text that is only asked whether it is null
+                self._integers[field] = (np.zeros(len(self.array(field)), np.int64), _valid(self.array(field)))
         return self._integers[field]
 
     def code(self, field: str, text: str) -> int:
         return self._texts[field].index(text)
 
-
-def code_column(array: pa.Array, slot: Slot) -> Ints:
-    """Return a field's values as int64 by the slot's coding, NULL for null."""
-    if slot.coding == "integer":
-        values, valid = _integers(array)
-    else:
-        encoded = pc.dictionary_encode(array)
-        texts = encoded.dictionary.to_pylist()
-        if slot.coding == "hash":
-            codes = [hash_text(text) for text in texts]
+    def slot(self, slot: Slot) -> Ints:
+        """Return a field's values by the slot's coding, NULL for null."""
+        if slot.coding == "integer":
+            values, valid = self.integers(slot.field)
+        elif slot.coding == "hash":
+            values, valid = self._codes(slot.field, [hash_text(text) for text in self._encode(slot.field)[0]], NULL)
         else:
             place = {text: i for i, text in enumerate(slot.values or ())}
-            codes = [place.get(text, len(place)) for text in texts]
-        indices, valid = _integers(encoded.indices)
-        values = np.array([*codes, NULL], np.int64)[indices]  # the index of a null is any: overwritten below
-    return values if valid.all() else np.where(valid, values, NULL)
+            codes = [place.get(text, len(place)) for text in self._encode(slot.field)[0]]
+            values, valid = self._codes(slot.field, codes, NULL)
+        return values if self.array(slot.field).null_count == 0 else np.where(valid, values, NULL)
+
+    def _place(self, field: str, text: str) -> int:
+        return self._texts[field].index(text) if text in self._texts[field] else -1
+
+    def _encode(self, field: str) -> tuple[list[str], Ints, Bools]:
+        """Return a text column's distinct values, their index in each row, and where it is not null."""
+        if field not in self._encoded:
+            encoded = pc.dictionary_encode(self.array(field))
+            self._encoded[field] = (encoded.dictionary.to_pylist(), *_integers(encoded.indices))
+        return self._encoded[field]
+
+    def _codes(self, field: str, codes: list[int], absent: int) -> tuple[Ints, Bools]:
+        _, indices, valid = self._encode(field)
+        return np.array([*codes, absent], np.int64)[indices], valid  # the index of a null is any
 
 
 def _plain(column: Any) -> pa.Array:
@@ -189,8 +201,11 @@ def _plain(column: Any) -> pa.Array:
 def _integers(array: pa.Array) -> tuple[Ints, Bools]:
     """Return an integer, boolean or timestamp column as int64 (0 where null), and where it is not null."""
     valid = _valid(array)
-    filled = array if array.null_count == 0 else pc.fill_null(array, pa.scalar(0, pa.int64()).cast(array.type))
-    return filled.cast(pa.int64()).to_numpy(zero_copy_only=False), valid
+    if pa.types.is_timestamp(array.type):
+        array = array.cast(pa.timestamp("us", array.type.tz)).cast(pa.int64())
+    filled = array if array.null_count == 0 else pc.fill_null(array, False if pa.types.is_boolean(array.type) else 0)
+    values = filled.to_numpy(zero_copy_only=False)  # Arrow's own cast costs more than a small table is worth
+    return values.astype(np.int64, copy=False), valid
 
 
 def _valid(array: pa.Array) -> Bools:
