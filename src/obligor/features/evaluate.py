@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from obligor.errors import LimitError, Problem
 from obligor.features import kernels as k
 from obligor.features.chunks import Chunk, TimelineReader
-from obligor.features.layout import Compiled, compiled, scratch
+from obligor.features.layout import Compiled, compiled, read_only, scratch
 from obligor.features.plan import Plan
 from obligor.features.requests import Requests, request_row, request_values
 from obligor.features.timelines import Timelines
@@ -95,12 +95,13 @@ def _evaluate_block(
 ) -> None:
     layout = plan_arrays.layout
     measures = np.full((rows.stop - rows.start, len(layout.measures)), np.nan)
-    cuts = requests.cuts if len(requests.cuts) == 1 else requests.cuts[rows]
+    cuts = read_only(requests.cuts if len(requests.cuts) == 1 else requests.cuts[rows])
+    as_of, self_root = read_only(requests.as_of[rows]), read_only(requests.self_root[rows])
     for s, source in enumerate(plan_arrays.sources):
         timeline = timelines.by_name[source.timeline]
         longest = int(np.diff(timeline.rows.offsets).max(initial=0))
         k.measure_rows(
-            layout, s, timeline.rows, requests.as_of[rows], requests.self_root[rows], cuts, entities[s][rows],
+            layout, s, timeline.rows, as_of, self_root, cuts, read_only(entities[s][rows]),
             scratch(layout, longest), errors[rows], measures,
         )  # fmt: skip
     k.finish_rows(layout, measures, values[rows], errors[rows], out[rows])
@@ -171,5 +172,6 @@ def _measure_source(
     visible = np.empty(max(sizes, default=0), np.int64)
     last = k.reset(layout, s, sum(sizes), room)
     for chunk in reversed(chunks):
-        k.accumulate_chunk(layout, s, as_of, self_root, *chunk, visible, room, last)
+        times, roots, masks, values = map(read_only, chunk)
+        k.accumulate_chunk(layout, s, as_of, self_root, times, roots, masks, values, visible, room, last)
     return int(k.finish_source(layout, s, entity, as_of, last, room, measures[0]))

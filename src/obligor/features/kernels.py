@@ -24,6 +24,7 @@ __all__ = [
     "DISTINCT_MAX",
     "KEYS_MAX",
     "accumulate_chunk",
+    "entries",
     "finish_rows",
     "finish_source",
     "measure_rows",
@@ -47,6 +48,7 @@ HELD, HELD_OVER = 0, 1  # words of a table's last entry: how many it holds, whet
 NEED_SQUARES, NEED_ENDS, NEED_DISTINCT = 1, 2, 4  # flags of a group
 DISTINCT_MAX = 4096  # different values of one entity in one window, counted exactly; beyond is an error
 KEYS_MAX = 4096  # different keys of one entity's balance; beyond is an error
+HELD_MAX = max(DISTINCT_MAX, KEYS_MAX)
 STACK_MAX = 32  # operands that a feature's program may hold at once
 INTEGER_MAX = 2**53  # results that are integers must be exact in float64
 
@@ -55,6 +57,7 @@ CODES = 8  # an error is (place of the measure or feature) * CODES + one of thes
 
 _INT64_MAX = 2**63 - 1
 _SEQUENCE = 2**48 - 1
+_SMALL = 2**31
 _LOW = np.uint64(0xFFFFFFFF)
 _32 = np.uint64(32)
 _ZERO, _ONE = np.uint64(0), np.uint64(1)
@@ -141,16 +144,22 @@ def _update_numbers(into: Any, bit: Any, column: Any, masks: Any, base: Any, low
 
 @_kernel
 def _update_squares(into: Any, bit: Any, column: Any, masks: Any, base: Any, low: Any, high: Any) -> None:
-    """Add the squares of rows to a cell."""
+    """Add the squares of rows to a cell, whose least and most count these rows already."""
+    if into[LEAST] > -_SMALL and into[MOST] < _SMALL:  # the cell's numbers are known: no product leaves 62 bits
+        sum_high, sum_low = 0, 0
+        for j in range(low, high):
+            v = column[j]
+            w = v if (masks[j - base] & bit != 0) & (v != NULL) else 0
+            sum_high += w * w >> 32
+            sum_low += w * w & 0xFFFFFFFF
+        _, product_high, product_low = _total(sum_high, sum_low)
+        _add_square(into, product_high, product_low)
+        return
     for j in range(low, high):
         v = column[j]
         if (masks[j - base] & bit != 0) & (v != NULL):
-            size = np.uint64(abs(v))
-            if size <= _LOW:
-                _add_square(into, _ZERO, size * size)
-            else:
-                product_high, product_low = _multiply(size, size)
-                _add_square(into, product_high, product_low)
+            product_high, product_low = _multiply(np.uint64(abs(v)), np.uint64(abs(v)))
+            _add_square(into, product_high, product_low)
 
 
 @_kernel
@@ -194,7 +203,7 @@ def _update_events(into: Any, bit: Any, times: Any, masks: Any, base: Any, low: 
 @_kernel
 def _find(keys: Any, last: Any, key: Any) -> Any:
     """The place of `key` in an open hash set of last + 1 entries (a power of two), or the empty one it would take."""
-    mixed = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (np.uint64(key) ^ (np.uint64(key) >> _32)) * np.uint64(0x9E3779B97F4A7C15)
     place = np.int64(mixed >> _32) & last
     while keys[place] != NULL and keys[place] != key:
         place = (place + 1) & last
@@ -336,11 +345,18 @@ def _update_balance(
 
 
 @_kernel
+def entries(rows: Any) -> Any:
+    """How many entries a hash set or table for at most `rows` rows has: a power of two, at least half of them free."""
+    size = 2
+    while size < 2 * min(rows, HELD_MAX):
+        size *= 2
+    return size
+
+
+@_kernel
 def reset(layout: Any, source: Any, rows: Any, scratch: Any) -> Any:
     """Empty the cells, sets and tables of a source for at most `rows` rows; return the last place of its sets."""
-    last = 1
-    while last < 2 * min(rows, DISTINCT_MAX):
-        last = 2 * last + 1
+    last = entries(rows) - 1
     for ladder in range(layout.sources[source, 2], layout.sources[source, 3]):
         spec = layout.ladders[ladder]
         rungs = spec[2] - spec[1]

@@ -8,7 +8,7 @@ application), then by ladder (measures with the same windows and offset share th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -18,7 +18,7 @@ from obligor.features import kernels as k
 from obligor.features.chunks import NULL
 from obligor.features.plan import AGGREGATES, Measure, Op, Plan
 
-__all__ = ["FOREVER_US", "Compiled", "Layout", "Rows", "Scratch", "Source", "compiled", "scratch"]
+__all__ = ["FOREVER_US", "Compiled", "Layout", "Rows", "Scratch", "Source", "compiled", "read_only", "scratch"]
 
 FOREVER_US = 2**62  # a window without a lower bound; longer than any that dates can span
 
@@ -225,12 +225,20 @@ def compiled(plan: Plan) -> Compiled:
 
 def scratch(layout: Layout, rows_max: int) -> Scratch:
     """Return room for a request whose sources have at most `rows_max` rows each."""
-    entries = 2
-    while entries < 2 * min(rows_max, k.DISTINCT_MAX):
-        entries *= 2
+    entries = k.entries(rows_max)
     cells, sets = (int(size) for size in layout.sizes)
     return Scratch(
         state=np.empty((cells, k.CELL_WIDTH), np.int64),
         sets=np.empty((sets, entries + 2), np.int64),
         tables=np.empty((len(layout.balances), entries + 1, 4), np.int64),
     )
+
+
+def read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array in the one form that kernels are compiled for: contiguous, aligned, read only."""
+    flags = array.flags
+    if not flags.writeable and flags.c_contiguous and flags.aligned:
+        return array
+    array = np.require(array, requirements=["C", "A"]).view()
+    array.flags.writeable = False
+    return array

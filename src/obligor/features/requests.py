@@ -66,7 +66,8 @@ def _day_of_month(days: NDArray[np.int64]) -> NDArray[np.int64]:
     year_of_era = (of_era - of_era // 1_460 + of_era // 36_524 - of_era // 146_096) // 365
     of_year = of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
     month = (5 * of_year + 2) // 153
-    return of_year - (153 * month + 2) // 5 + 1
+    day: NDArray[np.int64] = of_year - (153 * month + 2) // 5 + 1
+    return day
 
 
 def _calendar(plan: Plan, name: str, as_of: NDArray[np.int64]) -> NDArray[np.int64]:

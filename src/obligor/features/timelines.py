@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from obligor.features.filters import comparisons, parse_predicate
-from obligor.features.layout import Rows
+from obligor.features.layout import Rows, read_only
 from obligor.features.plan import Plan
 from obligor.features.plan import Timeline as TimelineSpec
 from obligor.features.projection import project
@@ -157,13 +157,13 @@ def _build(plan: Plan, name: str, spec: TimelineSpec, facts: Mapping[str, Facts]
     if order is not None:
         columns = {name: column[order] for name, column in columns.items()}
         codes, values = codes[order], values[order]
-    rows = Rows(
-        offsets=np.searchsorted(codes, np.arange(len(keys) + 1)).astype(np.int64),
-        values=np.ascontiguousarray(values.T),
+    arrays = {
+        "offsets": np.searchsorted(codes, np.arange(len(keys) + 1)),
+        "values": values.T,
         **columns,
         **_above(above),
-    )
-    return Timeline(keys, rows)
+    }
+    return Timeline(keys, Rows(**{name: read_only(array) for name, array in arrays.items()}))
 
 
 def _project(plan: Plan, name: str, event: str, facts: Facts, offset: int) -> tuple[_Part, Versions]:
