@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from obligor.errors import BadInput, IntegrityError, NotFound, Problem
+from obligor.features.plan import Plan
 from obligor.models.calibration import Calibration
 from obligor.models.inputs import Inputs
 from obligor.models.scorecard import Scorecard
@@ -85,8 +86,8 @@ class Bundle(Scorer):
     def __init__(self, path: Path, parts: Mapping[str, bytes]) -> None:
         """Called by `load`, once the parts' hashes are checked."""
         self.path, self.hash, self._parts = path, path.name, parts
-        self.plan: dict[str, Any] = self._json("plan.json")
-        inputs = Inputs.from_plan(self.plan)
+        self.plan = Plan.load(self._json("plan.json"))
+        inputs = Inputs.of(self.plan.features)
         calibration = self._json("calibration.json")
         super().__init__(
             inputs=inputs,

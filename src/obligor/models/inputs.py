@@ -7,18 +7,19 @@ is never split over the columns of a category.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from obligor.errors import DefinitionError, IntegrityError, Problem
+from obligor.features.plan import FeatureSpec
 
-__all__ = ["NUMERIC", "Feature", "Inputs", "expand_row"]
+__all__ = ["NUMERIC", "Inputs", "expand_row"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -26,47 +27,18 @@ Ints = NDArray[np.int64]
 NUMERIC: Final = -1  # the code of a column that is the feature itself
 
 
-@dataclass(frozen=True, slots=True)
-class Feature:
-    """What models need to know of one feature of the plan; `monotone` is the direction of risk as it grows."""
-
-    name: str
-    type: str  # integer | real | boolean | category
-    scored: bool
-    monotone: int
-    reason: str | None
-    unit: str
-    description: str
-    values: tuple[str, ...]
-
-    @classmethod
-    def from_data(cls, data: Mapping[str, Any]) -> Feature:
-        """Return the feature that one entry of a plan's `features` describes."""
-        return cls(
-            name=data["name"],
-            type=data["type"],
-            scored=data.get("scored", True),
-            monotone=int(data.get("monotone") or 0),
-            reason=data.get("reason"),
-            unit=data.get("unit") or "",
-            description=data.get("description") or "",
-            values=tuple(data.get("values") or ()),
-        )
-
-
 @dataclass(frozen=True)
 class Inputs:
     """The columns a model sees, in order: column i is feature `source[i]`, or whether that feature has `code[i]`."""
 
-    features: tuple[Feature, ...]
+    features: tuple[FeatureSpec, ...]
     names: tuple[str, ...]
     source: Ints  # (columns,) index into features: the player of the column
     code: Ints  # (columns,) NUMERIC or a category's code
 
     @classmethod
-    def from_plan(cls, plan: Mapping[str, Any]) -> Inputs:
-        """Return the inputs of a plan's JSON data: every scored feature, in the plan's order."""
-        features = tuple(Feature.from_data(data) for data in plan["features"])
+    def of(cls, features: Sequence[FeatureSpec]) -> Inputs:
+        """Return the inputs made of a plan's features: those that are scored, in the plan's order."""
         names: list[str] = []
         source: list[int] = []
         code: list[int] = []
@@ -79,7 +51,7 @@ class Inputs:
             code.extend(c for _, c in columns)
         if not names:
             raise DefinitionError("the plan has no scored feature: a model needs at least one")
-        return cls(features, tuple(names), np.array(source, dtype=np.int64), np.array(code, dtype=np.int64))
+        return cls(tuple(features), tuple(names), np.array(source, dtype=np.int64), np.array(code, dtype=np.int64))
 
     @cached_property
     def monotone(self) -> tuple[int, ...]:
@@ -120,11 +92,11 @@ class Inputs:
             )
 
 
-def _columns(feature: Feature) -> list[tuple[str, int]]:
+def _columns(feature: FeatureSpec) -> list[tuple[str, int]]:
     if feature.type != "category":
         return [(feature.name, NUMERIC)]
-    known = [(f"{feature.name}={value}", code) for code, value in enumerate(feature.values)]
-    return [*known, (f"{feature.name}=(unknown)", len(feature.values))]
+    known = [(f"{feature.name}={value}", code) for code, value in enumerate(feature.values or ())]
+    return [*known, (f"{feature.name}=(unknown)", len(feature.values or ()))]
 
 
 @njit(cache=True, nogil=True, fastmath=False)

@@ -1,0 +1,158 @@
+"""How good a score is: ranking (AUC, Gini, KS), probabilities (Brier, log loss, reliability), stability (PSI).
+
+Intervals are percentiles of a seeded bootstrap over applications; a champion and a challenger are compared on the same
+resamples (paired). Resampling is by row weights, so that each score is sorted once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from obligor.errors import BadInput
+from obligor.models.logistic import fit_logistic
+
+__all__ = ["METRICS", "Ranking", "auc", "bootstrap", "calibration_line", "interval", "ks", "measure", "psi", "psi_bins"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+METRICS: Final = ("auc", "gini", "ks", "brier", "log_loss", "observed_to_expected")
+INTERVAL: Final = (2.5, 97.5)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A score sorted once: `order` by rising score, `starts` of runs of equal scores."""
+
+    order: Ints
+    starts: Ints
+    bad: Floats  # in order
+    pd: Floats  # in order
+
+    @classmethod
+    def of(cls, bad: Floats, pd: Floats) -> Ranking:
+        """Return the ranking of rows with outcome `bad` (1 or 0) by `pd`."""
+        order = np.argsort(pd, kind="stable")
+        ranked = pd[order]
+        starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))
+        return cls(order, starts, bad[order], ranked)
+
+    def curve(self, weights: Floats | None = None) -> tuple[Floats, Floats]:
+        """Return the weights of goods and of bads in each run of equal scores, from safest to riskiest."""
+        w = np.ones(len(self.bad)) if weights is None else weights[self.order]
+        bads = np.add.reduceat(w * self.bad, self.starts)
+        return np.add.reduceat(w, self.starts) - bads, bads
+
+
+def measure(ranking: Ranking, weights: Floats | None = None) -> dict[str, float]:
+    """Return all METRICS of a ranking under row weights; NaN where a class is absent."""
+    goods, bads = ranking.curve(weights)
+    n_good, n_bad = float(goods.sum()), float(bads.sum())
+    w = np.ones(len(ranking.bad)) if weights is None else weights[ranking.order]
+    p, y, total = ranking.pd, ranking.bad, float(w.sum())
+    loss = -np.where(y > 0, np.log(p), np.log1p(-p))
+    expected = float(w @ p)
+    both = n_good > 0 and n_bad > 0
+    below = np.cumsum(goods) - goods
+    area = float(bads @ (below + goods / 2)) / (n_good * n_bad) if both else np.nan
+    gap = float(np.max(np.abs(np.cumsum(goods) / n_good - np.cumsum(bads) / n_bad))) if both else np.nan
+    return {
+        "auc": area,
+        "gini": 2 * area - 1,
+        "ks": gap,
+        "brier": float(w @ (p - y) ** 2) / total,
+        "log_loss": float(w @ loss) / total,
+        "observed_to_expected": n_bad / expected,
+    }
+
+
+def auc(bad: Floats, score: Floats) -> float:
+    """Return the chance that a bad scores above a good, ties counted half.
+
+    >>> auc(np.array([0.0, 0.0, 1.0, 1.0]), np.array([0.1, 0.4, 0.35, 0.8]))
+    0.75
+    """
+    goods, bads = Ranking.of(bad, score).curve()
+    return float(bads @ (np.cumsum(goods) - goods / 2)) / (float(goods.sum()) * float(bads.sum()))
+
+
+def ks(bad: Floats, score: Floats) -> float:
+    """Return the greatest gap between the cumulative shares of goods and of bads."""
+    goods, bads = Ranking.of(bad, score).curve()
+    return float(np.max(np.abs(np.cumsum(goods) / goods.sum() - np.cumsum(bads) / bads.sum())))
+
+
+def bootstrap(
+    rankings: Mapping[str, Ranking], *, resamples: int, rng: np.random.Generator
+) -> dict[str, dict[str, Floats]]:
+    """Return each model's METRICS over the same resamples, so that their differences are paired.  # (resamples,)"""
+    n = len(next(iter(rankings.values())).bad)
+    out = {name: {metric: np.empty(resamples) for metric in METRICS} for name in rankings}
+    for i in range(resamples):
+        weights = np.bincount(rng.integers(0, n, n), minlength=n).astype(np.float64)
+        for name, ranking in rankings.items():
+            for metric, value in measure(ranking, weights).items():
+                out[name][metric][i] = value
+    return out
+
+
+def interval(values: Floats) -> tuple[float, float] | None:
+    """Return the 95% percentile interval of bootstrap values; None where fewer than half are defined."""
+    defined = values[~np.isnan(values)]
+    if 2 * len(defined) < max(len(values), 2):
+        return None
+    low, high = np.percentile(defined, INTERVAL)
+    return float(low), float(high)
+
+
+def calibration_line(bad: Floats, log_odds: Floats) -> dict[str, float] | None:
+    """Return intercept and slope of observed log-odds on predicted ones (Cox 1958), with standard errors.
+
+    Perfect is intercept 0 and slope 1; a slope below 1 means too extreme. None where a class is absent or separable.
+    """
+    if not 0 < bad.sum() < len(bad):
+        return None
+    try:
+        intercept, slope = (float(b) for b in fit_logistic(log_odds[:, None], bad))
+    except BadInput:
+        return None
+    p = 1 / (1 + np.exp(-(intercept + slope * log_odds)))
+    design = np.column_stack([np.ones(len(bad)), log_odds])
+    covariance = np.linalg.pinv((design * (p * (1 - p))[:, None]).T @ design)
+    return {
+        "intercept": intercept,
+        "intercept_error": float(np.sqrt(covariance[0, 0])),
+        "slope": slope,
+        "slope_error": float(np.sqrt(covariance[1, 1])),
+    }
+
+
+def psi_bins(expected: Floats, bins: int = 10) -> Floats:
+    """Return inner edges that cut the expected values into about equal shares; fewer where values repeat."""
+    known = expected[~np.isnan(expected)]
+    if not len(known):
+        return np.empty(0)
+    edges: Floats = np.unique(np.quantile(known, np.linspace(0, 1, bins + 1)[1:-1]))
+    return edges
+
+
+def psi(expected: Floats, actual: Floats, edges: Floats) -> float:
+    """Return the population stability index over the bins and a bin of nulls; below 0.1 is usually read as stable.
+
+    Half a row is added to every bin, so that an empty one gives a large number and not infinity.
+    """
+    e, a = (_shares(values, edges) for values in (expected, actual))
+    return float(np.sum((a - e) * np.log(a / e)))
+
+
+def _shares(values: Floats, edges: Floats) -> Floats:
+    null = np.isnan(values)
+    counts = np.bincount(np.searchsorted(edges, values[~null], side="right"), minlength=len(edges) + 1)
+    filled = np.append(counts, null.sum()) + 0.5
+    shares: Floats = filled / filled.sum()
+    return shares

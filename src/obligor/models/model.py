@@ -1,0 +1,35 @@
+"""What a lender's model.py declares: how applications are scored and how the evidence for it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Model"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """One flat record; every default is a choice for some ten thousand loans.
+
+    >>> Model(cutoff="2026-01-01").champion
+    'xgboost'
+    """
+
+    cutoff: (
+        str  # date (midnight in the plan's zone) or RFC 3339; outcomes known by then train, applications after it test
+    )
+    test_until: str | None = None  # where the test period ends; None: as far as outcomes have matured
+    seed: int = 0
+    champion: Literal["xgboost", "scorecard"] = "xgboost"
+    calibration: Literal["logistic", "isotonic"] = "logistic"
+    weights: str = "equal"  # or the half-life of a row's weight by age at the cut-off, such as "180d"
+    segments: tuple[str, ...] = ()  # features or fields of the application that the report breaks down by
+    search: int = 16  # candidates tried on the later slice; the first is a sound default
+    later_share: float = 0.3  # last part of the training rows in time: half stops and selects, half calibrates
+    depth_max: int = 4  # shallow trees explain faster and drift less
+    learning_rate: float = 0.05
+    rounds_max: int = 500  # trees
+    refit: bool = True  # train once more on all training rows with the rounds found
+    bootstrap: int = 300  # resamples behind each interval
+    threads: int = 2  # part of the result: another number may change a last bit of a leaf

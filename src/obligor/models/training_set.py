@@ -1,0 +1,272 @@
+"""Training sets: every application with what was known of it when it asked, and what became of it.
+
+One row per application in its original version (the one that was decided on), as_of its known_time, features from the
+snapshot's cut. Nothing is dropped: immature, declined and excluded rows stay with their status. Where a cut-off is
+given, rows whose outcome had matured by then take it as it was known then; all others as known at seen_at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from obligor.credit.outcomes import evaluate_outcomes
+from obligor.errors import BadInput, DefinitionError, Problem, did_you_mean
+from obligor.features.evaluate import evaluate
+from obligor.features.plan import Plan
+from obligor.features.requests import Requests
+from obligor.features.timelines import build_timelines, cut_array
+
+if TYPE_CHECKING:
+    import polars
+
+    from obligor.credit.definitions import Outcome
+
+__all__ = ["TrainingSet", "local_instant", "local_months", "training_set"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Progress = Callable[[str, int, int], None]
+
+ROWS_MAX = 2**31 - 1  # applications in one training set
+_LIMIT_STATUS = "excluded:feature limit"
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """n applications in the order of their positions; `bad` is NaN unless the status is `matured`."""
+
+    plan: Plan
+    features: Floats  # (n, features), NaN for null
+    root: Ints  # (n,) position of the application
+    application_id: tuple[str, ...]  # (n,)
+    as_of: Ints  # (n,) microseconds
+    matured_at: Ints  # (n,) when the outcome is known
+    status: NDArray[np.str_]  # (n,)
+    bad: Floats  # (n,) 1, 0 or NaN
+    weights: Floats  # (n,)
+    fields: pa.Table  # (n rows) the application's stored fields, for segments
+    limits: Mapping[int, Problem]  # row -> why it has no features
+
+    def __post_init__(self) -> None:
+        n = len(self.as_of)
+        assert self.features.shape == (n, len(self.plan.features))
+        assert len(self.root) == len(self.application_id) == len(self.matured_at) == n
+        assert len(self.status) == len(self.bad) == len(self.weights) == self.fields.num_rows == n
+        assert not np.isnan(self.bad[self.matured]).any()
+
+    def __len__(self) -> int:
+        return len(self.as_of)
+
+    @cached_property
+    def matured(self) -> Bools:
+        """Which rows have an outcome."""
+        found: Bools = self.status == "matured"
+        return found
+
+    @cached_property
+    def months(self) -> NDArray[np.str_]:
+        """The month of each as_of in the plan's zone, such as `2026-01`."""
+        return local_months(self.plan, self.as_of)
+
+    @cached_property
+    def frame(self) -> polars.DataFrame:
+        """The rows as a polars frame: ids, as_of, status, bad, days, weight, every feature; NaN shown as null."""
+        import polars as pl
+
+        columns: dict[str, Any] = {
+            "application_id": list(self.application_id),
+            "position": self.root,
+            "as_of": pl.Series(self.as_of).cast(pl.Datetime("us", "UTC")),
+            "status": self.status.tolist(),
+            "bad": self.bad,
+            "matured_at": pl.Series(self.matured_at).cast(pl.Datetime("us", "UTC")),
+            "weight": self.weights,
+            **{f"feature.{name}": self.features[:, i] for i, name in enumerate(self.plan.names)},
+        }
+        return pl.DataFrame(columns).with_columns(pl.col(pl.Float64).fill_nan(None))
+
+    def take(self, mask: Bools) -> TrainingSet:
+        """Return the rows where the mask is true."""
+        rows = np.flatnonzero(mask)
+        place = {int(row): i for i, row in enumerate(rows)}
+        return replace(
+            self,
+            features=self.features[rows],
+            root=self.root[rows],
+            application_id=tuple(self.application_id[row] for row in rows),
+            as_of=self.as_of[rows],
+            matured_at=self.matured_at[rows],
+            status=self.status[rows],
+            bad=self.bad[rows],
+            weights=self.weights[rows],
+            fields=self.fields.take(pa.array(rows)),
+            limits={place[row]: problem for row, problem in self.limits.items() if row in place},
+        )
+
+    def segment(self, name: str) -> NDArray[np.str_] | Floats:
+        """Return a feature (numbers, or a category's texts) or a field of the application, by name."""
+        if name in self.plan.names:
+            index = self.plan.names.index(name)
+            spec, values = self.plan.features[index], self.features[:, index]
+            return values if spec.type != "category" else _texts(values, spec.values or ())
+        if name not in self.fields.column_names:
+            valid = [*self.plan.names, *self.fields.column_names]
+            raise DefinitionError(f"segments: no feature or field {name!r}; {did_you_mean(name, valid)}")
+        column = self.fields.column(name)
+        if pa.types.is_integer(column.type):
+            numbers: Floats = column.cast(pa.float64()).to_numpy()
+            return numbers
+        return np.array(pc.fill_null(column.cast(pa.string()), "(null)").to_pylist(), dtype=np.str_)
+
+
+def training_set(
+    plan: Plan,
+    outcome: Outcome,
+    log: Any,
+    *,
+    cut: Mapping[int, int] | None = None,
+    seen_at: int,
+    cutoff_us: int | None = None,
+    threads: int = 2,
+    progress: Progress = lambda step, done, total: None,
+) -> TrainingSet:
+    """Return the training set of a snapshot: the log up to `cut` (None: all), outcomes as known at `seen_at`."""
+    if outcome.application.event_name != plan.application:
+        raise DefinitionError(
+            f"the plan is for {plan.application!r}, the outcome for {outcome.application.event_name!r}"
+        )
+    snapshot = dict(log.cut() if cut is None else cut)
+    progress("outcomes", 0, 4)
+    status, bad, known = _outcomes(outcome, log, snapshot, seen_at, cutoff_us)
+    progress("applications", 1, 4)
+    fields = _original_rows(log.facts(plan.application, snapshot), known.column("root"))
+    progress("timelines", 2, 4)
+    timelines = build_timelines(plan, log, snapshot)
+    progress("features", 3, 4)
+    requests = Requests(
+        as_of=_ints(known, "as_of"),
+        cuts=cut_array(snapshot)[None, :],
+        self_root=_ints(known, "root"),
+        entities={via: _strings(fields, via) for via in sorted({m.via for m in plan.measures})},
+        fields=fields,
+    )
+    limits: dict[int, Problem] = {}
+    features = evaluate(plan, timelines, requests, threads, limits=limits)
+    status[list(limits)], bad[list(limits)] = _LIMIT_STATUS, np.nan
+    progress("features", 4, 4)
+    return TrainingSet(
+        plan=plan,
+        features=features,
+        root=requests.self_root,
+        application_id=tuple(known.column("event_id").to_pylist()),
+        as_of=requests.as_of,
+        matured_at=_ints(known, "matured_at"),
+        status=status.astype(np.str_),
+        bad=bad,
+        weights=np.ones(len(known)),
+        fields=fields.drop_columns([c for c in _PLATFORM if c in fields.column_names]),
+        limits=limits,
+    )
+
+
+_PLATFORM = ("position", "known", "root", "event_time", "event_id")
+
+
+def _outcomes(
+    outcome: Outcome, log: Any, cut: Mapping[int, int], seen_at: int, cutoff_us: int | None
+) -> tuple[NDArray[np.object_], Floats, pa.Table]:
+    """Return status, bad and the table of outcomes; what had matured by the cut-off as it was known then."""
+    table = evaluate_outcomes(outcome, log, cut=cut, seen_at=seen_at)
+    if not 0 < len(table) <= ROWS_MAX:
+        raise BadInput(f"expected 1 to {ROWS_MAX} applications known by then, got {len(table)}")
+    status, bad = _status_and_bad(table)
+    if cutoff_us is not None and cutoff_us < seen_at:
+        then = evaluate_outcomes(outcome, log, cut=cut, seen_at=cutoff_us)
+        old = _ints(then, "matured_at") <= cutoff_us
+        place = np.searchsorted(_ints(table, "root"), _ints(then, "root")[old])  # both are in the order of roots
+        status_then, bad_then = _status_and_bad(then)
+        status[place], bad[place] = status_then[old], bad_then[old]
+    return status, bad, table
+
+
+def _status_and_bad(table: pa.Table) -> tuple[NDArray[np.object_], Floats]:
+    status = np.array(table.column("status").to_pylist(), dtype=object)
+    bad: Floats = table.column("bad").cast(pa.float64()).to_numpy().copy()
+    return status, bad
+
+
+def _original_rows(facts: Any, roots: pa.ChunkedArray) -> pa.Table:
+    """Return the original version of each application, in the order of `roots`.
+
+    An original stands at its root's position. So does a correction that arrived before it; the original ranks lowest,
+    so of the two it is the one with more versions above.
+    """
+    rows = facts.rows
+    version = np.asarray(facts.version, dtype=np.int64)
+    above = np.zeros(len(rows), dtype=np.int64)
+    versioned = version >= 0
+    above[versioned] = (facts.versions.end - facts.versions.start)[version[versioned]]
+    at_root = np.flatnonzero(np.asarray(pc.equal(rows.column("position"), rows.column("root"))))
+    root = _ints(rows, "root")[at_root]
+    order = at_root[np.lexsort((-above[at_root], root))]
+    ranked = _ints(rows, "root")[order]
+    first = np.searchsorted(ranked, np.asarray(roots), side="left")
+    assert (ranked[first] == np.asarray(roots)).all(), "an outcome without its application"
+    return rows.take(pa.array(order[first]))
+
+
+def _ints(table: pa.Table, column: str) -> Ints:
+    values: Ints = np.ascontiguousarray(table.column(column).to_numpy(), dtype=np.int64)
+    return values
+
+
+def _strings(table: pa.Table, column: str) -> pa.StringArray:
+    return pa.concat_arrays(table.column(column).cast(pa.string()).chunks or [pa.array([], pa.string())])
+
+
+def _texts(codes: Floats, values: tuple[str, ...]) -> NDArray[np.str_]:
+    names = np.array([*values, "(unknown)", "(null)"], dtype=np.str_)
+    found: NDArray[np.str_] = names[np.where(np.isnan(codes), len(values) + 1, codes).astype(np.int64)]
+    return found
+
+
+def local_months(plan: Plan, moments_us: Ints) -> NDArray[np.str_]:
+    """Return the month of each moment in the plan's zone, such as `2026-01`."""
+    local = moments_us + 1_000_000 * _offsets(plan, moments_us)
+    return np.datetime_as_string(local.astype("datetime64[us]"), unit="M")
+
+
+def local_instant(plan: Plan, text: str) -> int:
+    """Return microseconds UTC of a date (midnight in the plan's zone) or of an RFC 3339 timestamp.
+
+    >>> local_instant(Plan.empty("loan_application"), "1970-01-02")
+    86400000000
+    """
+    from obligor.events.fields import parse_timestamp
+
+    if "T" in text:
+        try:
+            return parse_timestamp(text)
+        except ValueError as error:
+            raise DefinitionError(str(error)) from None
+    try:
+        local = int(np.datetime64(text, "D").astype("datetime64[us]").astype(np.int64))
+    except ValueError:
+        raise DefinitionError(f"expected a date such as 2026-01-31 or an RFC 3339 timestamp, got {text!r}") from None
+    guess = local - 1_000_000 * int(_offsets(plan, np.array([local]))[0])
+    return local - 1_000_000 * int(_offsets(plan, np.array([guess]))[0])
+
+
+def _offsets(plan: Plan, moments_us: Ints) -> Ints:
+    starts = np.array([start for start, _ in plan.zone_offsets], dtype=np.int64)
+    seconds = np.array([offset for _, offset in plan.zone_offsets], dtype=np.int64)
+    return seconds[np.searchsorted(starts, moments_us, side="right") - 1]
