@@ -16,7 +16,7 @@
 
 An application is observed over [as_of, as_of + horizon), matured once `lag` more has passed, so that what was known
 late is in. Days are calendar days in `zone`. Where the application does not carry the loan's id, `opened_by` links the
-two: `key="event_id"`, `opened_by(LoanOpened, application="application", key="loan")`.
+two: `key="event_id"`, `opened_by(LoanOpened, application="application_id", key="loan")`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from obligor.errors import DefinitionError, did_you_mean
 from obligor.events.fields import Category, Entity, Field, Money, Text, Timestamp
 from obligor.events.predicates import Predicate
 from obligor.events.schema import Event, Registry, parse_duration
+from obligor.features.zone import zone_offsets
 
 __all__ = [
     "AnyOf",
@@ -263,12 +263,9 @@ class Outcome:
             raise DefinitionError(f"key={self.key!r} is not an Entity of {self.application.__name__}, nor 'event_id'")
         if not self.rules:
             raise DefinitionError("an outcome needs at least one rule in bad=")
-        try:
-            ZoneInfo(self.zone)
-        except (ZoneInfoNotFoundError, ValueError):
-            raise DefinitionError(f"unknown time zone {self.zone!r}") from None
-        assert self.horizon_us > 0
-        assert self.lag_us >= 0
+        zone_offsets(self.zone)
+        if self.horizon_us + self.lag_us <= self.lag_us:
+            raise DefinitionError(f"expected a horizon longer than 0, got {self.horizon!r}")
 
     @property
     def rules(self) -> tuple[Rule, ...]:
