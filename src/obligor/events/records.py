@@ -25,7 +25,7 @@ from obligor.events.schema import Event, Registry
 __all__ = ["ID_LENGTH_MAX", "RECORDS_MAX", "decode_json", "parse_records"]
 
 RECORDS_MAX: Final = 100_000
-_DECODER: Final = msgspec.json.Decoder()
+_DECODER: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder()
 
 
 def parse_records(
@@ -65,7 +65,7 @@ def parse_records(
     return Batch(parts, len(many) - len(problems)), {i: problems[i] for i in bad.tolist()}
 
 
-def decode_json(text: bytes) -> object:
+def decode_json(text: bytes, decoder: msgspec.json.Decoder[Any] = _DECODER) -> Any:
     """Return the decoded JSON; BadInput where it is none, or where an object names a key twice.
 
     >>> decode_json(b'{"amount": 1, "amount": 2}')
@@ -73,7 +73,7 @@ def decode_json(text: bytes) -> object:
     obligor.errors.BadInput: not valid JSON: the key 'amount' appears twice in one object
     """
     try:
-        value = _DECODER.decode(text)
+        value = decoder.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise BadInput(f"not valid JSON (NaN and Infinity are not part of it): {error}") from None
     if _maybe_duplicate_keys(text, value):
