@@ -71,7 +71,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from functools import cached_property
 from typing import Any, Literal, Self, TypeAlias, get_args
 
@@ -287,15 +286,15 @@ class Plan:
         if isinstance(data, dict) and data.get("format") != FORMAT:
             raise BadInput(Problem("$.format", f"expected plan format {FORMAT}, got {data.get('format')!r}"))
         try:
-            record = msgspec.convert(data, _Plan)
+            canonical = _canonical(data)  # also puts the keys in order, so that a plan reads the same wherever it was
+            plan = cls(msgspec.convert(json.loads(canonical), _Plan))
         except msgspec.ValidationError as error:
             message, _, path = str(error).partition(" - at `")
             raise BadInput(Problem(path.rstrip("`") or "$", f"not a feature plan: {message}")) from None
-        plan = cls(record)
-        if plan.canonical != _canonical(msgspec.to_builtins(data)):
-            raise BadInput(
-                Problem("$", "not a feature plan: expected its canonical form, got extra or rewritten parts")
-            )
+        except (TypeError, ValueError) as error:
+            raise BadInput(f"not a feature plan: {error}") from None
+        if plan.canonical != canonical:
+            raise BadInput("not a feature plan: expected its canonical form, got extra or rewritten parts")
         return plan
 
     @cached_property
@@ -385,8 +384,6 @@ def _program_fault(record: _Plan, program: tuple[Step, ...]) -> str | None:
     for step in program:
         if (step.value is None) == (step.op in (*_PUSH, "fill")):
             return f"{step.op} {'needs a' if step.value is None else 'has no'} value"
-        if isinstance(step.value, float) and not math.isfinite(step.value):
-            return f"{step.op} of a number that is not finite"
         if step.op in sizes and not (isinstance(step.value, int) and 0 <= step.value < sizes[step.op]):
             return f"no {step.op} {step.value}"
         if depth < (0 if step.op in _PUSH else 1 if step.op == "fill" else 2):
