@@ -1,0 +1,45 @@
+"""Tables carry every row once, with unique ids and keys that fit each other."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from obligor.simulator import rows as r
+from obligor.simulator.simulation import Simulation, simulate
+from obligor.simulator.tables import LAYOUT, event_table, ids
+from obligor.simulator.world import World
+
+
+@pytest.fixture(scope="module")
+def simulation() -> Simulation:
+    return simulate(World(consumers=120, days=240))
+
+
+def test_ids_are_padded() -> None:
+    assert ids("c", np.array([0, 17, 1234567]), 6).to_pylist() == ["c-000000", "c-000017", "c-1234567"]
+
+
+@pytest.mark.parametrize("kind", list(LAYOUT))
+def test_every_row_is_there_once(simulation: Simulation, kind: int) -> None:
+    table = event_table(simulation, kind)
+    assert len(table) == int((simulation.rows[:, r.KIND] == kind).sum())
+    assert len(set(table["id"].to_pylist())) == len(table)
+    assert not any(table[name].null_count for name in table.column_names if name != "bureau_score")
+
+
+def test_loans_belong_to_their_applications(simulation: Simulation) -> None:
+    asked = set(event_table(simulation, r.APPLICATION)["id"].to_pylist())
+    opened = event_table(simulation, r.OPENED)
+    assert set(opened["application_id"].to_pylist()) <= asked
+    assert [loan.replace("l-", "a-") for loan in opened["loan"].to_pylist()] == opened["application_id"].to_pylist()
+
+
+def test_repayments_of_a_good_loan_add_up_to_its_amount(simulation: Simulation) -> None:
+    owed = dict(zip(*(event_table(simulation, r.OPENED)[c].to_pylist() for c in ("loan", "amount")), strict=True))
+    paid: dict[str, int] = {}
+    repaid = event_table(simulation, r.REPAYMENT)
+    for loan, amount in zip(repaid["loan"].to_pylist(), repaid["amount"].to_pylist(), strict=True):
+        paid[loan] = paid.get(loan, 0) + amount
+    assert all(paid[loan] <= owed[loan] for loan in paid)
+    assert sum(paid[loan] == owed[loan] for loan in paid) > 0.5 * len(paid)
