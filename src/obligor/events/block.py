@@ -1,0 +1,196 @@
+"""A block: up to 8,192 events as one value, columnar by type, that the log's chain is computed over.
+
+    "OBL1" | length of the header (32 bits) | header (JSON) | one Arrow IPC record batch for each type, in header order
+
+The header names the first sequence, the number of events and for each part its type, rows, bytes and the digest of its
+Arrow schema; schemas are stored once beside the blocks, because one would be larger than a block of one event. A part
+holds `offset` (sequence - first) and the batch's standard columns, with known_time filled; `measured` says by whom.
+Personal fields are not in it: the content hash covers a keyed commitment to them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from obligor.errors import IntegrityError
+from obligor.events.store import BlockRow, LogStore
+
+__all__ = ["BLOCK_EVENTS_MAX", "STANDARD_COLUMNS", "Block", "BlockReader", "Part", "encode"]
+
+BLOCK_EVENTS_MAX = 8192
+STANDARD_COLUMNS = ("offset", "event_id", "event_time", "known_time", "measured", "kind", "target", "content")
+CACHED_BLOCKS_MAX = 64
+_MAGIC = b"OBL1"
+_LENGTH = struct.Struct("<I")
+_COMPRESS_ROWS_MIN = 64  # below, the frames of a compressor cost more than they save
+_COMPRESSED = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", compression_level=1))
+_END_OF_STREAM_BYTES = 8
+
+Sequences = npt.NDArray[np.int64]
+
+
+class Part(NamedTuple):
+    """Where one type's rows are in a block's bytes."""
+
+    type: str
+    rows: int
+    start: int
+    stop: int
+    schema: bytes
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block's header and bytes; tables are decoded on demand, only the columns asked for."""
+
+    first: int
+    count: int
+    parts: tuple[Part, ...]
+    body: bytes
+
+    @classmethod
+    def open(cls, body: bytes) -> Block:
+        """Read the header; IntegrityError if these are not a block's bytes."""
+        try:
+            if body[:4] != _MAGIC:
+                raise ValueError("no magic number")
+            start = 8 + _LENGTH.unpack_from(body, 4)[0]
+            header = json.loads(body[8:start])
+            parts = []
+            for one in header["parts"]:
+                parts.append(Part(one["type"], one["rows"], start, start + one["bytes"], bytes.fromhex(one["schema"])))
+                start += one["bytes"]
+            if start != len(body):
+                raise ValueError(f"expected {start} bytes, got {len(body)}")
+            return cls(header["first"], header["count"], tuple(parts), body)
+        except (ValueError, KeyError, TypeError, struct.error) as error:
+            raise IntegrityError(f"a block of the log cannot be read: {error}") from None
+
+    def table(self, part: Part, schema: StoredSchema, columns: Iterable[str] | None = None) -> pa.Table:
+        """Return one part's rows, with only `columns` where given (those that its schema has)."""
+        message = memoryview(self.body)[part.start : part.stop]
+        try:
+            if columns is None:
+                batch = pa.ipc.read_record_batch(pa.py_buffer(message), schema.arrow)
+            else:
+                fields = sorted({schema.arrow.get_field_index(name) for name in columns} - {-1})
+                stream = pa.py_buffer(b"".join((schema.message, message)))
+                options = pa.ipc.IpcReadOptions(included_fields=fields, use_threads=False)
+                batch = pa.ipc.open_stream(stream, options=options).read_next_batch()
+        except (pa.ArrowInvalid, OSError, StopIteration) as error:
+            raise IntegrityError(f"the {part.type} events of block {self.first} cannot be read: {error}") from None
+        if batch.num_rows != part.rows:
+            raise IntegrityError(f"block {self.first}: expected {part.rows} {part.type} events, got {batch.num_rows}")
+        return pa.Table.from_batches([batch])
+
+
+class StoredSchema(NamedTuple):
+    """An Arrow schema and the message it is stored as."""
+
+    arrow: pa.Schema
+    message: bytes
+
+
+def encode(first: int, count: int, parts: Sequence[tuple[str, pa.Table]]) -> tuple[bytes, dict[bytes, bytes]]:
+    """Return a block's bytes and the Arrow schemas it refers to, by digest."""
+    schemas: dict[bytes, bytes] = {}
+    header, messages = [], []
+    for name, table in parts:
+        schema = table.schema.serialize().to_pybytes()
+        digest = hashlib.sha256(schema).digest()[:16]
+        schemas[digest] = schema
+        message = _message(table, schema)
+        header.append({"type": name, "rows": table.num_rows, "bytes": len(message), "schema": digest.hex()})
+        messages.append(message)
+    text = json.dumps({"first": first, "count": count, "parts": header}, separators=(",", ":")).encode()
+    return b"".join([_MAGIC, _LENGTH.pack(len(text)), text, *messages]), schemas
+
+
+def _message(table: pa.Table, schema: bytes) -> memoryview:
+    """Return the rows as one IPC record batch without its schema."""
+    batches = table.combine_chunks().to_batches()
+    assert len(batches) == 1, "a part has rows, and they are one batch"
+    if table.num_rows < _COMPRESS_ROWS_MIN:
+        return memoryview(batches[0].serialize())
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema, options=_COMPRESSED) as writer:
+        writer.write_batch(batches[0])
+    stream = memoryview(sink.getvalue())
+    return stream[len(schema) : -_END_OF_STREAM_BYTES]
+
+
+class BlockReader:
+    """Reads rows of a store's blocks by sequence; keeps the last `CACHED_BLOCKS_MAX` blocks' bytes. Thread-safe."""
+
+    def __init__(self, store: LogStore) -> None:
+        self._store = store
+        self._schemas: dict[bytes, StoredSchema] = {}
+        self._blocks: OrderedDict[int, Block] = OrderedDict()
+        self._guard = threading.Lock()
+
+    def blocks(self, after: int, upto: int) -> Iterator[tuple[BlockRow, Block]]:
+        """Yield the blocks that hold any sequence in (after, upto], in order."""
+        for row in self._store.blocks(after, upto):
+            yield row, Block.open(row.body)
+
+    def part(self, block: Block, part: Part, columns: Iterable[str] | None = None) -> pa.Table:
+        """Return one type's rows of a block, with `sequence` (int64) as the first column in place of `offset`."""
+        wanted = None if columns is None else {"offset", *columns}
+        table = block.table(part, self._schema(part.schema), wanted)
+        sequence = table["offset"].to_numpy().astype(np.int64) + block.first
+        return table.set_column(table.schema.get_field_index("offset"), "sequence", pa.array(sequence))
+
+    def rows(self, sequences: Iterable[int], columns: Sequence[str] | None = None) -> dict[str, pa.Table]:
+        """Return the events at these sequences by type, each table in ascending order of sequence."""
+        found: dict[str, list[pa.Table]] = {}
+        for block, wanted in self._grouped(np.unique(np.fromiter(sequences, np.int64))):
+            for part in block.parts:
+                offsets = block.table(part, self._schema(part.schema), ("offset",))["offset"].to_numpy()
+                places = np.nonzero(np.isin(offsets, wanted - block.first))[0]
+                if len(places):
+                    found.setdefault(part.type, []).append(self.part(block, part, columns).take(places))
+        return {name: pa.concat_tables(tables, promote_options="default") for name, tables in found.items()}
+
+    def _grouped(self, sequences: Sequences) -> Iterator[tuple[Block, Sequences]]:
+        start = 0
+        while start < len(sequences):
+            block = self._block(int(sequences[start]))
+            stop = int(np.searchsorted(sequences, block.first + block.count))
+            yield block, sequences[start:stop]
+            start = stop
+
+    def _block(self, sequence: int) -> Block:
+        with self._guard:
+            for first in reversed(self._blocks):
+                block = self._blocks[first]
+                if first <= sequence < first + block.count:
+                    self._blocks.move_to_end(first)
+                    return block
+        row = self._store.block_at(sequence)
+        if row is None:
+            raise IntegrityError(f"the block that holds sequence {sequence} is missing")
+        block = Block.open(row.body)
+        with self._guard:
+            self._blocks[block.first] = block
+            while len(self._blocks) > CACHED_BLOCKS_MAX:
+                self._blocks.popitem(last=False)
+        return block
+
+    def _schema(self, digest: bytes) -> StoredSchema:
+        if digest not in self._schemas:
+            message = self._store.schema(digest)
+            if message is None or hashlib.sha256(message).digest()[:16] != digest:
+                raise IntegrityError(f"the Arrow schema {digest.hex()} is missing or was changed")
+            self._schemas[digest] = StoredSchema(pa.ipc.read_schema(pa.py_buffer(message)), message)
+        return self._schemas[digest]

@@ -1,0 +1,307 @@
+"""The event log: an append-only, hash-chained sequence of facts with one writer, and its ledger of decisions.
+
+Everything else (features, outcomes, state, training sets) is computed from it. A log is a folder: the store's file, the
+key of its personal fields, the writer's lock. `begin` gives the one writer's transaction; everything that reads takes a
+cut, and gives the same answer for the same cut for ever.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+
+from obligor.errors import BadInput, DefinitionError, NotFound
+from obligor.events import chain
+from obligor.events.block import BlockReader
+from obligor.events.chain import BrokenLink
+from obligor.events.changes import Changes, changes_between
+from obligor.events.facts import Facts, read_facts
+from obligor.events.ids import SlotHash, following_slot, slot_hash
+from obligor.events.personal import LogKey
+from obligor.events.positions import Cut, pack, sequence_of, shard_of
+from obligor.events.rendering import record_of
+from obligor.events.schema import Registry
+from obligor.events.store import Head, LedgerRow, LogStore, Mode, PendingRow, StoreOpener
+from obligor.events.transaction import Transaction
+from obligor.events.verification import verify
+from obligor.events.versions import Identity
+
+__all__ = ["EventLog"]
+
+_DEFAULT_STORE = ("obligor.stores.sqlite", "SQLiteStore")
+_ID_BYTES = 16
+
+
+class EventLog:
+    """One shard of the log; thread-safe for reading, one transaction at a time for writing.
+
+    Make one with `create` or `open`, and `close` it (or use it as a context manager).
+    """
+
+    def __init__(self, store: LogStore, registry: Registry, key: LogKey | None, *, read_only: bool) -> None:
+        self.store, self.registry, self.read_only = store, registry, read_only
+        self.reader = BlockReader(store)
+        self.shard = 0
+        meta = store.meta()
+        self.id: bytes = meta["id"]
+        self.slot_hash: SlotHash = slot_hash(meta["slot_key"])
+        self._key = key
+        self._writing = threading.Lock()
+        self._head = self._stored_head()
+        waiting = [] if read_only else store.pending()
+        self.waiting = {row.target for row in waiting if not row.void}
+        self.pending_count = len(waiting)
+        if read_only:
+            check_types(meta["types"], registry)
+        else:
+            types = merge_types(meta["types"], registry)
+            if types != meta["types"]:
+                store.set_meta({"types": types})
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        registry: Registry,
+        *,
+        store: StoreOpener | None = None,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> EventLog:
+        """Create a log in an empty or new folder and open it for writing."""
+        opened = (store or _default_store())(str(path), "create")
+        try:
+            key = LogKey.create(Path(path), random)
+            opened.set_meta({"id": random(_ID_BYTES), "slot_key": random(_ID_BYTES), "types": b"{}"})
+            return cls(opened, registry, key, read_only=False)
+        except BaseException:
+            opened.close()
+            raise
+
+    @classmethod
+    def open(
+        cls, path: str | Path, registry: Registry, *, read_only: bool = False, store: StoreOpener | None = None
+    ) -> EventLog:
+        """Open a log; for writing there is one at a time (StoreBusy otherwise). Reading needs no key file."""
+        mode: Mode = "read" if read_only else "write"
+        opened = (store or _default_store())(str(path), mode)
+        try:
+            return cls(opened, registry, _key_of(Path(path), read_only), read_only=read_only)
+        except BaseException:
+            opened.close()
+            raise
+
+    def close(self) -> None:
+        """Release files and the writer's lock."""
+        self.store.close()
+
+    def __enter__(self) -> EventLog:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+    # -- where it ends
+
+    @property
+    def key(self) -> LogKey:
+        """The log's key; NotFound where its file is not."""
+        if self._key is None:
+            raise NotFound("the log's key file is not here; copy it beside the log to append or to decrypt")
+        return self._key
+
+    @property
+    def commitment_key(self) -> bytes:
+        """What keys the content hash of personal fields."""
+        return self.key.commitment
+
+    @property
+    def head(self) -> Head:
+        """Where the log and its ledger end; a read-only log looks it up each time."""
+        return self._stored_head() if self.read_only else self._head
+
+    def _stored_head(self) -> Head:
+        head = self.store.head() or Head(0, 0, b"", 0, b"")
+        return head._replace(
+            chain=head.chain or chain.genesis(self.id, "log"),
+            ledger_chain=head.ledger_chain or chain.genesis(self.id, "ledger"),
+        )
+
+    def cut(self) -> Cut:
+        """Return the cut that shows everything committed."""
+        return {self.shard: self.head.sequence}
+
+    def chain(self, upto: int | None = None) -> bytes:
+        """Return the link of the last committed block, or of the last block that ends at or before a position."""
+        if upto is None:
+            return self.head.chain
+        found = self.store.last_block_upto(sequence_of(upto))
+        return chain.genesis(self.id, "log") if found is None else found[1]
+
+    @property
+    def last_known_time(self) -> int:
+        """The greatest known_time in the log; 0 if it is empty."""
+        return self.head.known_time
+
+    # -- writing
+
+    def begin(self, clock_us: int) -> Transaction:
+        """Begin the writer's transaction; `clock_us` is its reading of the clock, microseconds UTC."""
+        if self.read_only:
+            raise BadInput("this log is open for reading only")
+        if not self._writing.acquire(blocking=False):
+            raise BadInput("a transaction of this log is open already; commit it or leave it first")
+        return Transaction(self, clock_us, self._finish)
+
+    def _finish(self, committed: Transaction | None) -> None:
+        try:
+            if committed is not None:
+                self._head = committed.head
+                self.pending_count = committed.versions.pending_count
+                committed.versions.settle()
+        finally:
+            self._writing.release()
+
+    def identities(self, sequences: Iterable[int]) -> dict[int, Identity]:
+        """Return id, type, content, kind and known_time of committed events by sequence."""
+        found = {}
+        for name, table in self.reader.rows(sequences, ("event_id", "content", "kind", "known_time")).items():
+            columns = (table[n].to_pylist() for n in ("sequence", "event_id", "content", "kind", "known_time"))
+            for sequence, event_id, content, kind, known in zip(*columns, strict=True):
+                found[sequence] = Identity(sequence, event_id, name, content, kind, known)
+        return found
+
+    # -- reading
+
+    def find(self, event_id: str) -> int | None:
+        """Return the position of an event by its id."""
+        slot = int(self.slot_hash([event_id])[0])
+        while (sequence := self.store.lookup(slot)) is not None:
+            if self.identities([sequence])[sequence].event_id == event_id:
+                return pack(self.shard, sequence)
+            slot = following_slot(slot)
+        return None
+
+    def event(self, event_id: str, *, personal: bool = False) -> dict[str, Any]:
+        """Return an event in the form of a record, with `position` and `known_time`; NotFound if there is none."""
+        position = self.find(event_id)
+        if position is None:
+            raise NotFound(f"no event {event_id!r} in the log")
+        name, table = self._row(position)
+        plain = self.personal(position) if personal else None
+        return record_of(self.registry[name], table, plain) | {"position": position}
+
+    def application(self, position: int) -> pa.Table:
+        """Return the event at a position as a table of one row: `sequence`, standard columns, fields."""
+        return self._row(position)[1]
+
+    def type_at(self, position: int) -> str:
+        """Return the type of the event at a position."""
+        return self._row(position)[0]
+
+    def _row(self, position: int) -> tuple[str, pa.Table]:
+        if not 0 < sequence_of(position) <= self.head.sequence or shard_of(position) != self.shard:
+            raise NotFound(f"no event at position {position}")
+        [(name, table)] = self.reader.rows([sequence_of(position)]).items()
+        return name, table
+
+    def personal(self, position: int) -> dict[str, Any] | None:
+        """Return the decrypted personal fields of an event, None if it has none."""
+        sealed = self.store.personal(sequence_of(position))
+        if sealed is None:
+            return None
+        fields: dict[str, Any] = json.loads(self.key.unseal(sealed, self.id, position))
+        return fields
+
+    def facts(self, type_name: str, cut: Cut | None = None, columns: Iterable[str] | None = None) -> Facts:
+        """Return all versions of a type's facts that a cut shows (default: all); see `Facts`.
+
+        `columns`: the fields wanted, and `event_id` if it is; default all.
+        """
+        upto = self.head.sequence if cut is None else min(cut.get(self.shard, 0), self.head.sequence)
+        return read_facts(self.store, self.reader, self.registry[type_name], self.shard, upto, columns)
+
+    def changes(self, after: int = 0, upto: int | None = None) -> Iterator[Changes]:
+        """Yield which winners changed after a position, in steps; what a state applies to catch up or to be rebuilt."""
+        last = self.head.sequence if upto is None else sequence_of(upto)
+        return changes_between(self.store, self.reader, self.registry, self.shard, sequence_of(after), last)
+
+    def pending(self) -> list[PendingRow]:
+        """Return the corrections and retractions that are not effective, in order."""
+        return self.store.pending()
+
+    def decision(self, decision_id: str) -> LedgerRow:
+        """Return a decision's ledger row; NotFound if there is none."""
+        row = self.store.decision(decision_id)
+        if row is None:
+            raise NotFound(f"no decision {decision_id!r} in the ledger")
+        return row
+
+    def decision_for(self, application_position: int) -> LedgerRow | None:
+        """Return the ledger row of the decision on an application."""
+        return self.store.decision_for(application_position)
+
+    def decisions(self, after: int = 0) -> Iterator[LedgerRow]:
+        """Yield the ledger rows after a ledger sequence, in order."""
+        return self.store.ledger(after)
+
+    def verify(self, *, deep: bool = False) -> list[BrokenLink]:
+        """Return every place where what is stored does not fit its hash; goes on after each.
+
+        `deep`: also recompute the id index and the versions from the blocks.
+        """
+        return verify(self, deep=deep)
+
+
+def _default_store() -> StoreOpener:
+    """Return the embedded store. The one place where a room names an adapter, so that a log opens in one line."""
+    module, name = _DEFAULT_STORE
+    opener: StoreOpener = getattr(importlib.import_module(module), name)
+    return opener
+
+
+def _key_of(path: Path, optional: bool) -> LogKey | None:
+    try:
+        return LogKey.load(path)
+    except NotFound:
+        if optional:
+            return None
+        raise
+
+
+def check_types(stored: bytes, registry: Registry) -> None:
+    """Raise DefinitionError where a type's fields changed without a new version, or a field changed its kind."""
+    known: dict[str, Any] = json.loads(stored)
+    for event in registry:
+        old, new = known.get(event.event_name), event.describe()
+        if old is None:
+            continue
+        if old["version"] == new["version"] and old["fields"] != new["fields"]:
+            raise DefinitionError(
+                f"{event.event_name}: its fields changed and its version ({event.version}) did not; raise the version"
+            )
+        if old["version"] > new["version"]:
+            raise DefinitionError(
+                f"{event.event_name}: the log holds version {old['version']}, the project defines {new['version']}"
+            )
+        for name in old["fields"].keys() & new["fields"].keys():
+            if (old["fields"][name]["kind"], old["fields"][name].get("scale")) != (
+                new["fields"][name]["kind"],
+                new["fields"][name].get("scale"),
+            ):
+                raise DefinitionError(f"{event.event_name}.{name}: a field keeps its kind and scale; use a new name")
+
+
+def merge_types(stored: bytes, registry: Registry) -> bytes:
+    """Return the descriptions of all types the log has seen, checked, the registry's replacing older ones."""
+    check_types(stored, registry)
+    known: dict[str, Any] = json.loads(stored)
+    known |= {event.event_name: event.describe() for event in registry}
+    return json.dumps(known, sort_keys=True).encode()

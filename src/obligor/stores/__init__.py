@@ -1,0 +1,1 @@
+"""Stores: adapters of the storage protocols that the rooms own, one folder each."""
