@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Any
 
 from obligor.errors import DefinitionError, LimitError, Problem, did_you_mean
@@ -31,7 +32,7 @@ from obligor.features.expressions import (
     Source,
     kind_of,
 )
-from obligor.features.plan import FORMAT, SELECTIONS_MAX, Coding, Plan
+from obligor.features.plan import FORMAT, SELECTIONS_MAX, STACK_MAX, Coding, Plan
 from obligor.features.zone import zone_offsets
 
 __all__ = ["compile_plan"]
@@ -113,10 +114,15 @@ class _Compiler:
         if kind.unit == MOMENT:
             raise DefinitionError("a moment is no feature; use the time to as_of: as_of.since(...) or request.age(...)")
         notes = definition.notes
+        program = self._program(node)
+        if (depth := _stack_depth(program)) > STACK_MAX:
+            raise DefinitionError(
+                f"needs a stack of {depth} values, at most {STACK_MAX}; split it into several features"
+            )
         self.features.append(
             {
                 "name": column,
-                "program": self._program(node),
+                "program": program,
                 "type": kind.type,
                 "unit": notes.get("unit", kind.unit),
                 "reason": notes.get("reason"),
@@ -267,6 +273,11 @@ def _request_value(source: str, name: str, kind: Kind | None = None) -> _Json:
     kind = kind or Kind("integer")
     values = None if kind.values is None else list(kind.values)
     return {"source": source, "name": name, "coding": kind.coding, "values": values, "scale": kind.scale}
+
+
+def _stack_depth(program: list[list[Any]]) -> int:
+    effects = ({"measure": 1, "request": 1, "constant": 1, "fill": 0}.get(step[0], -1) for step in program)
+    return max(accumulate(effects))
 
 
 def _place(entries: list[_Json], entry: _Json) -> int:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from obligor.errors import BadInput
 from obligor.events.predicates import And, Comparison, Not, Or, Predicate
 
-__all__ = ["Columns", "comparisons", "evaluate", "parse_predicate"]
+__all__ = ["Columns", "comparisons", "evaluate", "flattened", "parse_predicate"]
 
 Bools: TypeAlias = npt.NDArray[np.bool_]
 Ints: TypeAlias = npt.NDArray[np.int64]
@@ -78,6 +78,20 @@ def comparisons(predicate: Predicate) -> Iterator[Comparison]:
         case And(parts) | Or(parts):
             for part in parts:
                 yield from comparisons(part)
+
+
+def flattened(predicate: Predicate) -> Predicate:
+    """Return the predicate with `a & (b & c)` as one `and` of three, so that long chains do not nest."""
+    match predicate:
+        case Not(part):
+            return Not(flattened(part))
+        case And(parts):
+            flat = [flattened(part) for part in parts]
+            return And(tuple(p for one in flat for p in (one.parts if isinstance(one, And) else (one,))))
+        case Or(parts):
+            flat = [flattened(part) for part in parts]
+            return Or(tuple(p for one in flat for p in (one.parts if isinstance(one, Or) else (one,))))
+    return predicate
 
 
 def evaluate(predicate: Predicate, columns: Columns) -> tuple[Bools, Bools]:

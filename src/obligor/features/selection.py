@@ -20,7 +20,7 @@ from obligor.events.predicates import And, Comparison, Predicate
 from obligor.events.schema import parse_duration
 from obligor.features.definitions import Feature, Notes
 from obligor.features.expressions import Aggregated, Kind, Source, kind_of_field
-from obligor.features.filters import comparisons
+from obligor.features.filters import comparisons, flattened
 from obligor.features.plan import Aggregate
 
 __all__ = ["Event", "Flow", "PerKey", "Stream"]
@@ -85,7 +85,9 @@ class Stream:
             if not isinstance(predicate, Predicate):
                 raise DefinitionError(f"where: expected a comparison such as {self._example()}, got {predicate!r}")
         parts = (*known, *predicates)
-        narrowed = self.source if not parts else replace(self.source, where=parts[0] if len(parts) == 1 else And(parts))
+        if not parts:
+            return self
+        narrowed = replace(self.source, where=flattened(parts[0] if len(parts) == 1 else And(parts)))
         _check_predicate(narrowed)
         return Stream(narrowed)
 

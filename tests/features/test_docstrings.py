@@ -1,0 +1,16 @@
+"""The examples in the docstrings of the language are true."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+
+import pytest
+
+MODULES = ("plan", "zone", "filters", "expressions", "definitions", "selection", "balance", "compilation", "catalogue")
+
+
+@pytest.mark.parametrize("name", [*MODULES, "projection"])
+def test_examples_run(name: str) -> None:
+    result = doctest.testmod(importlib.import_module(f"obligor.features.{name}"))
+    assert result.failed == 0

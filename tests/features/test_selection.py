@@ -1,0 +1,135 @@
+"""What is wrong with a selection or an aggregate is said where it is written, with the nearest valid name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from tests.features.lender import LoanApplication, LoanOpened, Repayment, Sale, Transfer, plan_of
+
+from obligor.errors import DefinitionError
+from obligor.features import Feature
+from obligor.features.expressions import Aggregated, Kind, kind_of
+
+MINE = Repayment.by("consumer")
+
+FAULTS: list[tuple[Callable[[], object], str]] = [
+    (lambda: Repayment.by("consumr"), "Repayment has no entity 'consumr'; did you mean 'consumer'?"),
+    (lambda: Repayment.by("amount"), "Repayment has no entity 'amount'; entity fields: consumer, loan"),
+    (lambda: MINE.sum("amuont", "30d"), "Repayment has no field 'amuont'; did you mean 'amount'?"),
+    (lambda: MINE.where(Repayment.chanel == "app"), "Repayment has no field 'chanel'; did you mean 'channel'?"),
+    (lambda: MINE.where(Repayment.channel == "ap"), "expected one of app, ussd, branch, got 'ap'"),
+    (lambda: MINE.where(Sale.items > 3), "Repayment has no field 'items'"),
+    (lambda: MINE.where(LoanApplication.channel == "web"), "where: Repayment.channel is never 'web'"),
+    (lambda: MINE.where(True), "expected a comparison such as Repayment.amount == ..., got True"),  # type: ignore[arg-type]
+    (lambda: MINE.sum("channel", "30d"), "Repayment.channel is a category, expected one of money, decimal, integer"),
+    (lambda: MINE.sum("channel", "30d"), "such fields here: amount, fee, late"),
+    (lambda: MINE.mean("loan", "30d"), "Repayment.loan is a entity, expected one of money"),
+    (lambda: MINE.last("note", "30d"), "Repayment.note is a text"),
+    (lambda: MINE.distinct("note", "30d"), "Repayment.note is a text"),
+    (lambda: MINE.sum(Sale.items, "30d"), "sale.items is no field of Repayment"),
+    (lambda: MINE.last("bank"), "repayment.bank is a category without declared values"),
+    (lambda: MINE.last("channel", values=["app"]), "values= is for a category that does not declare its own"),
+    (lambda: LoanOpened.by("consumer").sum("due_at"), "LoanOpened.due_at is a timestamp, expected one of money"),
+    (lambda: Sale.by("merchant").sum("amount", "7d"), r"sale.amount mixes currencies \(NGN, EUR\); choose one with"),
+    (lambda: Sale.by("merchant").distinct("amount", "7d"), "sale.amount mixes currencies"),
+    (
+        lambda: Sale.by("merchant").where(Sale.amount > {"amount": 5, "currency": "EUR"}),
+        "sale.amount mixes currencies",
+    ),
+    (
+        lambda: Sale.by("merchant").where(Sale.amount.currency_is("NGN") | (Sale.items > 1)).sum("amount", "7d"),
+        "sale.amount mixes currencies",
+    ),
+    (lambda: Sale.by("merchant").where(Sale.buyer_gender == "f"), "Sale.buyer_gender is protected"),
+    (lambda: Sale.by("merchant").distinct("buyer_gender"), "sale.buyer_gender is protected: it never enters features"),
+    (lambda: LoanApplication.by("consumer").last("phone"), "a text"),
+    (lambda: LoanApplication.by("consumer").where(LoanApplication.phone == "1"), "LoanApplication.phone is personal"),
+    (lambda: MINE.count("30"), "expected a length such as '90s', '15m', '36h', '30d' or '8w', got '30'"),
+    (lambda: MINE.count("7d", "1w"), "windows repeat: 7d, 1w"),
+    (lambda: MINE.count("7d", monotone="up"), "monotone is 'increasing' or 'decreasing', got 'up'"),  # type: ignore[arg-type]
+    (lambda: MINE.count("7d", reson="A"), "unknown note 'reson'; did you mean 'reason'?"),  # type: ignore[call-arg]
+    (lambda: MINE.count("7d", scored=1), "scored: expected True or False, got 1"),  # type: ignore[arg-type]
+    (lambda: MINE.count("7d", reason=5), "reason: expected text, got 5"),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize(("define", "message"), FAULTS, ids=[message[:50] for _, message in FAULTS])
+def test_a_fault_is_found_when_it_is_written(define: Callable[[], object], message: str) -> None:
+    with pytest.raises(DefinitionError, match=message):
+        define()
+
+
+def _kind(feature: Feature) -> Kind:
+    kind = kind_of(next(iter(feature.columns.values())))
+    assert kind is not None
+    return kind
+
+
+KINDS = [
+    (MINE.count("7d"), Kind("integer", "events")),
+    (MINE.sum("amount", "7d"), Kind("integer", "NGN minor units")),
+    (MINE.mean("amount", "7d"), Kind("real", "NGN minor units")),
+    (MINE.max("fee", "7d"), Kind("real", "", None, 2)),
+    (MINE.std("fee", "7d"), Kind("real", "", None, 2)),
+    (MINE.sum("late", "7d"), Kind("integer", "events")),
+    (MINE.mean("late", "7d"), Kind("real")),
+    (MINE.last("late", "7d"), Kind("boolean")),
+    (MINE.last("channel"), Kind("category", "", ("app", "ussd", "branch"))),
+    (MINE.first("bank", values=["a", "b"]), Kind("category", "", ("a", "b"))),
+    (MINE.distinct("loan"), Kind("integer", "values")),
+    (MINE.time_since_last(), Kind("real", "seconds")),
+    (Sale.by("merchant").where(Sale.amount.currency_is("EUR")).sum("amount"), Kind("integer", "EUR minor units")),
+    (LoanOpened.by("consumer").last("due_at"), Kind("integer", "microseconds since 1970")),
+]
+
+
+@pytest.mark.parametrize(("feature", "kind"), KINDS, ids=[str(kind) for _, kind in KINDS])
+def test_each_aggregate_knows_its_kind(feature: Feature, kind: Kind) -> None:
+    assert _kind(feature) == kind
+
+
+def test_windows_name_the_columns() -> None:
+    assert MINE.sum("amount", "30d", "90d", "lifetime").windows == ("30d", "90d", "lifetime")
+    assert MINE.sum("amount", "30d").windows == ()
+    lengths = [
+        node.window_us for node in MINE.count("36h", "8w", "lifetime").columns.values() if isinstance(node, Aggregated)
+    ]
+    assert lengths == [36 * 3_600_000_000, 56 * 86_400_000_000, None]
+    assert next(iter(MINE.time_since_last().columns.values())).window_us is None  # type: ignore[union-attr]
+
+
+def test_filters_accumulate() -> None:
+    stream = MINE.where(Repayment.channel == "app").where(Repayment.amount > 5, Repayment.late.not_null())
+    assert stream.source.where is not None
+    assert stream.source.where.to_json() == {
+        "and": [
+            {"field": "channel", "op": "==", "value": "app"},
+            {"field": "amount", "op": ">", "value": 5},
+            {"field": "late", "op": "not_null", "value": None},
+        ]
+    }
+    assert MINE.where().source.where is None
+    assert MINE.source.where is None  # a stream is never changed
+
+
+def test_long_chains_of_conditions_do_not_nest() -> None:
+    some = Repayment.amount == 0
+    for amount in range(1, 100):
+        some = some | (Repayment.amount == amount)
+    stream = MINE.where(some & Repayment.late.not_null(), ~some)
+    data = plan_of(n=stream.count("7d")).timelines["consumer"].selections[0].where
+    assert [list(part) for part in data["and"]] == [["or"], ["field", "op", "value"], ["not"]]
+    assert len(data["and"][0]["or"]) == 100
+
+
+def test_fields_may_be_given_as_objects() -> None:
+    by_name, by_field = Repayment.by("consumer").sum("amount"), Repayment.by(Repayment.consumer).sum(Repayment.amount)
+    assert [node.field for f in (by_name, by_field) for node in f.columns.values()] == ["amount", "amount"]  # type: ignore[union-attr]
+    assert Transfer.by("sender", via="consumer").source.via == "consumer"
+
+
+def test_decisions_are_events_too() -> None:
+    decided = LoanApplication.Decided
+    approvals = decided.by("consumer").where(decided.outcome == "approve").count("30d")
+    assert _kind(approvals) == Kind("integer", "events")
