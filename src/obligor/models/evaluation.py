@@ -29,6 +29,7 @@ SEGMENT_VALUES_MAX: Final = 12
 CLASS_ROWS_MIN: Final = 10  # goods and bads without which a ranking metric is not shown
 DRIVER_ROWS_MAX: Final = 2_000  # test rows whose contributions are averaged
 CURVE_POINTS: Final = 101
+HISTOGRAM_BINS: Final = 28
 
 
 def evaluate_scorer(
@@ -206,7 +207,7 @@ def _distribution(data: TrainingSet, pd: Floats, test: Bools) -> dict[str, Any]:
     declined = since & (data.status == "declined") & ~np.isnan(pd)
     shown = z[test | declined]
     low, high = (float(v) for v in np.quantile(shown, [0.002, 0.998]))
-    edges = np.linspace(low, max(high, low + 1e-6), 41)
+    edges = np.linspace(low, max(high, low + 1e-6), HISTOGRAM_BINS + 1)
 
     def counts(mask: Bools) -> list[int]:
         return [int(n) for n in np.histogram(np.clip(z[mask], edges[0], edges[-1]), edges)[0]]

@@ -72,7 +72,7 @@ def verdicts(evaluation: Mapping[str, Any]) -> list[Verdict]:
     model = evaluation["models"][evaluation["champion"]]
     lost = (model["train_auc"] or 0.0) - model["metrics"]["auc"]["value"]
     if lost > OPTIMISM_MAX:
-        text = f"AUC falls by {lost:.3f} from training to test: it learned part of its training rows by heart, or times changed."
+        text = f"AUC falls by {lost:.3f} from training to test: part was learned by heart, or times changed."
         found.append(("look", "Overfit or drift", text))
     if "ceiling" in evaluation["models"]:
         found.append(_ceiling_verdict(evaluation))
@@ -113,7 +113,9 @@ def _level_verdict(evaluation: Mapping[str, Any]) -> Verdict:
         if not low <= 1 <= high:
             slope += " PDs are too extreme." if line["slope"] < 1 else " PDs are too timid."
     if ratio["low"] is not None and ratio["low"] <= 1 <= ratio["high"]:
-        return "ok" if "are too" not in slope else "look", "Probabilities hold", f"{spread}.{slope}"
+        if "are too" in slope:
+            return "look", "Probabilities hold on average, not at the ends", f"{spread}.{slope}"
+        return "ok", "Probabilities hold", f"{spread}.{slope}"
     words = "Probabilities run low" if ratio["value"] > 1 else "Probabilities run high"
     return "look", words, f"{spread}.{slope} Recalibrate before the PD prices or limits anything."
 
@@ -133,7 +135,9 @@ def _ceiling_verdict(evaluation: Mapping[str, Any]) -> Verdict:
     auc = evaluation["models"][evaluation["champion"]]["metrics"]["auc"]["value"]
     top = evaluation["models"]["ceiling"]["metrics"]["auc"]["value"]
     share = (auc - 0.5) / max(top - 0.5, 1e-9)
-    text = f"Scoring with the true probabilities would reach AUC {top:.3f}; this model reaches {auc:.3f}, {share:.0%} of the way from chance."
+    text = (
+        f"The true probabilities would reach AUC {top:.3f}; this model has {auc:.3f}, {share:.0%} of the way from 0.5."
+    )
     return "ok", "Ceiling known", text
 
 
@@ -148,8 +152,8 @@ def _heading(evaluation: Mapping[str, Any], outcome: Mapping[str, Any], bundle_h
     rate = rows["test_bads"] / rows["test"]
     return (
         f"<h1>How well does this model tell good loans from bad?</h1>"
-        f'<p class="lead">Judged on {rows["test"]:,} applications from {_day(evaluation["cutoff_us"])} on, none of which '
-        f"it had seen; {rows['test_bads']:,} of them ({percent(round(rate, 4))}) turned bad.</p>"
+        f'<p class="lead">Judged on {rows["test"]:,} applications from {_day(evaluation["cutoff_us"])} on, which it '
+        f"had never seen; {rows['test_bads']:,} of them ({percent(round(rate, 4))}) turned bad.</p>"
         f'<p class="soft">Bad means: {escape(_outcome_words(outcome))}. Champion: {NAMES[evaluation["champion"]]}. '
         f"Bundle <code>{escape(bundle_hash)}</code></p>"
     )
@@ -207,11 +211,13 @@ def _figures(evaluation: Mapping[str, Any]) -> str:
 
 def _provenance(training: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
     slices = training.get("slices", {})
+    counts = evaluation["rows"]
+    earlier_later = " / ".join(f"{slices.get(name, 0):,}" for name in ("fit", "selection", "calibration"))
     rows = [
-        ("Training rows", f"{evaluation['rows']['train']:,} ({evaluation['rows']['train_bads']:,} bad), outcome known at the cut-off"),
-        ("Left out by the purge", f"{evaluation['rows']['purged']:,} matured rows whose outcome was not yet known at the cut-off"),
-        ("Fit, selection, calibration", " / ".join(f"{slices.get(n, 0):,}" for n in ("fit", "selection", "calibration"))),
-        ("All applications", ", ".join(f"{n:,} {s}" for s, n in evaluation["rows"]["by_status"].items())),
+        ("Training rows", f"{counts['train']:,} ({counts['train_bads']:,} bad), outcome known at the cut-off"),
+        ("Left out by the purge", f"{counts['purged']:,} matured rows, outcome not yet known at the cut-off"),
+        ("Fit, selection, calibration", earlier_later),
+        ("All applications", ", ".join(f"{n:,} {s}" for s, n in counts["by_status"].items())),
         *((f"Snapshot: {key}", str(value)) for key, value in training.get("snapshot", {}).items()),
     ]  # fmt: skip
     cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows)
@@ -221,7 +227,8 @@ def _provenance(training: Mapping[str, Any], evaluation: Mapping[str, Any]) -> s
         f'<td class="n">{t["rounds"]}</td><td class="n">{t["log_loss"]:.5f}</td><td class="n">{t["auc"]:.4f}</td></tr>'
         for i, t in enumerate(training.get("trials", []))
     )
-    head = '<th class="n">place</th><th>candidate</th><th class="n">trees</th><th class="n">log loss</th><th class="n">AUC</th>'
+    right = "".join(f'<th class="n">{name}</th>' for name in ("trees", "log loss", "AUC"))
+    head = f'<th class="n">place</th><th>candidate</th>{right}'
     return (
         f'<h2>How it was made</h2><div class="card"><table>{cells}</table>'
         f"<details><summary>Configuration and search</summary><p><code>{escape(config)}</code></p>"

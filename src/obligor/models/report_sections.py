@@ -1,7 +1,8 @@
-"""The report's sections with plots: ranking, probabilities, strategy, months, segments, drivers, stability, scorecard."""
+"""The report's sections: ranking, probabilities, strategy, time, segments, drivers, stability, scorecard."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -102,8 +103,8 @@ def _probabilities(evaluation: Evaluation) -> str:
         plot.dot(g["predicted"], g["observed"], "champion", low=g["low"], high=g["high"], tip=tip)
     inside = sum(g["low"] <= g["predicted"] <= g["high"] for g in groups)
     words = (
-        f"For {inside} of {len(groups)} tenths of the score the predicted PD lies within the 95% interval of the observed rate. "
-        "Dots on the dashed line are right on average; above it, risk is understated."
+        f"For {inside} of {len(groups)} tenths of the score the predicted PD lies within the 95% interval of the "
+        "observed rate. Dots on the dashed line are right on average; above it, risk is understated."
     )
     return _section(
         "Can the probabilities be trusted?", words,
@@ -116,13 +117,14 @@ def _probabilities(evaluation: Evaluation) -> str:
 
 def _distribution(data: Mapping[str, Any]) -> str:
     edges = data["edges"]
-    middles = [(a + b) / 2 for a, b in zip(edges, edges[1:], strict=False)]
+    middles = [(a + b) / 2 for a, b in itertools.pairwise(edges)]
     shares = {name: [n / max(1, sum(data[name])) for n in data[name]] for name in ("good", "bad", "declined")}
     top = 1.08 * max(max(values) for values in shares.values())
     odds = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9]
     ticks = [(z, percent(p)) for p in odds if edges[0] <= (z := math.log(p / (1 - p))) <= edges[-1]]
-    plot = Plot((edges[0], edges[-1]), (0, top), "predicted PD (log-odds scale)", "share of the group", y_format=percent,
-                x_labels=_apart(ticks, (edges[-1] - edges[0]) / 9))  # fmt: skip
+    labels = _apart(ticks, (edges[-1] - edges[0]) / 9)
+    x_title = "predicted PD (log-odds scale)"
+    plot = Plot((edges[0], edges[-1]), (0, top), x_title, "share of the group", y_format=percent, x_labels=labels)
     for name in ("declined", "good", "bad"):
         if sum(data[name]):
             points = list(zip(middles, shares[name], strict=True))
@@ -130,6 +132,10 @@ def _distribution(data: Mapping[str, Any]) -> str:
             mean = data["mean_pd"][name]
             plot.line(points, name, tip=f"{sum(data[name]):,} {name}, mean PD {percent(mean)}")
     return plot.svg("Distribution of predicted PD by what happened")
+
+
+def _rate(value: float) -> str:
+    return percent(round(value, 4))
 
 
 def _apart(ticks: Sequence[tuple[float, str]], least: float) -> list[tuple[float, str]]:
@@ -157,11 +163,11 @@ def _strategy(evaluation: Evaluation) -> str:
         points = [(p["approved"], p["bad_rate"]) for p in curves[name]]
         plot.line(points, _colour(evaluation, name))
         for p in curves[name]:
-            tip = f"{NAMES[name]}: approve {percent(p['approved'])}, bad rate {percent(round(p['bad_rate'], 4))}, PD up to {percent(p['pd'])}"
+            tip = f"{NAMES[name]}: approve {percent(p['approved'])}, bad rate {_rate(p['bad_rate'])}"
             plot.dot(p["approved"], p["bad_rate"], _colour(evaluation, name), tip=tip)
     champion, challenger = curves[evaluation["champion"]], curves[evaluation["challenger"]]
     rows = [
-        [percent(a["approved"]), percent(a["pd"]), percent(round(a["bad_rate"], 4)), percent(round(b["bad_rate"], 4))]
+        [percent(a["approved"]), percent(a["pd"]), _rate(a["bad_rate"]), _rate(b["bad_rate"])]
         for a, b in zip(champion, challenger, strict=True)
         if round(a["approved"] * 100) % 10 == 0
     ]
@@ -223,7 +229,8 @@ def _level_plot(
     plot = Plot(span, (0, top), "month of application", "bad rate", y_format=percent, x_labels=labels[::2])
     plot.line([(i, g["predicted"]) for i, g in known], "challenger")
     for i, g in known:
-        tip = f"{months[i]['month']}: observed {percent(round(g['observed'], 4))} ({g['bads']} of {g['rows']}), predicted {percent(round(g['predicted'], 4))}"
+        observed = f"observed {_rate(g['observed'])} ({g['bads']} of {g['rows']})"
+        tip = f"{months[i]['month']}: {observed}, predicted {_rate(g['predicted'])}"
         plot.dot(i, min(g["observed"], top), "champion", low=g["low"], high=min(g["high"], top), tip=tip)
     plot.rule(tested[0] - 0.5, "test")
     keys = legend(("champion", "observed, with 95% interval"), ("challenger", "predicted"))
@@ -258,8 +265,8 @@ def _segment(segment: Mapping[str, Any]) -> str:
         shown = f"{auc['value']:.3f}{_pin(auc, low)}" if auc else '<span class="soft">too few</span>'
         ratio = v["observed"] / v["predicted"]
         rows.append(
-            [escape(v["value"]), f"{v['rows']:,}", f"{v['bads']:,}", percent(round(v["observed"], 4)),
-             percent(round(v["predicted"], 4)), f"{ratio:.2f}", shown]
+            [escape(v["value"]), f"{v['rows']:,}", f"{v['bads']:,}", _rate(v["observed"]),
+             _rate(v["predicted"]), f"{ratio:.2f}", shown]
         )  # fmt: skip
     left_out = segment["values_left_out"]
     words = (
@@ -303,8 +310,8 @@ def _drivers(evaluation: Evaluation) -> str:
     idle = len(evaluation["drivers"]) - len(drivers)
     unused = f" {idle} scored features moved no score." if idle else ""
     words = (
-        "How far each feature moves a score, on average, away from the reference applicant, in log-odds: the same exact "
-        f"contributions that reasons are made of.{more}{unused}"
+        "How far each feature moves a score, on average, away from the reference applicant, in log-odds: the same "
+        f"exact contributions that reasons are made of.{more}{unused}"
     )
     head = ["feature", "reason", "declared direction", "mean contribution (log-odds)"]
     return _section("What drives the score?", words, f'<div class="card">{_table(head, rows, left=3)}</div>')
@@ -344,7 +351,7 @@ def _scorecard(evaluation: Evaluation) -> str:
         table = _table(["value", "rows", "bad rate", "points"], rows)
         title = f"{card['feature']} (information value {card['information_value']:.2f})"
         parts.append(f"<details><summary>{escape(title)}</summary>{table}</details>")
-    words = "The fallback when the champion cannot be asked, and its yardstick. Points add up; 20 more double the odds of good."
+    words = "The fallback where the champion cannot be asked. Points add up; 20 more double the odds of good."
     return _section("The scorecard", words, f'<div class="card">{"".join(parts)}</div>')
 
 
