@@ -21,7 +21,7 @@ from obligor.events.fields import INT64_MAX, Boolean, Category, Decimal, Entity,
 from obligor.events.moments import DATE, LOCAL, MALFORMED, NULL, read_moments
 from obligor.events.zones import AMBIGUOUS, NONEXISTENT, OUT_OF_RANGE, local_to_utc
 
-__all__ = ["Cast", "Reading", "cast", "cast_moments", "minor_places", "plain", "translate", "unsupported"]
+__all__ = ["Cast", "Reading", "cast", "cast_moments", "lacks_zone", "minor_places", "plain", "translate", "unsupported"]
 
 _NO_MINOR: Final = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
 _THREE_PLACES: Final = "BHD IQD JOD KWD LYD OMR TND"
@@ -281,6 +281,11 @@ _MOMENT_REASONS: Final = (
     "a local time in the years 1800 to 2199",
 )
 _NO_ZONE, _SKIPPED, _TWICE, _FAR = 2, 3, 4, 5
+
+
+def lacks_zone(bad: npt.NDArray[np.uint8], reasons: tuple[str, ...]) -> bool:
+    """Whether a cast of moments met local times for which no zone is declared."""
+    return reasons is _MOMENT_REASONS and bool((bad == _NO_ZONE).any())
 
 
 def _zoned(us: Ints, local: Bools, bad: npt.NDArray[np.uint8], reading: Reading) -> tuple[Ints, npt.NDArray[np.uint8]]:

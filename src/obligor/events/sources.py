@@ -52,22 +52,26 @@ class Chunk:
     records: Sequence[Any] = ()  # JSON Lines: the objects
     lines: Sequence[bytes] = ()  # JSON Lines: what they were read from
 
-    def raw(self, i: int) -> Any:
-        """Return row i as JSON data, as it is in the source."""
+    def raws(self, rows: Sequence[int]) -> list[Any]:
+        """Return rows as JSON data, as they are in the source."""
         if self.lines:
-            return msgspec.json.decode(self.lines[i])
-        row = self.table.slice(i, 1).to_pylist()[0]
-        return {
-            name: value if isinstance(value, str | int | bool | None) else str(value) for name, value in row.items()
-        }
+            return [msgspec.json.decode(self.lines[i]) for i in rows]
+        table = self.table.take(pa.array(rows, pa.int64()))
+        return [{name: _jsonable(value) for name, value in row.items()} for row in table.to_pylist()]
+
+
+def _jsonable(value: Any) -> Any:
+    return value if isinstance(value, str | int | bool | None) else str(value)
 
 
 class Source(Protocol):
     """One file or frame.
 
     `unit` is what its numbers count, "line" or "row"; `rows` how many it has, where known before reading; `schema` is
-    None where columns are known only when read (JSON Lines).
+    None where columns are known only when read (JSON Lines); `warning` what its reader should know, or "".
     """
+
+    warning: str
 
     @property
     def name(self) -> str: ...
@@ -145,6 +149,15 @@ def _file_digest(path: Path) -> bytes:
     return hasher.digest()
 
 
+def _ends_open(path: Path) -> str:
+    """Return a warning where a text file does not end with a line break: its last line may have been cut."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(size - 1, 0))
+        whole = size == 0 or file.read(1) in b"\r\n"
+    return "" if whole else f"{path.name} does not end with a line break: its last line may have been cut"
+
+
 def _unique_names(names: Sequence[str], what: str) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -162,7 +175,7 @@ def _numbered(tables: Iterator[pa.Table | pa.RecordBatch]) -> Iterator[Chunk]:
 class _Frame:
     """An Arrow table in memory."""
 
-    name, unit = "frame", "row"
+    name, unit, warning = "frame", "row", ""
 
     def __init__(self, table: pa.Table) -> None:
         _unique_names(table.column_names, "frame")
@@ -179,7 +192,7 @@ class _Frame:
 class _Parquet:
     """A Parquet file; its footer is read when it is opened, which is what a truncated file lacks."""
 
-    unit = "row"
+    unit, warning = "row", ""
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, path.name
@@ -198,7 +211,7 @@ class _Parquet:
 class _ArrowFile:
     """An Arrow IPC file (Feather 2)."""
 
-    unit = "row"
+    unit, warning = "row", ""
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, path.name
@@ -237,6 +250,7 @@ class _Csv:
             raise BadInput(f"{path.name}: expected column names in the first line, got an empty file")
         _unique_names(self.names, path.name)
         self.schema = pa.schema([(name, pa.string()) for name in self.names])
+        self.warning = _ends_open(path)
 
     def _open(self) -> Any:
         csv.field_size_limit(_CELL_BYTES_MAX)
@@ -323,8 +337,7 @@ class _JsonLines:
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, path.name
-        with path.open("rb"):
-            pass
+        self.warning = _ends_open(path)
 
     def digest(self) -> bytes:
         return _file_digest(self.path)
