@@ -16,7 +16,7 @@ WORDS: list[tuple[Feature, str]] = [
     (MINE.count("30d"), "number of the consumer's repayment events, last 30 days"),
     (MINE.sum("amount", "36h"), "sum of amount over the consumer's repayment events, last 36 hours"),
     (MINE.time_since_last(), "seconds since the last of the consumer's repayment events, ever"),
-    (MINE.time_since_last() / 86_400 > 30, "(days since the last of the consumer's repayment events, ever) > 30"),
+    (MINE.time_since_last(unit="days") > 30, "(days since the last of the consumer's repayment events, ever) > 30"),
     (MINE.last("channel") == "ussd", "(channel of the last of the consumer's repayment events, ever) = 'ussd'"),
     (MINE.max("fee").fill(0), "greatest fee among the consumer's repayment events, ever, or 0 if unknown"),
     (

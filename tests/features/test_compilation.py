@@ -95,6 +95,8 @@ def test_times_are_in_their_unit() -> None:
         age_s=request.age("born", "seconds"),
         due=as_of.since(LoanOpened.by("consumer").last("due_at"), "hours"),
     )
+    idle = plan_of(idle=Repayment.by("consumer").time_since_last("30d", "90d", unit="hours"))
+    assert [(run(spec, [7200.0, 3600.0]), spec.unit) for spec in idle.features] == [(2.0, "hours"), (1.0, "hours")]
     ages, due = plan.features[:2], plan.features[2]
     assert [run(spec, [], [172_800.0]) for spec in ages] == [2.0, 172_800.0]
     assert run(due, [3.6e9], [0.0, 3 * 3.6e9]) == 2.0

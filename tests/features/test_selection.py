@@ -48,6 +48,7 @@ FAULTS: list[tuple[Callable[[], object], str]] = [
     (lambda: MINE.count("30"), "expected a length such as '90s', '15m', '36h', '30d' or '8w', got '30'"),
     (lambda: MINE.count("7d", "1w"), "windows repeat: 7d, 1w"),
     (lambda: MINE.count("7d", monotone="up"), "monotone is 'increasing' or 'decreasing', got 'up'"),  # type: ignore[arg-type]
+    (lambda: MINE.time_since_last(unit="day"), "unknown unit of time 'day'; did you mean 'days'?"),  # type: ignore[arg-type]
     (lambda: MINE.count("7d", reson="A"), "unknown note 'reson'; did you mean 'reason'?"),  # type: ignore[call-arg]
     (lambda: MINE.count("7d", scored=1), "scored: expected True or False, got 1"),  # type: ignore[arg-type]
     (lambda: MINE.count("7d", reason=5), "reason: expected text, got 5"),  # type: ignore[arg-type]
@@ -79,6 +80,7 @@ KINDS = [
     (MINE.first("bank", values=["a", "b"]), Kind("category", "", ("a", "b"))),
     (MINE.distinct("loan"), Kind("integer", "values")),
     (MINE.time_since_last(), Kind("real", "seconds")),
+    (MINE.time_since_first("30d", unit="days"), Kind("real", "days")),
     (Sale.by("merchant").where(Sale.amount.currency_is("EUR")).sum("amount"), Kind("integer", "EUR minor units")),
     (LoanOpened.by("consumer").last("due_at"), Kind("integer", "microseconds since 1970")),
 ]

@@ -138,7 +138,9 @@ class _Compiler:
             case Constant(value):
                 return [["constant", float(value)]]
             case Aggregated() | Balanced():
-                return [["measure", _place(self.measures, self._measure(node))]]
+                steps: list[list[Any]] = [["measure", _place(self.measures, self._measure(node))]]
+                timed = isinstance(node, Aggregated) and node.aggregate in ("time_since_first", "time_since_last")
+                return [*steps, *_per_unit(node.kind.unit)] if timed else steps
             case Requested() | Age() | Calendar():
                 return self._request(node)
             case Elapsed(moment, unit):
@@ -171,9 +173,7 @@ class _Compiler:
             case Calendar(part):
                 return [["request", _place(self.requests, _request_value("calendar", part))]]
             case Age(name, unit):
-                steps: list[list[Any]] = [["request", _place(self.requests, _request_value("age", name))]]
-                seconds = UNIT_US[unit] / UNIT_US["seconds"]
-                return steps if seconds == 1 else [*steps, ["constant", seconds], ["divide"]]
+                return [["request", _place(self.requests, _request_value("age", name))], *_per_unit(unit)]
             case Requested(name):
                 kind = kind_of(node, self.application)
                 assert kind is not None
@@ -273,6 +273,12 @@ def _request_value(source: str, name: str, kind: Kind | None = None) -> _Json:
     kind = kind or Kind("integer")
     values = None if kind.values is None else list(kind.values)
     return {"source": source, "name": name, "coding": kind.coding, "values": values, "scale": kind.scale}
+
+
+def _per_unit(unit: str) -> list[list[Any]]:
+    """Return the steps from seconds to a unit of time."""
+    seconds = UNIT_US[unit] / UNIT_US["seconds"]
+    return [] if seconds == 1 else [["constant", seconds], ["divide"]]
 
 
 def _stack_depth(program: list[list[Any]]) -> int:

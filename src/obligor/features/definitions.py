@@ -17,7 +17,6 @@ from typing import Literal, TypeAlias, TypedDict, Unpack, get_args
 
 from obligor.errors import DefinitionError, did_you_mean
 from obligor.features.expressions import (
-    UNIT_US,
     Age,
     Binary,
     Calendar,
@@ -29,6 +28,7 @@ from obligor.features.expressions import (
     Requested,
     TimeUnit,
     kind_of,
+    time_unit,
 )
 from obligor.features.plan import Op
 
@@ -201,7 +201,7 @@ class _Request:
 
     def age(self, field: str, unit: TimeUnit = "days", **remarks: Unpack[Remarks]) -> Feature:
         """Return the time from a timestamp field of the application to as_of."""
-        return Feature({"": Age(field, _time_unit(unit))}, remarks)
+        return Feature({"": Age(field, time_unit(unit))}, remarks)
 
 
 class _AsOf:
@@ -221,7 +221,7 @@ class _AsOf:
 
     def since(self, moment: Feature, unit: TimeUnit = "days", **remarks: Unpack[Remarks]) -> Feature:
         """Return the time from a moment (`Due.by("consumer").last("due_at")`) to as_of; negative when it lies ahead."""
-        elapsed = {window: Elapsed(node, _time_unit(unit)) for window, node in moment.columns.items()}
+        elapsed = {window: Elapsed(node, time_unit(unit)) for window, node in moment.columns.items()}
         return Feature(elapsed, remarks)
 
 
@@ -266,12 +266,6 @@ def _constant(value: object) -> Constant:
     if not math.isfinite(value) or (isinstance(value, int) and abs(value) > 2**53):
         raise DefinitionError(f"expected a finite number within 2^53, got {value!r}")
     return Constant(value)
-
-
-def _time_unit(unit: TimeUnit) -> TimeUnit:
-    if unit not in UNIT_US:
-        raise DefinitionError(f"unknown unit of time {unit!r}; {did_you_mean(unit, list(UNIT_US))}")
-    return unit
 
 
 def _merged(old: Mapping[str, object], new: Notes) -> Notes:

@@ -36,15 +36,23 @@ __all__ = [
     "TimeUnit",
     "kind_of",
     "kind_of_field",
+    "time_unit",
 ]
 
 TimeUnit: TypeAlias = Literal["seconds", "hours", "days"]
-UNIT_US: dict[TimeUnit, int] = {"seconds": 1_000_000, "hours": 3_600_000_000, "days": 86_400_000_000}
+UNIT_US: dict[str, int] = {"seconds": 1_000_000, "hours": 3_600_000_000, "days": 86_400_000_000}
 MOMENT = "microseconds since 1970"  # the unit of a timestamp: an intermediate value, never a feature
 _PLAIN_UNITS = ("", "events", "values", "ratio")  # numbers that go with any other
 _COMPARISONS = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal")
 _WORDS: dict[Op, str] = {"add": "add", "subtract": "subtract", "minimum": "take the minimum of"}
 _WORDS |= {"maximum": "take the maximum of", "divide": "divide", "multiply": "multiply"}
+
+
+def time_unit(unit: TimeUnit) -> TimeUnit:
+    """Return a unit of time as it came; DefinitionError with the nearest valid one otherwise."""
+    if unit not in UNIT_US:
+        raise DefinitionError(f"unknown unit of time {unit!r}; {did_you_mean(unit, list(UNIT_US))}")
+    return unit
 
 
 @dataclass(frozen=True)

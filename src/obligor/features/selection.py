@@ -18,8 +18,8 @@ from obligor.events import schema
 from obligor.events.fields import Category, Entity, Field, Money
 from obligor.events.predicates import And, Comparison, Predicate
 from obligor.events.schema import parse_duration
-from obligor.features.definitions import Feature, Notes
-from obligor.features.expressions import Aggregated, Kind, Source, kind_of_field
+from obligor.features.definitions import Feature, Notes, Remarks
+from obligor.features.expressions import Aggregated, Kind, Source, TimeUnit, kind_of_field, time_unit
 from obligor.features.filters import comparisons, flattened
 from obligor.features.plan import Aggregate
 
@@ -131,13 +131,13 @@ class Stream:
         """Return the number of distinct values of a field, exact."""
         return self._of("distinct", field, windows, notes)
 
-    def time_since_first(self, *windows: str, **notes: Unpack[Notes]) -> Feature:
-        """Return the seconds from the earliest fact to as_of."""
-        return self._feature("time_since_first", None, windows, notes, Kind("real", "seconds"))
+    def time_since_first(self, *windows: str, unit: TimeUnit = "seconds", **remarks: Unpack[Remarks]) -> Feature:
+        """Return the time from the earliest fact to as_of."""
+        return self._feature("time_since_first", None, windows, remarks, Kind("real", time_unit(unit)))
 
-    def time_since_last(self, *windows: str, **notes: Unpack[Notes]) -> Feature:
-        """Return the seconds from the latest fact to as_of."""
-        return self._feature("time_since_last", None, windows, notes, Kind("real", "seconds"))
+    def time_since_last(self, *windows: str, unit: TimeUnit = "seconds", **remarks: Unpack[Remarks]) -> Feature:
+        """Return the time from the latest fact to as_of."""
+        return self._feature("time_since_last", None, windows, remarks, Kind("real", time_unit(unit)))
 
     def per(self, key: str | Field) -> PerKey:
         """Return the facts grouped by a key within the entity, such as the loan, for `outstanding` and `reserved`."""
@@ -189,7 +189,7 @@ class Stream:
         return self._feature(aggregate, field, windows, notes, kind)
 
     def _feature(
-        self, aggregate: Aggregate, field: Field | None, windows: tuple[str, ...], notes: Notes, kind: Kind
+        self, aggregate: Aggregate, field: Field | None, windows: tuple[str, ...], notes: Notes | Remarks, kind: Kind
     ) -> Feature:
         texts = field is not None and field.kind in ("entity", "category")
         coding = "hash" if aggregate == "distinct" and texts else kind.coding
