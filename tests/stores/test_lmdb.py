@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.stores.memory import MemoryStateStore
 
 from obligor.features.state_store import StateStore
 from obligor.stores.lmdb import LmdbStateStore
-from tests.stores.memory import MemoryStateStore
 
 STORES: dict[str, Callable[[Path], StateStore]] = {
     "memory": lambda path: MemoryStateStore(),

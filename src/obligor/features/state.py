@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 
@@ -25,6 +25,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from obligor.errors import IntegrityError
+from obligor.events.log import EventLog
+from obligor.events.positions import sequence_of
 from obligor.features.chunks import Chunk
 from obligor.features.plan import Plan
 from obligor.features.projection import Rows, project
@@ -43,7 +45,7 @@ from obligor.features.tails import (
     merge_tails,
 )
 
-__all__ = ["CHUNK_ROWS_MAX", "TAIL_BYTES_MAX", "Head", "OnlineState", "StagedState", "WinnerChanges"]
+__all__ = ["CHUNK_ROWS_MAX", "TAIL_BYTES_MAX", "Head", "OnlineState", "StagedState", "StateMisfit", "WinnerChanges"]
 
 Words = NDArray[np.int64]
 
@@ -54,6 +56,10 @@ KEY_BYTES_MAX = 400  # a longer entity key is stored as its digest; LMDB's keys 
 _HEAD = b"\x00head"
 _DIGEST = 0xFFFF  # in place of a length
 _SIGN = 2**63
+
+
+class StateMisfit(IntegrityError):
+    """The state does not fit the log; clear it and catch up."""
 
 
 class WinnerChanges(Protocol):
@@ -122,6 +128,26 @@ class OnlineState:
     def begin(self) -> StagedState:
         """Start a change of the state; there is at most one at a time."""
         return StagedState(self._plan, self._numbers, self._store.begin())
+
+    def catch_up(self, log: EventLog, *, progress: Callable[[int, int], None] = lambda done, of: None) -> int:
+        """Apply what the log holds beyond the state and return the sequence reached; `progress(done, of)` in events.
+
+        A state that is not of this log, is ahead of it, or met another chain there, is cleared and built anew. Each
+        step is committed with its position, so that a build that is killed goes on where it was.
+        """
+        head, end = self.head, log.head.sequence
+        after = 0
+        if head is not None and _fits(head, log):
+            after = head.sequence
+        else:
+            self.clear()
+        for changes in log.changes(after):
+            after = sequence_of(changes.position)
+            with self.begin() as staged:
+                staged.apply(changes)
+                staged.commit(Head(log.id.hex(), after, changes.chain.hex()))
+            progress(after, end)
+        return after
 
     def clear(self) -> None:
         """Forget everything, before a rebuild."""
@@ -242,10 +268,10 @@ class _Editor:
             raise self._misfit(repr(prefix[3:]))
         return merged
 
-    def _misfit(self, key: str) -> IntegrityError:
-        return IntegrityError(
-            f"the online state of {self._timeline} {key!r} does not fit the log: a row to remove is missing or a row "
-            "to insert is present; remove the state's folder to rebuild it"
+    def _misfit(self, key: str) -> StateMisfit:
+        return StateMisfit(
+            f"the online state of {self._timeline} {key!r} does not fit the log: a row to remove is missing, or a row "
+            "to insert is there already"
         )
 
     def _put_tail(self, prefix: bytes, rows: Words, fence: tuple[int, int]) -> None:
@@ -276,6 +302,14 @@ class _Editor:
             bound = name if last else name[:-16] + _bound((int(rows[stop, 0]), int(rows[stop, 1])))
             items.append((bound, encode_chunk(rows[start:stop])))
         self._store.put_many(items)
+
+
+def _fits(head: Head, log: EventLog) -> bool:
+    """Whether a state that stands at `head` was built from this log."""
+    if head.log != log.id.hex():
+        return False
+    link = log.store.last_block_upto(head.sequence)
+    return (link[0], link[1].hex()) == (head.sequence, head.chain) if link is not None else head.sequence == 0
 
 
 def _chunk(columns: Words) -> Chunk:

@@ -28,6 +28,7 @@ __all__ = [
     "encode_tail",
     "merge_rows",
     "merge_tails",
+    "warm_up",
 ]
 
 Words = NDArray[np.int64]
@@ -154,3 +155,12 @@ def decode_tail(entry: bytes | memoryview, width: int) -> Words:
 def encode_tail(rows: Words, fence: tuple[int, int]) -> bytes:
     """Return the bytes of a tail of `rows` (n, width) above `fence`."""
     return np.array(fence, dtype=np.int64).tobytes() + np.ascontiguousarray(rows).tobytes()
+
+
+def warm_up() -> None:
+    """Load or compile the kernels for the forms of arrays that online state has."""
+    row, none = np.ones((1, ROW_FIXED), np.int64), np.empty((0, 2), np.int64)
+    merge_rows(row, none, row + 1)
+    ends = np.array([0, 1], np.int64)
+    tail = np.frombuffer(encode_tail(row, (0, 0)), dtype=np.int64)
+    merge_tails(tail, np.array([0, len(tail)], np.int64), ROW_FIXED, none, ends * 0, row + 1, ends)

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import lmdb
+
 from obligor.features.state_store import Entry
 
 __all__ = ["LmdbStateStore", "boot_id"]

@@ -1,0 +1,156 @@
+"""The intake: a bounded queue before the one writer thread, which takes what waits as one batch.
+
+Callers get a future at once or `Unavailable` when the queue is full; nothing waits without a bound. While a batch is
+being made durable the next one gathers, so that under load many requests share one sync (group commit).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Generic, Protocol, TypeVar
+
+from obligor.errors import ObligorError
+
+__all__ = ["Intake", "Unavailable", "Weighed"]
+
+
+class Unavailable(ObligorError):
+    """Nothing was done, and trying again later is right: not ready, too busy, or stopped."""
+
+
+_UNKNOWN = "the writer failed and whether this was written is unknown; send it again with the same id"
+
+
+class Weighed(Protocol):
+    """Something that waits; `weight` is the number of its events."""
+
+    @property
+    def weight(self) -> int:
+        """The number of events."""
+        ...
+
+
+I = TypeVar("I", bound=Weighed)  # noqa: E741 - an item
+R = TypeVar("R")
+
+
+class Intake(Generic[I, R]):
+    """Feeds `process` with batches on one thread of its own.
+
+    `process` returns one result an item, an ObligorError as the result of an item that was refused. When it raises, the
+    whole batch failed: its callers get Unavailable, and so does everybody after them, until a new intake is made.
+    """
+
+    def __init__(
+        self,
+        process: Callable[[Sequence[I]], Sequence[R | ObligorError]],
+        *,
+        prepare: Callable[[], None] = lambda: None,
+        items_max: int = 1_024,
+        weight_max: int = 200_000,
+        batch_items_max: int = 128,
+        batch_weight_max: int = 4_000,
+    ) -> None:
+        """`prepare` runs first on the thread; `*_max` bound what waits and what one batch takes."""
+        self._process, self._prepare = process, prepare
+        self._items_max, self._weight_max = items_max, weight_max
+        self._batch_items_max, self._batch_weight_max = batch_items_max, batch_weight_max
+        self._waiting: deque[tuple[I, Future[R]]] = deque()
+        self._weight = 0
+        self._changed = threading.Condition()
+        self._state = "preparing"
+        self._thread = threading.Thread(target=self._run, name="obligor-writer", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread; requests wait for nothing until `prepare` is done, they are refused."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Refuse new requests, finish those that wait, end the thread."""
+        with self._changed:
+            if self._state != "failed":
+                self._state = "stopping"
+            self._changed.notify()
+        self._thread.join()
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken."""
+        return self._state == "ready"
+
+    @property
+    def items(self) -> int:
+        """How many requests wait."""
+        return len(self._waiting)
+
+    @property
+    def weight(self) -> int:
+        """How many events wait."""
+        return self._weight
+
+    def submit(self, item: I) -> Future[R]:
+        """Queue `item`; its future ends when it is durable. Raises Unavailable at once where it cannot be taken."""
+        with self._changed:
+            if self._state != "ready":
+                raise Unavailable(f"the writer is {self._state}; nothing was written, try again later")
+            if len(self._waiting) >= self._items_max or self._weight + item.weight > self._weight_max:
+                raise Unavailable(
+                    f"too busy: {len(self._waiting)} requests with {self._weight} events wait; nothing was written, "
+                    "try again later"
+                )
+            future: Future[R] = Future()
+            self._waiting.append((item, future))
+            self._weight += item.weight
+            self._changed.notify()
+        return future
+
+    def _take(self) -> list[tuple[I, Future[R]]]:
+        """Wait for requests and take a batch of them; none when stopping or when those that waited were given up."""
+        with self._changed:
+            while not self._waiting and self._state == "ready":
+                self._changed.wait()
+            batch: list[tuple[I, Future[R]]] = []
+            weight = 0
+            while self._waiting and len(batch) < self._batch_items_max:
+                if batch and weight + self._waiting[0][0].weight > self._batch_weight_max:
+                    break
+                item, future = self._waiting.popleft()
+                self._weight -= item.weight
+                if future.set_running_or_notify_cancel():  # else nobody waits for it any more
+                    batch.append((item, future))
+                    weight += item.weight
+            return batch
+
+    def _run(self) -> None:
+        taken: list[tuple[I, Future[R]]] = []
+        try:
+            self._prepare()
+            with self._changed:
+                if self._state == "preparing":
+                    self._state = "ready"
+            while self._state == "ready" or self._waiting:
+                taken = self._take()
+                results = self._process([item for item, _ in taken]) if taken else []
+                for (_, future), result in zip(taken, results, strict=True):
+                    if isinstance(result, ObligorError):
+                        future.set_exception(result)
+                    else:
+                        future.set_result(result)
+                taken = []
+        finally:
+            self._end(taken)
+
+    def _end(self, taken: list[tuple[I, Future[R]]]) -> None:
+        """Leave nobody waiting: after a failure everything that was taken or waits is refused."""
+        with self._changed:
+            failed = self._state != "stopping" or bool(taken)
+            self._state = "failed" if failed else "stopped"
+            left = [*taken, *self._waiting]
+            self._waiting.clear()
+            self._weight = 0
+        for _, future in left:
+            if not future.done():
+                future.set_exception(Unavailable(_UNKNOWN))

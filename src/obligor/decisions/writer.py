@@ -1,0 +1,328 @@
+"""The writer: a batch of requests becomes one durable commit of events, applications, decisions and ledger rows.
+
+In the order of the items: events are staged; an application is staged, its features are computed from the state with
+everything staged before it, it is decided, and its decision is staged as an event, so that the next application of the
+same consumer meets the exposure of this one. Then the log commits, then the state with the log's position, and only
+then does anybody hear of it. An item that fails is undone alone.
+
+`as_of` is the application's known_time, which the log assigns; the clock is given, never chosen by callers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from obligor.decisions.answers import moment
+from obligor.decisions.decide import Application, Decision, Scorer, decide
+from obligor.decisions.metrics import Metrics
+from obligor.decisions.openapi import example
+from obligor.decisions.policy import Policy
+from obligor.decisions.record import decision_id, derive_seed, encode
+from obligor.errors import BadInput, Conflict, LimitError, ObligorError, Problem
+from obligor.events.batch import Batch
+from obligor.events.log import EventLog
+from obligor.events.records import parse_records
+from obligor.events.staging import Appended
+from obligor.events.transaction import Transaction
+from obligor.features.chunks import Chunk
+from obligor.features.evaluate import evaluate_one
+from obligor.features.plan import Plan
+from obligor.features.state import Head, OnlineState, StagedState, StateMisfit
+from obligor.features.tails import warm_up
+
+__all__ = ["Application", "ApplicationItem", "Decided", "EventsItem", "Item", "Result", "Writer"]
+
+# What computing one item can raise; anything else (the disk, memory) is the writer's own failure and stops it.
+_ITEM_FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, ObligorError, TypeError, ValueError)
+
+
+@dataclass(frozen=True, slots=True)
+class EventsItem:
+    """Validated events to append."""
+
+    batch: Batch
+
+    @property
+    def weight(self) -> int:
+        """The number of events."""
+        return self.batch.size
+
+
+@dataclass(frozen=True, slots=True)
+class ApplicationItem:
+    """A validated application, the one row of its batch, to append and decide."""
+
+    batch: Batch
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A decision that is durable; `repeated` if it was taken for an earlier request of the same content."""
+
+    decision_id: str
+    record: bytes
+    repeated: bool
+
+
+Item = EventsItem | ApplicationItem
+Result = Appended | Decided
+
+
+class _Rehearsal(NamedTuple):
+    """A reader with one row of nothing for everybody."""
+
+    rows: dict[str, Chunk]
+
+    def chunks(self, timeline: str, key: str, since_us: int | None) -> Sequence[Chunk]:
+        return [self.rows[timeline]]
+
+
+@dataclass
+class _Staged:
+    """One batch under way."""
+
+    tx: Transaction
+    state: StagedState
+    decided: dict[str, Decided] = field(default_factory=dict)
+    taken: list[Decision] = field(default_factory=list)
+
+
+class Writer:
+    """The one writer of a log and its online state."""
+
+    def __init__(
+        self,
+        log: EventLog,
+        state: OnlineState,
+        *,
+        plan: Plan,
+        scorer: Scorer,
+        policy: Policy,
+        bundle: str,
+        clock: Callable[[], int],
+        metrics: Metrics,
+    ) -> None:
+        """`bundle` is the hash of what plan, scorer and policy come from; `clock` gives microseconds since 1970."""
+        self._log, self._state, self._clock, self._metrics = log, state, clock, metrics
+        self._plan, self._scorer, self._policy, self._bundle = plan, scorer, policy, bundle
+        self._application = log.registry[plan.application]
+        self._entities = list(self._application.entities())
+        self._keys = [name for name, one in self._application.entities().items() if not one.optional]
+        self.applied = 0  # sequence that the state stands for
+
+    # -- state
+
+    def catch_up(self) -> None:
+        """Bring the state to the end of the log; from the start where it is of another log or of none."""
+        with self._timed("catch_up"):
+            self.applied = self._state.catch_up(self._log)
+
+    def _rebuild(self) -> None:
+        self._state.clear()
+        self.catch_up()
+
+    def warm_up(self) -> None:
+        """Compute once all that a decision needs and forget it, so that no request waits for code to load."""
+        plain = (np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64))
+        slots = {name: timeline.slots for name, timeline in self._plan.timelines.items()}
+        reader = _Rehearsal({name: Chunk(*plain, np.zeros((n, 1), np.int64)) for name, n in slots.items()})
+        record = example(self._application) | {"event_id": "warm-up of the writer"}
+        batch, problems = parse_records(self._log.registry, record, commitment_key=self._log.commitment_key)
+        assert not problems, f"an example that is no valid event: {problems}"
+        warm_up()
+        evaluate_one(self._plan, reader, 1, -1, dict.fromkeys(self._entities, "nobody"), {})
+        rehearsal = Writer(
+            self._log,
+            self._state,
+            plan=self._plan,
+            scorer=self._scorer,
+            policy=self._policy,
+            bundle=self._bundle,
+            clock=self._clock,
+            metrics=Metrics(),
+        )
+        with self._log.begin(self._clock()) as tx, self._state.begin() as state:
+            staged = _Staged(tx, state)
+            rehearsal._item(staged, ApplicationItem(batch))
+            rehearsal._apply(staged)
+
+    # -- batches
+
+    def process(self, items: Sequence[Item]) -> list[Result | ObligorError]:
+        """Commit the items and return a result for each; an error is the result of an item that was refused.
+
+        Raises what is not an item's failure: then nothing may be assumed about any of them.
+        """
+        if self.applied != self._log.head.sequence:
+            self.catch_up()
+        try:
+            return self._batch(items)
+        except _ITEM_FAILURES as error:
+            self._note(error)
+        return [self._alone(item) for item in items]
+
+    def _alone(self, item: Item) -> Result | ObligorError:
+        """Commit one item of a batch that failed as a whole, so that the others do not pay for it."""
+        try:
+            return self._batch([item])[0]
+        except _ITEM_FAILURES as error:
+            self._note(error)
+            return _refused(error)
+
+    def _note(self, error: Exception) -> None:
+        self._metrics.failure(type(error).__name__)
+        if isinstance(error, StateMisfit):
+            self._rebuild()
+
+    def _batch(self, items: Sequence[Item]) -> list[Result | ObligorError]:
+        with self._log.begin(self._clock()) as tx, self._state.begin() as state:
+            batch = _Staged(tx, state)
+            results = [self._item(batch, item) for item in items]
+            self._apply(batch)
+            with self._timed("commit"):
+                tx.commit()
+            self._commit_state(state)
+        self._metrics.batch(len(items))
+        for decision in batch.taken:
+            self._metrics.decision(decision.outcome, decision.rung)
+        return results
+
+    def _commit_state(self, state: StagedState) -> None:
+        """Commit the state after the log. A failure changes no result: the log is durable, the state catches up."""
+        head = self._log.head
+        try:
+            with self._timed("commit_state"):
+                state.commit(Head(self._log.id.hex(), head.sequence, head.chain.hex()))
+            self.applied = head.sequence
+        except OSError as error:
+            self._metrics.failure(type(error).__name__)
+
+    def _item(self, batch: _Staged, item: Item) -> Result | ObligorError:
+        """Stage one item; what it staged is undone when it fails."""
+        if isinstance(item, ApplicationItem):
+            self._apply(batch)  # the features see everything before
+        mark = batch.tx.mark()
+        try:
+            if isinstance(item, ApplicationItem):
+                return self._decide(batch, item)
+            with self._timed("append"):
+                return batch.tx.append(item.batch, clock_us=self._clock())
+        except _ITEM_FAILURES as error:
+            batch.tx.undo(mark)
+            self._metrics.failure(type(error).__name__)
+            return _refused(error)
+
+    def _apply(self, batch: _Staged) -> None:
+        """Apply to the state what has been staged in the log since the last time."""
+        with self._timed("state"):
+            changes = batch.tx.changes()
+            if changes.size:
+                batch.state.apply(changes)
+
+    # -- decisions
+
+    def _decide(self, batch: _Staged, item: ApplicationItem) -> Decided | ObligorError:
+        (row,) = item.batch.parts[self._application.event_name].to_pylist()
+        event_id: str = row["event_id"]
+        name = decision_id(self._log.id, event_id)
+        with self._timed("append"):
+            appended = batch.tx.append(item.batch, clock_us=self._clock())
+        status, _, why = appended.status[0].partition(":")
+        if status == "duplicate":
+            return self._repeated(batch, name, int(appended.position[0]))
+        if status == "conflict":
+            return Conflict(Problem("$.event_id", f"{event_id!r} is known with other content; use a new id"))
+        if status != "accepted":
+            return BadInput(Problem("$", why.strip()))
+        application = Application(event_id, self._application.event_name, int(appended.position[0]), self._fields(row))
+        decision = self._taken(batch, application, int(appended.known_time[0]))
+        with self._timed("record"):
+            record = encode(decision, log_id=self._log.id, bundle=self._bundle, chain=batch.tx.head.chain)
+            self._append_decided(batch, decision, name)
+            batch.tx.record(name, application.position, record)
+        batch.decided[name] = Decided(name, record, True)
+        batch.taken.append(decision)
+        return Decided(name, record, False)
+
+    def _taken(self, batch: _Staged, application: Application, as_of: int) -> Decision:
+        """Return the decision on a staged application, from the state with everything staged before it."""
+        features: list[float] | None = None
+        limit = ""
+        with self._timed("features"):
+            entities = {name: application.fields.get(name) for name in self._entities}
+            try:
+                values = evaluate_one(
+                    self._plan, batch.state, as_of, application.position, entities, application.fields
+                )
+                features = values.tolist()
+            except LimitError as error:
+                limit = str(error)
+        with self._timed("decide"):
+            return decide(
+                application,
+                features,
+                self._scorer,
+                self._policy,
+                as_of=as_of,
+                cut=batch.tx.cut,
+                seed=derive_seed(self._log.id, application.event_id),
+                limit=limit,
+            )
+
+    def _fields(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {name: row.get(name) for name in row if name.partition(".")[0] in self._application.fields}
+
+    def _repeated(self, batch: _Staged, name: str, position: int) -> Decided | ObligorError:
+        """Return the decision on an application that the log has already, in this batch or before it."""
+        if name in batch.decided:
+            return batch.decided[name]
+        row = self._log.decision_for(position)
+        if row is None:
+            message = "known as an event that came without asking for a decision; use a new id"
+            return Conflict(Problem("$.event_id", message))
+        return Decided(row.decision_id, row.record, True)
+
+    def _append_decided(self, batch: _Staged, decision: Decision, name: str) -> None:
+        """Stage the decision as an event. It happened at as_of, so every later application's view holds it."""
+        decided = self._application.Decided
+        fields = decision.application.fields
+        record: dict[str, Any] = {
+            "type": decided.event_name,
+            "event_id": name,
+            "event_time": moment(decision.as_of),
+            "application_id": decision.application.event_id,
+            "outcome": decision.outcome,
+            **{key: fields[key] for key in self._keys},
+        }
+        if decision.offer is not None:
+            record["offer_expires_at"] = moment(decision.offer.expires_at)
+            if "offer_amount" in decided.fields:
+                record["offer_amount"] = decision.offer.amount
+        one, problems = parse_records(
+            self._log.registry, record, commitment_key=self._log.commitment_key, allow_platform_types=True
+        )
+        assert not problems, f"a decision that is no valid event: {problems}"
+        status = batch.tx.append(one).status[0]
+        assert status == "accepted", f"a decision's event was {status}"
+
+    @contextmanager
+    def _timed(self, step: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._metrics.step(step, time.perf_counter() - started)
+
+
+def _refused(error: Exception) -> ObligorError:
+    """Return an item's failure as an ObligorError, which its caller gets."""
+    if isinstance(error, ObligorError):
+        return error
+    refusal = ObligorError(f"this could not be carried out and was undone: {type(error).__name__}: {error}")
+    refusal.__cause__ = error
+    return refusal

@@ -1,0 +1,229 @@
+"""The writer: durable before it is heard of, each application on everything before it, failures undone alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.decisions.desk import Desk, application, batch_of, desk_bundle, open_log, repayment, sale
+
+from obligor.decisions.writer import Decided, Item
+from obligor.errors import Conflict, ObligorError
+from obligor.events.changes import Changes
+from obligor.events.staging import Appended
+from obligor.features import state as state_module
+from obligor.features.state import Head
+from obligor.models.bundle import Bundle
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return desk_bundle(tmp_path_factory.mktemp("bundles"))
+
+
+@pytest.fixture
+def desk(tmp_path: Path, bundle: Bundle) -> Iterator[Desk]:
+    desk = Desk(tmp_path, bundle)
+    yield desk
+    desk.close()
+
+
+def test_events_and_a_decision_on_them(desk: Desk) -> None:
+    appended = desk.one(desk.events(repayment(1), repayment(2, amount=3_000), sale(1), sale(2)))
+    assert isinstance(appended, Appended)
+    assert appended.status == ["accepted"] * 4
+    record = desk.decide(1, merchant="m-1")
+    features = dict(zip(desk.bundle.plan.names, record["features"], strict=True))
+    assert features["repaid_7d"] == 4_000
+    assert (features["sold"], features["buyers"], features["asked"]) == (1_000, 2, 60_000)
+    assert (features["asked_before"], features["exposure"]) == (0, 0)
+    assert record["outcome"] == "approve"
+    assert (
+        desk.log.decision(record["decision_id"]).record
+        == json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    )
+    assert desk.log.decision_for(record["application"]["position"]) is not None
+
+
+def test_what_comes_before_in_the_batch_is_seen_and_what_comes_after_is_not(desk: Desk) -> None:
+    results = desk.writer.process(
+        [
+            desk.events(repayment(1)),
+            desk.application(1),
+            desk.events(repayment(2, amount=50)),
+            desk.application(2, amount=61_000),
+        ]
+    )
+    first, second = (json.loads(one.record) for one in results if isinstance(one, Decided))
+    assert [desk.feature(one, "repaid_7d") for one in (first, second)] == [1_000, 1_050]
+    assert [desk.feature(one, "asked_before") for one in (first, second)] == [0, 1]
+    assert (first["outcome"], second["outcome"]) == ("approve", "decline")
+    assert [reason["code"] for reason in second["reasons"]] == ["EXPOSURE"]
+
+
+def test_an_offer_frees_the_exposure_when_it_expires(desk: Desk) -> None:
+    assert desk.decide(1)["outcome"] == "approve"
+    assert desk.decide(2)["outcome"] == "decline"
+    desk.clock.at_us += 31 * 60_000_000
+    assert desk.decide(3)["outcome"] == "approve"
+
+
+def test_online_features_equal_the_offline_path(desk: Desk) -> None:
+    chance = np.random.default_rng(2)
+    number = 0
+    for _ in range(40):
+        records: list[dict[str, Any]] = []
+        for _ in range(int(chance.integers(1, 30))):
+            number += 1
+            day = f"2025-12-{chance.integers(1, 31):02d}T{chance.integers(24):02d}:00:00Z"
+            consumer, merchant = f"c-{chance.integers(5)}", f"m-{chance.integers(3)}"
+            made = repayment if chance.random() < 0.5 else sale
+            record = made(number, consumer if made is repayment else merchant, int(chance.integers(1, 9999)))
+            records.append({**record, "event_time": day})
+            if chance.random() < 0.1 and len(records) > 1:
+                old = records[0]
+                changed = {"amount": 7, "event_time": day} if chance.random() < 0.7 else {}
+                link = {"corrects": old["event_id"]} if changed else {"retracts": old["event_id"]}
+                base = old if changed else {"type": old["type"]}
+                records.append({**base, **changed, **link, "event_id": f"x-{number}"})
+        desk.one(desk.events(*records))
+        desk.clock.at_us += int(chance.integers(1, 10**10))
+        record = desk.decide(f"b{number}", f"c-{chance.integers(5)}", 60_000, merchant=f"m-{chance.integers(3)}")
+        desk.assert_offline_agrees(record)
+
+
+def test_the_same_application_gets_the_recorded_decision(desk: Desk) -> None:
+    first = desk.one(desk.application(1))
+    assert not first.repeated
+    again = desk.one(desk.application(1))
+    assert (again.record, again.repeated) == (first.record, True)
+    in_batch = desk.writer.process([desk.application(2), desk.application(2)])
+    assert [one.repeated for one in in_batch if isinstance(one, Decided)] == [False, True]
+    assert len({one.record for one in in_batch if isinstance(one, Decided)}) == 1
+    assert desk.log.head.sequence == 4, "an application and a decision, twice"
+
+
+def test_other_content_under_a_known_id_is_a_conflict(desk: Desk) -> None:
+    desk.one(desk.application(1))
+    assert isinstance(desk.one(desk.application(1, amount=61_000)), Conflict)
+    assert desk.one(desk.events(application(9))).status == ["accepted"]
+    undecided = desk.one(desk.application(9))
+    assert isinstance(undecided, Conflict)
+    assert "without asking for a decision" in str(undecided)
+    assert desk.log.head.sequence == 3
+
+
+def test_personal_fields_reach_neither_record_nor_features(desk: Desk) -> None:
+    record = desk.decide(1, name="Ada Obi")
+    assert "Ada" not in json.dumps(record)
+    assert desk.log.personal(record["application"]["position"]) == {"name": "Ada Obi"}
+
+
+def test_a_failing_item_is_undone_alone(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = desk.bundle.contributions
+
+    def fail(features: Any, model: Any = None) -> Any:
+        if features[desk.bundle.plan.names.index("asked")] == 66_000:
+            raise ZeroDivisionError("a planted fault")
+        return whole(features, model)
+
+    monkeypatch.setattr(desk.bundle, "contributions", fail)
+    items: list[Item] = [desk.events(repayment(1)), desk.application(1, "c-1", 66_000), desk.application(2, "c-1")]
+    appended, failed, decided = desk.writer.process(items)
+    assert isinstance(appended, Appended)
+    assert isinstance(failed, ObligorError)
+    assert "a planted fault" in str(failed)
+    assert isinstance(decided, Decided)
+    assert desk.log.find("a-1") is None, "the failed application left nothing"
+    assert json.loads(decided.record)["features"][desk.bundle.plan.names.index("asked_before")] == 0
+    monkeypatch.undo()
+    assert isinstance(desk.one(items[1]), Decided), "it may be sent again"
+
+
+def test_a_state_that_does_not_fit_is_rebuilt_and_the_batch_goes_on(desk: Desk) -> None:
+    desk.one(desk.events(repayment(1), repayment(2)))
+    with desk.state.begin() as staged:  # a planted fault: the state holds a row that the log will insert
+        row = desk.log.facts("repayment").rows.slice(0, 1)
+        planted = row.set_column(row.schema.get_field_index("root"), "root", [[4]])
+
+        staged.apply(Changes({}, {"repayment": planted}, 0, b""))
+        staged.commit(Head(desk.log.id.hex(), desk.log.head.sequence, desk.log.chain().hex()))
+    desk.one(desk.events(sale(1)))
+    assert desk.one(desk.events(repayment(4))).status == ["accepted"]
+    assert 'obligor_failures_total{error="StateMisfit"} 1.0' in desk.metrics.render().decode()
+    record = desk.decide(1)
+    desk.assert_offline_agrees(record)
+
+
+def test_a_state_behind_the_log_catches_up(desk: Desk, tmp_path: Path) -> None:
+    desk.one(desk.events(repayment(1)))
+    desk.close()
+    with open_log(tmp_path / "log") as log, log.begin(desk.clock()) as tx:  # as after a kill between the two commits
+        tx.append(batch_of(log, repayment(2)))
+        tx.commit()
+    desk.open()
+    assert desk.writer.applied == desk.log.head.sequence == 2
+    record = desk.decide(1)
+    desk.assert_offline_agrees(record)
+
+
+def test_a_state_of_another_log_or_another_history_is_rebuilt(desk: Desk, tmp_path: Path, bundle: Bundle) -> None:
+    desk.one(desk.events(repayment(1)))
+    desk.close()
+    (tmp_path / "log").rename(tmp_path / "first")
+    desk.open()
+    assert desk.feature(desk.decide(1), "repaid_7d") == 0
+    with desk.state.begin() as staged:  # the same log at the same position, but with another chain
+        staged.commit(Head(desk.log.id.hex(), desk.log.head.sequence, "00" * 32))
+    desk.one(desk.events(repayment(3)))
+    desk.close()
+    desk.open()
+    assert desk.writer.applied == desk.log.head.sequence
+    record = desk.decide(2, "c-2")
+    desk.assert_offline_agrees(record)
+
+
+def test_a_state_that_cannot_commit_changes_no_result(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: object, head: Head) -> None:
+        raise OSError(28, "a planted full disk")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state_module.StagedState, "commit", full)
+        assert desk.one(desk.events(repayment(1))).status == ["accepted"]
+        assert desk.writer.applied == 0
+    record = desk.decide(1)
+    assert desk.feature(record, "repaid_7d") == 1_000
+    desk.assert_offline_agrees(record)
+
+
+def test_a_log_that_cannot_commit_acknowledges_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(commit: object) -> None:
+        raise OSError(28, "a planted full disk")
+
+    items: list[Item] = [desk.events(repayment(1)), desk.application(1)]
+    with monkeypatch.context() as patch:
+        patch.setattr(desk.log.store, "write", full)
+        with pytest.raises(OSError, match="planted"):
+            desk.writer.process(items)
+    assert desk.log.head.sequence == 0
+    assert desk.feature(desk.decide(1), "repaid_7d") == 0
+
+
+def test_warming_up_leaves_nothing(desk: Desk) -> None:
+    desk.writer.warm_up()
+    assert desk.log.head.sequence == 0
+    assert desk.state.head is None or desk.state.head.sequence == 0
+    assert b"obligor_decisions_total{" not in desk.metrics.render()
+    assert isinstance(desk.one(desk.application(1)), Decided)
+
+
+def test_steps_are_measured(desk: Desk) -> None:
+    desk.decide(1)
+    text = desk.metrics.render().decode()
+    for step in ("append", "features", "decide", "record", "state", "commit", "commit_state"):
+        assert f'obligor_step_seconds_count{{step="{step}"}}' in text
+    assert 'obligor_decisions_total{outcome="approve",rung="full"} 1.0' in text
