@@ -15,7 +15,7 @@ __all__ = ["Plot", "legend", "nice_ticks", "number", "percent"]
 Point = tuple[float, float]
 Format = Callable[[float], str]
 
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 12, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 20, 12, 46
 
 
 def percent(value: float) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from obligor.errors import BadInput
+from obligor.models.charts import number
 from obligor.models.metrics import METRICS, Ranking, auc, bootstrap, calibration_line, interval, measure, psi, psi_bins
 from obligor.models.scorer import MODEL_NAMES, Scorer
 from obligor.models.training_set import TrainingSet
@@ -29,7 +30,7 @@ SEGMENT_VALUES_MAX: Final = 12
 CLASS_ROWS_MIN: Final = 10  # goods and bads without which a ranking metric is not shown
 DRIVER_ROWS_MAX: Final = 2_000  # test rows whose contributions are averaged
 CURVE_POINTS: Final = 101
-HISTOGRAM_BINS: Final = 28
+HISTOGRAM_BINS: Final = 24
 
 
 def evaluate_scorer(
@@ -271,7 +272,7 @@ def _segment(
 
 def _quarters(values: Floats, train: Bools) -> NDArray[np.str_]:
     edges = psi_bins(values[train], 4)
-    bounds = ["", *(f"{edge:g}" for edge in edges), ""]
+    bounds = ["", *(number(edge) for edge in edges), ""]
     names = [
         f"{i + 1}: {f'below {high}' if not low else f'from {low}' if not high else f'{low} to {high}'}"
         for i, (low, high) in enumerate(itertools.pairwise(bounds))

@@ -262,7 +262,7 @@ def _segment(segment: Mapping[str, Any]) -> str:
     low = min([0.5, *(a["low"] for a in aucs if a["low"] is not None)])
     for v in segment["values"]:
         auc = v["auc"]
-        shown = f"{auc['value']:.3f}{_pin(auc, low)}" if auc else '<span class="soft">too few</span>'
+        shown = _gauge(_pin(auc, low), f"{auc['value']:.3f}") if auc else '<span class="soft">too few</span>'
         ratio = v["observed"] / v["predicted"]
         rows.append(
             [escape(v["value"]), f"{v['rows']:,}", f"{v['bads']:,}", _rate(v["observed"]),
@@ -293,6 +293,10 @@ def _pin(auc: Mapping[str, float | None], low: float) -> str:
     )
 
 
+def _gauge(track: str, text: str) -> str:
+    return f'<span class="gauge">{track}<span>{text}</span></span>'
+
+
 def _track(share: float, colour: str = "champion") -> str:
     return f'<span class="track"><i class="{colour}" style="width:{100 * min(max(share, 0.0), 1.0):.1f}%"></i></span>'
 
@@ -303,7 +307,7 @@ def _drivers(evaluation: Evaluation) -> str:
     arrows = {1: "risk rises with it", -1: "risk falls with it", 0: "either way"}
     rows = [
         [f"<b>{escape(d['name'])}</b><br><span class=soft>{escape(d['description'])}</span>", escape(d["reason"]),
-         arrows[d["monotone"]], f"{d['mean_absolute']:.3f}{_track(d['mean_absolute'] / top)}"]
+         arrows[d["monotone"]], _gauge(_track(d["mean_absolute"] / top), f"{d['mean_absolute']:.3f}")]
         for d in drivers[:FEATURES_SHOWN]
     ]  # fmt: skip
     more = f" The {len(drivers) - FEATURES_SHOWN} weaker ones are in the JSON." if len(drivers) > FEATURES_SHOWN else ""
@@ -320,7 +324,7 @@ def _drivers(evaluation: Evaluation) -> str:
 def _stability(evaluation: Evaluation) -> str:
     features = evaluation["stability"]["features"]
     rows = [
-        [escape(f["name"]), f"{f['psi']:.3f}{_track(f['psi'] / 0.5, _psi_colour(f['psi']))}",
+        [escape(f["name"]), _gauge(_track(f["psi"] / 0.5, _psi_colour(f["psi"])), f"{f['psi']:.3f}"),
          percent(round(f["null_train"], 3)), percent(round(f["null_test"], 3))]
         for f in features[:FEATURES_SHOWN]
     ]  # fmt: skip
