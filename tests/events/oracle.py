@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from obligor.events.batch import ORIGINAL, RETRACTION
 from tests.events.batches import Row
+
+from obligor.events.batch import ORIGINAL, RETRACTION
 
 
 @dataclass(frozen=True)

@@ -11,18 +11,21 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.events.batches import CLOCK, REGISTRY, Row, batch_of, new_log, unsynced
+from tests.events.oracle import NaiveLog
 
 from obligor.events import versions
 from obligor.events.batch import CORRECTION, ORIGINAL, RETRACTION
 from obligor.events.changes import Changes
 from obligor.events.log import EventLog
-from tests.events.batches import CLOCK, REGISTRY, Row, batch_of, new_log, unsynced
-from tests.events.oracle import NaiveLog
 
 IDS = [f"e-{i}" for i in range(12)]
 TYPES = ["repayment", "repayment", "repayment", "loan_application"]
 SETTINGS = settings(
-    max_examples=1_000 if os.environ.get("OBLIGOR_SOAK") else 40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=1_000 if os.environ.get("OBLIGOR_SOAK") else 40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 
 

@@ -40,6 +40,7 @@ class LogKey:
             file.write(secret.hex() + "\n")
             file.flush()
             os.fsync(file.fileno())
+        _sync_folder(folder)
         return cls(secret[:_PART_BYTES], secret[_PART_BYTES:])
 
     @classmethod
@@ -71,6 +72,15 @@ class LogKey:
             )
         except InvalidTag:
             raise IntegrityError(f"the personal fields at position {position} do not fit the log's key") from None
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names of new files in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _context(log_id: bytes, position: int) -> bytes:

@@ -11,6 +11,7 @@ import fcntl
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,8 @@ class SQLiteStore:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT")
             _check_format(connection, self._path)
-            self._checkpointer = Checkpointer(lambda: self._connect(apsw.SQLITE_OPEN_READWRITE, READER_CACHE_BYTES))
-            self._checkpointer.attach(connection)
+            connect = partial(self._connect, apsw.SQLITE_OPEN_READWRITE, READER_CACHE_BYTES)
+            self._checkpointer = Checkpointer(connection, connect)
         except BaseException:
             os.close(self._lock_file)
             raise
@@ -108,9 +109,11 @@ class SQLiteStore:
 
     def write(self, commit: Commit) -> None:
         """Write one transaction, atomically and durably."""
-        assert self._writer is not None, "a log opened for reading does not write"
+        assert self._writer is not None and self._checkpointer is not None, "a log opened for reading does not write"
+        self._checkpointer.before_commit()
         with _Transaction(self._writer) as connection:
             _insert(connection, commit)
+        self._checkpointer.after_commit()
 
     def set_meta(self, values: dict[str, bytes]) -> None:
         """Set named values, durably."""
