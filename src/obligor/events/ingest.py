@@ -113,8 +113,12 @@ def _preflight(sources: Sequence[Source], mappings: Sequence[Mapping], registry:
             problems.append(
                 Problem("$", f"{one.name}: a mapping is needed; only JSON Lines can hold records as they are")
             )
-        elif mappings and one.schema is not None:
-            found = [p for mapping in mappings for p in bind(mapping, one.schema)]
+        own = _taking(one, mappings)
+        if mappings and not own:
+            files = ", ".join(sorted({repr(mapping.file) for mapping in mappings}))
+            problems.append(Problem("$", f"{one.name}: no mapping takes this file; they take {files}"))
+        elif own and one.schema is not None:
+            found = [p for mapping in own for p in bind(mapping, one.schema)]
             problems += [Problem(p.path, f"{one.name}: {p.message}") for p in found]
     for mapping in mappings:
         name = mapping.event.event_name
@@ -125,12 +129,17 @@ def _preflight(sources: Sequence[Source], mappings: Sequence[Mapping], registry:
     if problems:
         raise BadInput(problems)
     for one in sources:
-        if mappings and one.unit == "line":
-            problems += [Problem(p.path, f"{one.name}: {p.message}") for p in _first_lines(one, mappings)]
-        if any(mapping.id.kind == "row" for mapping in mappings):
+        own = _taking(one, mappings)
+        if own and one.unit == "line":
+            problems += [Problem(p.path, f"{one.name}: {p.message}") for p in _first_lines(one, own)]
+        if any(mapping.id.kind == "row" for mapping in own):
             one.digest()
     if problems:
         raise BadInput(problems)
+
+
+def _taking(source: Source, mappings: Sequence[Mapping]) -> list[Mapping]:
+    return [mapping for mapping in mappings if mapping.takes(source.name)]
 
 
 def _first_lines(source: Source, mappings: Sequence[Mapping]) -> list[Problem]:
@@ -188,8 +197,9 @@ class _Run:
         """Yield every chunk of every source, checked."""
         for source in sources:
             read = 0
-            wanted = _columns(source, self.mappings) if self.mappings else None
-            digest = source.digest() if any(m.id.kind == "row" for m in self.mappings) else None
+            own = _taking(source, self.mappings)
+            wanted = _columns(source, own) if own else None
+            digest = source.digest() if any(m.id.kind == "row" for m in own) else None
             for chunk in _readable(source, wanted):
                 read += len(chunk.numbers) + len(chunk.broken)
                 yield self._mapped(source, chunk, digest) if self.mappings else self._records(source, chunk)
@@ -197,13 +207,14 @@ class _Run:
                 raise IntegrityError(f"{source.name}: expected {source.rows} rows, read {read}")
 
     def _mapped(self, source: Source, chunk: Chunk, digest: bytes | None) -> _Prepared:
-        read = [apply(mapping, chunk, digest, declared=self.declared) for mapping in self.mappings]
+        own = [(n, mapping) for n, mapping in enumerate(self.mappings) if mapping.takes(source.name)]
+        read = [apply(mapping, chunk, digest, declared=self.declared) for _, mapping in own]
         bad = np.logical_or.reduce([one.bad() for one in read])
         kept = [one.chosen & ~bad for one in read]
         counts: Ints = np.stack(kept).sum(axis=0, dtype=np.int64)
         place = np.cumsum(counts) - counts
         parts: dict[str, list[pa.Table]] = {}
-        for number, (one, keep) in enumerate(zip(read, kept, strict=True)):
+        for (number, _), one, keep in zip(own, read, kept, strict=True):
             self._tally_mapped(number, one)
             if keep.any():
                 event = one.mapping.event

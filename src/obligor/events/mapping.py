@@ -17,6 +17,7 @@ declared. The same in TOML (`[[mapping]]` tables, `load_mappings`) with `id = "r
 
 from __future__ import annotations
 
+import fnmatch
 import tomllib
 from collections.abc import Mapping as Map
 from collections.abc import Sequence
@@ -73,6 +74,7 @@ class Mapping:
 
     event: type[Event]
     id: Id
+    file: str | None = None  # only files of this name or pattern, such as "repayment*.parquet"; None: every source
     event_time: str = "event_time"  # source column; or a moment with a zone in `constants`
     columns: Map[str, str] = dataclass_field(default_factory=dict)  # field -> source column
     constants: Map[str, Any] = dataclass_field(default_factory=dict)  # field (or event_time) -> JSON value
@@ -95,6 +97,10 @@ class Mapping:
             raise DefinitionError(
                 [Problem(p.path, f"mapping of {self.event.event_name}: {p.message}") for p in problems]
             )
+
+    def takes(self, source: str) -> bool:
+        """Whether the mapping is for the source of this name."""
+        return self.file is None or fnmatch.fnmatchcase(source, self.file)
 
     def source_of(self, name: str) -> str:
         """Return the source column of a field."""
@@ -189,6 +195,7 @@ def _unit_problems(one: Field | None, name: str, unit: str) -> list[Problem]:
 class _Table(TypedDict, total=False):
     """The forms of a TOML table's values."""
 
+    file: str
     event_time: str
     columns: dict[str, str]
     constants: dict[str, Any]

@@ -78,12 +78,15 @@ class Event(metaclass=EventMeta):
         super().__init_subclass__()
         if abstract:
             return
-        cls.event_name = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
-        cls.version, cls.lag_us, cls.application = version, parse_duration(lag), application
-        cls.fields = {name: field for name, field in vars(cls).items() if isinstance(field, Field)}
-        for field_name, field in cls.fields.items():
+        # Collected before anything is assigned, or a field named like an attribute would vanish.
+        declared = {name: field for name, field in vars(cls).items() if isinstance(field, Field)}
+        for field_name in declared:
             if field_name in RESERVED or field_name.startswith("_"):
                 raise DefinitionError(f"{cls.__name__}.{field_name}: this name is reserved by the platform")
+        cls.event_name = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+        cls.version, cls.lag_us, cls.application = version, parse_duration(lag), application
+        cls.fields = declared
+        for field in declared.values():
             field.event_name = cls.event_name
         if not any(isinstance(field, Entity) and not field.optional for field in cls.fields.values()):
             raise DefinitionError(f"{cls.__name__} needs at least one required Entity, such as consumer = Entity()")

@@ -1,0 +1,5 @@
+"""`python -m obligor`: the same as the `obligor` command."""
+
+from obligor.cli import main
+
+main()

@@ -1,0 +1,46 @@
+"""The commands of `obligor`, put together; each is one function in a module named for what it works on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from obligor.cli import demo, events, features, models, projects, service
+from obligor.cli.output import EXIT_CODES, guarded
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="obligor",
+    help="From raw events to an explained, replayable credit decision.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,
+)
+
+_COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {
+    "init": (projects.init, "obligor init my-lender"),
+    "simulate": (projects.simulate_history, "obligor simulate raw --consumers 2000 --seed 7"),
+    "ingest": (events.ingest, "obligor ingest raw/*.parquet --mapping mapping.toml --declared"),
+    "features": (features.features, "obligor features          (or: obligor features repaid_30d)"),
+    "train": (models.train, "obligor train"),
+    "evaluate": (models.evaluate, "obligor evaluate --bundle champion"),
+    "backtest": (models.backtest, "obligor backtest --policy policy.toml --since 2026-01-01"),
+    "serve": (service.serve, "obligor serve --port 8080"),
+    "key": (service.key, "obligor key checkout"),
+    "decide": (service.decide, "obligor decide application.json"),
+    "replay": (service.replay, "obligor replay            (or: obligor replay 3f9a... )"),
+    "demo": (demo.demo, "obligor demo"),
+}
+
+for _name, (_command, _example) in _COMMANDS.items():
+    app.command(_name, epilog=f"Example: [bold]{_example}[/]   {EXIT_CODES}")(guarded(_command))
+
+
+@app.callback()
+def _version() -> None:
+    """From raw events to an explained, replayable credit decision."""

@@ -1,0 +1,96 @@
+"""`obligor ingest`: files into the log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from obligor.cli.options import AsJson, InProject, clock_us
+from obligor.cli.output import Output, progress_bar
+
+if TYPE_CHECKING:
+    from obligor.events.ingest import IngestReport
+    from obligor.project import Project
+
+__all__ = ["ingest", "ingest_files", "show_ingested"]
+
+
+def ingest(
+    sources: Annotated[list[str], typer.Argument(help="Parquet, CSV or JSON Lines files, or patterns.")],
+    mapping: Annotated[
+        Path | None, typer.Option(help="How rows become events.", show_default="the project's mapping.toml")
+    ] = None,
+    declared: Annotated[
+        bool,
+        typer.Option("--declared", help="History: known when its declared lag says, not when it is loaded."),
+    ] = False,
+    project: InProject = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Load files into the log; rows that fail go to a dead-letter file with reasons. Safe to run again."""
+    import obligor
+
+    out = Output(as_json)
+    opened = obligor.open(project)
+    report = ingest_files(opened, sources, mapping=mapping, declared=declared, hidden=as_json)
+    show_ingested(out, report)
+    out.result(report.to_json())
+    if report.rejected:
+        raise typer.Exit(1)
+
+
+def ingest_files(
+    project: Project,
+    sources: Sequence[str | Path],
+    *,
+    mapping: Path | None = None,
+    declared: bool,
+    hidden: bool = False,
+) -> IngestReport:
+    """Load `sources` with the mappings of `mapping` (by default the project's mapping.toml, where there is one)."""
+    from obligor.events.ingest import ingest as run
+    from obligor.events.mapping import load_mappings
+
+    path = mapping or project.root / "mapping.toml"
+    mappings = load_mappings(path, project.registry) if mapping or path.is_file() else None
+    letters = project.path(project.settings.store.reports) / "dead-letters.jsonl"
+    letters.parent.mkdir(parents=True, exist_ok=True)
+    with progress_bar("rows", hidden=hidden) as step, project.log() as log:
+        done = 0
+
+        def progress(rows: int, total: int | None) -> None:
+            nonlocal done
+            step(rows - done, f"of {total:,}" if total else "")
+            done = rows
+
+        return run(
+            log,
+            [str(source) for source in sources],
+            mappings,
+            clock_us=clock_us(),
+            dead_letters=letters,
+            declared=declared,
+            progress=progress,
+        )
+
+
+def show_ingested(out: Output, report: IngestReport) -> None:
+    """Print what became of the rows, and what the data is like."""
+    columns = ["event", "accepted", "already known", "in conflict", "refused"]
+    rows = [[name, c.accepted, c.duplicates, c.conflicts, c.refused] for name, c in report.per_type.items()]
+    out.table(f"{report.rows:,} rows, {report.rejected:,} rejected", columns, rows)
+    if report.rejected:
+        out.say(f"Rejected rows and why: [bold]{report.dead_letters}[/]")
+
+
+def show_quality(out: Output, report: IngestReport) -> None:
+    """Print the data-quality summary: a row a field."""
+    columns = ["field", "column", "rows", "null", "refused", "distinct", "least", "greatest"]
+    rows: list[list[Any]] = [
+        [f"{q.event}.{q.field}", q.column, q.rows, q.nulls, q.refused, q.distinct, q.minimum_text, q.maximum_text]
+        for q in report.quality
+    ]
+    out.table("Data quality", columns, rows)

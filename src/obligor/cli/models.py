@@ -1,0 +1,211 @@
+"""`obligor train`, `evaluate` and `backtest`: from a log to a judged bundle, and what it would have decided."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from obligor.cli.options import AsJson, InProject, instant
+from obligor.cli.output import Output, progress_bar
+from obligor.errors import BadInput, Problem
+
+if TYPE_CHECKING:
+    from obligor.models.bundle import Bundle
+    from obligor.models.training_set import TrainingSet
+    from obligor.project import Project
+
+__all__ = ["backtest", "evaluate", "train", "train_project", "write_reports"]
+
+Steps = Callable[[int, str], None]
+BundleName = Annotated[str, typer.Option("--bundle", help="`champion`, or the first characters of a bundle's hash.")]
+Cutoff = Annotated[str | None, typer.Option(help="Cut-off instead of the one in model.py.")]
+Ceiling = Annotated[
+    Path | None, typer.Option(help="truth.parquet of a simulated world: shows the ceiling beside the model.")
+]
+SeenAt = Annotated[
+    str | None,
+    typer.Option(help="Outcomes as known at this moment or date.", show_default="the newest known_time in the log"),
+]
+
+
+def train(
+    project: InProject = Path(),
+    cutoff: Cutoff = None,
+    seen_at: SeenAt = None,
+    ceiling: Ceiling = None,
+    promote: Annotated[bool, typer.Option(help="Make the new bundle the champion that `serve` loads.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Train on the log, judge out of time, write a bundle and its report."""
+    import obligor
+
+    out = Output(as_json)
+    opened = obligor.open(project)
+    with progress_bar("training", hidden=as_json) as step:
+        bundle = train_project(opened, cutoff=cutoff, seen_at=seen_at, ceiling=ceiling, step=step)
+    if promote:
+        opened.promote(bundle)
+    report = write_reports(opened, bundle, bundle.evaluation)
+    _show(out, bundle, bundle.evaluation, report)
+    if promote:
+        out.say("It is the champion now: [bold]obligor serve[/] loads it.")
+
+
+def train_project(
+    project: Project, *, cutoff: str | None, seen_at: str | None, ceiling: Path | None, step: Steps
+) -> Bundle:
+    """Train a project's model on its log and return the bundle, written but not promoted."""
+    from obligor.models.training import cutoff_us
+    from obligor.models.training import train as fit
+
+    model = project.model if cutoff is None else dataclasses.replace(project.model, cutoff=cutoff)
+    project.check_policy(project.policy)
+    with project.log(read_only=True) as log:
+        data, snapshot = _training_set(project, log, seen_at, cutoff_us(project.plan, model), step)
+    return fit(
+        data,
+        model,
+        policy=project.policy,
+        outcome=project.outcome.describe(),
+        root=project.bundles,
+        snapshot=snapshot,
+        events=[event.describe() for event in project.registry],
+        ceiling=_ceiling(ceiling),
+        progress=_progress(step),
+    )
+
+
+def _training_set(
+    project: Project, log: Any, seen_at: str | None, cutoff: int | None, step: Steps
+) -> tuple[TrainingSet, dict[str, Any]]:
+    from obligor.models.training_set import training_set
+
+    cut = log.cut()
+    seen = instant(seen_at, "--seen-at", log.last_known_time)
+    data = training_set(
+        project.plan, project.outcome, log, cut=cut, seen_at=seen, cutoff_us=cutoff, progress=_progress(step)
+    )
+    snapshot = {
+        "log": log.id.hex(),
+        "cut": {str(shard): sequence for shard, sequence in cut.items()},
+        "chain": log.chain().hex(),
+        "seen_at_us": seen,
+    }
+    return data, snapshot
+
+
+def _progress(step: Steps) -> Callable[[str, int, int], None]:
+    return lambda name, done, total: step(0, f"{name} {done}/{total}" if total else name)
+
+
+def _ceiling(path: Path | None) -> Mapping[str, float] | None:
+    """Return the true probability of default by application, of a simulated world."""
+    if path is None:
+        return None
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    if not {"application", "pd"} <= set(table.column_names):
+        raise BadInput(Problem("--ceiling", f"expected columns application and pd in {path}, got {table.column_names}"))
+    return dict(zip(table["application"].to_pylist(), table["pd"].to_pylist(), strict=True))
+
+
+def write_reports(project: Project, bundle: Bundle, evaluation: Mapping[str, Any]) -> Path:
+    """Write the evaluation as HTML and JSON into the project's reports; returns the page's path."""
+    from obligor.models.report import write_report
+
+    page = project.path(project.settings.store.reports) / f"evaluation-{bundle.hash[:12]}.html"
+    write_report(bundle, page, evaluation)
+    page.with_suffix(".json").write_text(json.dumps(evaluation, indent=2))
+    return page
+
+
+def _show(out: Output, bundle: Bundle, evaluation: Mapping[str, Any], report: Path) -> None:
+    out.say(f"Bundle [bold]{bundle.hash[:12]}[/] ({bundle.champion}), plan {bundle.plan.hash[:12]}")
+    out.table("Out of time", ["model", "measure", "value", "95% low", "95% high"], _measures(evaluation))
+    out.say(f"Report: [bold]{report}[/]")
+    out.result({"bundle": bundle.hash, "report": str(report), "evaluation": evaluation})
+
+
+def _measures(evaluation: Mapping[str, Any]) -> list[list[object]]:
+    rows: list[list[object]] = []
+    for model, judged in evaluation["models"].items():
+        for name, measure in judged["metrics"].items():
+            rows.append([model, name, measure["value"], measure["low"], measure["high"]])
+    return rows
+
+
+def evaluate(
+    project: InProject = Path(),
+    bundle: BundleName = "champion",
+    seen_at: SeenAt = None,
+    ceiling: Ceiling = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge a bundle on the log as it is now, out of time, by its own cut-off."""
+    import obligor
+    from obligor.models.training import evaluate_bundle
+
+    out = Output(as_json)
+    opened = obligor.open(project)
+    loaded = opened.bundle(bundle)
+    with progress_bar("evaluating", hidden=as_json) as step, opened.log(read_only=True) as log:
+        data, _ = _training_set(opened, log, seen_at, None, step)
+        evaluation = evaluate_bundle(loaded, data, ceiling=_ceiling(ceiling))
+    _show(out, loaded, evaluation, write_reports(opened, loaded, evaluation))
+
+
+def backtest(
+    project: InProject = Path(),
+    bundle: BundleName = "champion",
+    policy: Annotated[Path | None, typer.Option(help="Another policy than the bundle's.")] = None,
+    since: Annotated[str | None, typer.Option(help="Applications from this date on.", show_default="the first")] = None,
+    until: Annotated[str | None, typer.Option(help="Applications before this date.", show_default="the last")] = None,
+    seen_at: SeenAt = None,
+    as_json: AsJson = False,
+) -> None:
+    """Decide past applications with a bundle and a policy; nothing is written."""
+    import obligor
+    from obligor.decisions.backtest import backtest as run
+    from obligor.decisions.record import derive_seed
+
+    out = Output(as_json)
+    opened = obligor.open(project)
+    loaded = opened.bundle(bundle)
+    checked = opened.check_policy(policy.read_bytes() if policy else loaded.policy, loaded.plan)
+    with progress_bar("backtest", hidden=as_json) as step, opened.log(read_only=True) as log:
+        cut, log_id = log.cut(), log.id
+        data, _ = _training_set(opened, log, seen_at, None, step)
+    first = instant(since, "--since", 0)
+    last = instant(until, "--until", 2**62)
+    data = data.take((data.as_of >= first) & (data.as_of < last))
+    with progress_bar("deciding", total=len(data), hidden=as_json) as step:
+        result = run(
+            data,
+            loaded,
+            checked,
+            cut=cut,
+            seed=lambda event_id: derive_seed(log_id, event_id),
+            progress=lambda done, total: step(1, ""),
+        )
+    _show_backtest(out, result.summary())
+
+
+def _show_backtest(out: Output, summary: dict[str, Any]) -> None:
+    outcomes = [[name, count, count / summary["applications"]] for name, count in summary["outcomes"].items()]
+    out.table(f"{summary['applications']:,} applications", ["outcome", "count", "share"], outcomes)
+    columns = ["group", "count", "expected bad rate", "matured", "observed bad rate"]
+    groups = [[name, *group.values()] for name, group in summary["swap_sets"].items()]
+    out.table("Against what was decided then", columns, groups)
+    out.table("Reasons given", ["code", "times"], list(summary["reasons"].items()))
+    months = [
+        [month, group["applications"], group["approval_rate"], group["expected_bad_rate"], group["observed_bad_rate"]]
+        for month, group in summary["months"].items()
+    ]
+    out.table("By month", ["month", "applications", "approval rate", "expected bad rate", "observed bad rate"], months)
+    out.result(summary)

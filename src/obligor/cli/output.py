@@ -1,0 +1,115 @@
+"""What commands print: tables and progress for people, one JSON document for machines (`--json`), errors with codes.
+
+Exit codes: 0 done; 1 done, and the answer is no (a replay differs, a gate is not passed); 2 wrong usage; 3 bad input or
+definition; 4 not found or in conflict with what is there; 5 a hash or chain does not fit.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from obligor.errors import Conflict, IntegrityError, NotFound, ObligorError
+
+__all__ = ["EXIT_CODES", "Output", "guarded", "progress_bar"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 done and the answer is no, 2 usage, 3 bad input, 4 not found or conflict, 5 integrity."
+)
+_console = Console(stderr=False, highlight=False)
+_errors = Console(stderr=True, highlight=False)
+
+
+class Output:
+    """Prints for people, or collects one JSON document when `as_json` is set."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+
+    def say(self, text: str) -> None:
+        """Print one line for people."""
+        if not self.as_json:
+            _console.print(text, soft_wrap=True)
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Print a table for people; numbers are set to the right."""
+        if self.as_json:
+            return
+        table = Table(title=title or None, title_justify="left", header_style="bold", show_edge=False, pad_edge=False)
+        for i, column in enumerate(columns):
+            numeric = bool(rows) and all(isinstance(row[i], int | float) or row[i] in (None, "") for row in rows)
+            table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(_cell(value) for value in row))
+        _console.print(table)
+
+    def result(self, document: Any) -> None:
+        """Print the JSON document, when machines asked for it."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _fail(error: ObligorError) -> NoReturn:
+    for problem in error.problems:
+        place = "" if problem.path == "$" else f"[bold]{problem.path}[/]: "
+        _errors.print(f"[red]error[/]: {place}", end="")
+        _errors.print(problem.message, markup=False, soft_wrap=True)
+    code = 4 if isinstance(error, NotFound | Conflict) else 5 if isinstance(error, IntegrityError) else 3
+    raise typer.Exit(code)
+
+
+def guarded(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn Obligor's errors into lines on stderr and an exit code."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except ObligorError as error:
+            _fail(error)
+
+    return run
+
+
+@contextmanager
+def progress_bar(
+    description: str, *, total: int | None = None, hidden: bool = False
+) -> Iterator[Callable[[int, str], None]]:
+    """Show a bar on stderr; the yielded `step(advance, text)` moves it. `total` is in steps; None while unknown."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=_errors, transient=True, disable=hidden or not _errors.is_terminal) as bar:
+        task = bar.add_task(description, total=total, note="")
+
+        def step(advance: int, text: str = "") -> None:
+            bar.update(task, advance=advance, note=text)
+
+        yield step

@@ -1,0 +1,173 @@
+"""`obligor serve`, `decide`, `replay` and `key`: decisions taken, and taken again."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from obligor.cli.options import AsJson, InProject, clock_us
+from obligor.cli.output import Output, progress_bar
+from obligor.errors import BadInput, LimitError, Problem
+
+if TYPE_CHECKING:
+    from obligor.decisions.service import Service
+    from obligor.project import Project
+
+__all__ = ["decide", "key", "replay", "serve"]
+
+DECIDE_SECONDS_MAX = 600  # the state may have to be rebuilt first
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def serve(
+    project: InProject = Path(),
+    bundle: Annotated[str, typer.Option(help="`champion`, or the first characters of a bundle's hash.")] = "champion",
+    host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="obligor.toml's")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.", show_default="obligor.toml's")] = None,
+    no_keys: Annotated[
+        bool, typer.Option("--no-keys", help="Take requests without an API key; loopback only.")
+    ] = False,
+) -> None:
+    """Serve decisions over HTTP: POST /v1/events, POST /v1/decisions; pages at /docs, metrics at /metrics."""
+    import uvicorn
+
+    import obligor
+    from obligor.decisions.auth import ApiKeys
+    from obligor.decisions.http import create_app
+
+    opened = obligor.open(project)
+    server = opened.settings.server
+    host, port = host or server.host, server.port if port is None else port
+    if no_keys and host not in LOOPBACK:
+        raise BadInput(Problem("--no-keys", f"expected a loopback address with it, got {host!r}"))
+    if not no_keys and not server.keys:
+        hint = "make one with `obligor key NAME`, or use --no-keys on a loopback address"
+        raise BadInput(Problem("obligor.toml $.server.keys", f"no API key is configured: {hint}"))
+    app = create_app(_service(opened, bundle), None if no_keys else ApiKeys(server.keys))
+    uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False)
+
+
+def _service(project: Project, bundle: str, ready: Callable[[], None] = lambda: None) -> Service:
+    from obligor.decisions.service import Service
+
+    loaded = project.bundle(bundle)
+    return Service(
+        project.log(),
+        project.state(loaded.plan),
+        loaded,
+        bundles=project.all_bundles(),
+        clock=clock_us,
+        ready=ready,
+    )
+
+
+def key(
+    name: Annotated[str, typer.Argument(help="Who will call, such as `checkout`.")],
+    as_json: AsJson = False,
+) -> None:
+    """Make an API key: the caller keeps the key, obligor.toml holds only its digest."""
+    from obligor.decisions.auth import ApiKeys, format_key, key_digest
+
+    out = Output(as_json)
+    made = format_key(os.urandom(32))
+    digest = key_digest(made)
+    ApiKeys({name: digest})
+    out.say(f"Key for {name}, shown this once: [bold]{made}[/]")
+    out.say("In obligor.toml:\n")
+    out.say(f'\\[server.keys]\n{name} = "{digest}"')
+    out.result({"name": name, "key": made, "digest": digest})
+
+
+def decide(
+    application: Annotated[typer.FileText, typer.Argument(help="The application as JSON; `-` reads standard input.")],
+    project: InProject = Path(),
+    bundle: Annotated[str, typer.Option(help="`champion`, or the first characters of a bundle's hash.")] = "champion",
+    as_json: AsJson = False,
+) -> None:
+    """Decide one application and record it, without a running service (which would hold the log)."""
+    import obligor
+    from obligor.decisions.answers import decision_answer
+    from obligor.decisions.record import decode
+    from obligor.events.records import parse_records
+
+    out = Output(as_json)
+    opened = obligor.open(project)
+    try:
+        record = json.load(application)
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{application.name}: not valid JSON: {error}") from None
+    if isinstance(record, dict):
+        record.setdefault("type", opened.application.event_name)
+        if record["type"] != opened.application.event_name:
+            raise BadInput(Problem("$.type", f"expected {opened.application.event_name!r}, got {record['type']!r}"))
+    ready = Event()
+    service = _service(opened, bundle, ready.set)
+    try:
+        service.start()
+        batch, problems = parse_records(service.registry, [record], commitment_key=service.commitment_key)
+        if problems:
+            raise BadInput(problems[0])
+        if not ready.wait(DECIDE_SECONDS_MAX):
+            raise LimitError(f"the online state was not ready within {DECIDE_SECONDS_MAX} s")
+        decided = service.submit_application(batch).result(DECIDE_SECONDS_MAX)
+    finally:
+        service.stop()
+    answer = decision_answer(decode(decided.record), full=True)
+    show_decisions(out, [answer])
+    out.result(answer)
+
+
+def show_decisions(out: Output, answers: list[dict[str, Any]]) -> None:
+    """Print decisions as a table: outcome, offer, PD, reasons."""
+    rows = []
+    for answer in answers:
+        offer, pd = answer.get("offer"), answer.get("pd")
+        reasons = "\n".join(reason["text"] for reason in answer.get("reasons", []))
+        money = f"{offer['amount'] / 100:,.2f} {offer['currency']}" if offer else ""
+        rows.append([answer["decision_id"][:12], answer["outcome"], money, "" if pd is None else f"{pd:.1%}", reasons])
+    out.table("", ["decision", "outcome", "offer", "PD", "principal reasons"], rows)
+
+
+def replay(
+    decision: Annotated[str | None, typer.Argument(help="One decision's id.", show_default="all")] = None,
+    project: InProject = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Compute decisions again from log and bundle alone and compare every byte; exit code 1 where one differs."""
+    import obligor
+    from obligor.decisions.replay import replay as run
+
+    out = Output(as_json)
+    opened = obligor.open(project)
+    with progress_bar("replay", hidden=as_json), opened.log(read_only=True) as log:
+        if decision is not None:
+            log.decision(decision)
+        broken = log.verify()
+        verdicts = run(log, opened.all_bundles(), None if decision is None else [decision])
+    counts = Counter(verdict.verdict for verdict in verdicts)
+    for link in broken:
+        sys.stderr.write(f"broken chain: {link}\n")
+    different = [verdict for verdict in verdicts if verdict.verdict != "identical"]
+    rows = [[v.decision_id, v.verdict, ", ".join(v.fields), v.why] for v in different]
+    out.table("", ["decision", "verdict", "fields", "why"], rows)
+    totals = ", ".join(f"{number:,} {name}" for name, number in counts.items())
+    out.say(f"{len(verdicts):,} decisions replayed: {totals or 'none'}")
+    out.result(
+        {
+            "decisions": len(verdicts),
+            "verdicts": dict(counts),
+            "broken": [str(link) for link in broken],
+            "different": [asdict(verdict) for verdict in different],
+        }
+    )
+    if different or broken:
+        raise typer.Exit(1)

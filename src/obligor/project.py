@@ -1,0 +1,249 @@
+"""A lender's project, put together: its definitions, its log, its bundles.
+
+A project is a folder that is a Python package, so that its modules import each other relatively:
+
+    lender/  events.py    what can happen: Event classes
+             features.py  what we look at: module-level features
+             outcomes.py  what we predict: `outcome = Outcome(...)`
+             model.py     how we score: `model = Model(...)`
+             policy.toml  what we decide
+             obligor.toml where it runs
+
+This module and the command line are the only places where rooms and adapters meet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import msgspec
+
+from obligor.credit import Outcome
+from obligor.decisions.policy import Policy, load_policy
+from obligor.errors import BadInput, DefinitionError, NotFound, Problem
+from obligor.events.log import EventLog
+from obligor.events.schema import Event, Registry
+from obligor.features.compilation import compile_plan
+from obligor.features.definitions import definitions
+from obligor.features.plan import Plan
+from obligor.features.state import OnlineState
+from obligor.models.bundle import Bundle
+from obligor.models.model import Model
+from obligor.stores.lmdb import LmdbStateStore
+from obligor.stores.sqlite import SQLiteStore
+
+__all__ = ["CHAMPION", "Project", "Settings", "open_project"]
+
+CHAMPION = "champion"
+
+
+class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[store]`: paths, relative to the project's folder."""
+
+    log: str = "store/log"  # events and decisions
+    state: str = "store/state"  # online state, derived from the log
+    bundles: str = "bundles"  # trained bundles, one folder each, named by hash
+    reports: str = "reports"  # evaluation reports, dead letters
+
+
+class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[server]`: where the service listens, and the digests of its API keys by caller."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    keys: dict[str, str] = {}
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`obligor.toml`: where a project runs."""
+
+    zone: str = "UTC"  # of calendar features, such as the hour of an application
+    store: Store = Store()
+    server: Server = Server()
+
+    @classmethod
+    def read(cls, path: Path) -> Settings:
+        """Read the file; BadInput names what is not as expected, and where."""
+        try:
+            return msgspec.toml.decode(path.read_bytes(), type=cls)
+        except msgspec.ValidationError as error:
+            message, _, place = str(error).partition(" - at `")
+            raise BadInput(Problem(place.rstrip("`") or "$", f"{path.name}: {message}")) from None
+        except msgspec.DecodeError as error:
+            raise BadInput(f"{path.name}: not valid TOML: {error}") from None
+
+
+class Project:
+    """One lender project. Definitions are loaded when first asked for; nothing is opened before it is needed."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.settings = Settings.read(root / "obligor.toml")
+
+    def path(self, relative: str) -> Path:
+        """Return a path of the settings, made absolute."""
+        return self.root / relative
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The event types of events.py."""
+        module = self._module("events")
+        types = [
+            value
+            for value in vars(module).values()
+            if isinstance(value, type) and issubclass(value, Event) and value.__module__ == module.__name__
+        ]
+        if not types:
+            raise DefinitionError(
+                f"{self.root / 'events.py'} declares no event class; expected class Repayment(Event): ..."
+            )
+        return Registry(types)
+
+    @cached_property
+    def application(self) -> type[Event]:
+        """The event type that asks for a decision; exactly one a project."""
+        found = self.registry.applications()
+        if len(found) != 1:
+            names = [event.__name__ for event in found]
+            raise DefinitionError(f"expected one event class with application=True in events.py, got {names or 'none'}")
+        return found[0]
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The compiled features of features.py."""
+        named = definitions(vars(self._module("features")))
+        if not named:
+            raise DefinitionError(f"{self.root / 'features.py'} defines no feature at module level")
+        return compile_plan(named, self.registry, self.application, zone=self.settings.zone)
+
+    @cached_property
+    def outcome(self) -> Outcome:
+        """The `outcome` of outcomes.py."""
+        outcome: Outcome = self._object("outcomes", "outcome", Outcome)
+        outcome.check(self.registry)
+        return outcome
+
+    @cached_property
+    def model(self) -> Model:
+        """The `model` of model.py."""
+        model: Model = self._object("model", "model", Model)
+        return model
+
+    @property
+    def policy(self) -> bytes:
+        """The bytes of policy.toml."""
+        return self._file("policy.toml").read_bytes()
+
+    def log(self, *, read_only: bool = False) -> EventLog:
+        """Open the project's log; a log is created by the first writer."""
+        path = self.path(self.settings.store.log)
+        if path.exists():
+            return EventLog.open(path, self.registry, read_only=read_only, store=SQLiteStore)
+        if read_only:
+            raise NotFound(f"no log at {path}: ingest something first (obligor ingest)")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return EventLog.create(path, self.registry, store=SQLiteStore)
+
+    @property
+    def bundles(self) -> Path:
+        """The folder of the bundles."""
+        return self.path(self.settings.store.bundles)
+
+    def bundle(self, name: str = CHAMPION) -> Bundle:
+        """Load a bundle: the champion, or the one whose hash starts with `name` (8 characters or more)."""
+        if name == CHAMPION:
+            pointer = self.bundles / CHAMPION
+            if not pointer.is_file():
+                raise NotFound(f"no champion in {self.bundles}: train one first (obligor train)")
+            return Bundle.load(self.bundles / pointer.read_text().strip())
+        found = sorted(self.bundles.glob(f"{name}*/manifest.json")) if len(name) >= 8 else []
+        if len(found) != 1:
+            held = ", ".join(path.parent.name[:12] for path in self.bundles.glob("*/manifest.json")) or "none"
+            raise NotFound(f"no single bundle {name!r} (at least 8 characters of its hash); held: {held}")
+        return Bundle.load(found[0].parent)
+
+    def all_bundles(self) -> Mapping[str, Bundle]:
+        """Return the held bundles by hash, each loaded when it is first asked for: replay needs only those it meets."""
+        return _Bundles(self.bundles)
+
+    def state(self, plan: Plan) -> OnlineState:
+        """Open the online state of a plan's timelines; plans with equal timelines share it."""
+        folder = self.path(self.settings.store.state) / plan.timelines_hash[:16]
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return OnlineState(plan, LmdbStateStore(folder))
+
+    def check_policy(self, source: bytes, plan: Plan | None = None) -> Policy:
+        """Return the policy of `source`, checked against a plan (the project's own unless given)."""
+        return load_policy(source, (plan or self.plan).data, self.application.describe())
+
+    def promote(self, bundle: Bundle) -> None:
+        """Make `bundle` the champion: what `serve` loads."""
+        draft = self.bundles / f".{CHAMPION}.{os.getpid()}"
+        draft.write_text(bundle.hash + "\n")
+        draft.replace(self.bundles / CHAMPION)
+
+    def _file(self, name: str) -> Path:
+        path = self.root / name
+        if not path.is_file():
+            raise NotFound(f"{path} is missing: a lender project has one (see obligor init)")
+        return path
+
+    def _module(self, name: str) -> ModuleType:
+        self._file(f"{name}.py")
+        return importlib.import_module(f"{_package(self.root)}.{name}")
+
+    def _object(self, module: str, name: str, expected: type[Any]) -> Any:
+        found = getattr(self._module(module), name, None)
+        if not isinstance(found, expected):
+            wanted = f"{name} = {expected.__name__}(...)"
+            raise DefinitionError(f"{self.root / module}.py: expected {wanted} at module level, got {found!r}")
+        return found
+
+
+class _Bundles(Mapping[str, Bundle]):
+    """The bundles of a folder by hash."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._loaded: dict[str, Bundle] = {}
+
+    def __getitem__(self, name: str) -> Bundle:
+        if name not in self._loaded:
+            if not (self._folder / name / "manifest.json").is_file():
+                raise KeyError(name)
+            self._loaded[name] = Bundle.load(self._folder / name)
+        return self._loaded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return (path.parent.name for path in sorted(self._folder.glob("*/manifest.json")))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def _package(root: Path) -> str:
+    """Register the folder as a package under a name of its own, so that two projects never share a module."""
+    name = "obligor_project_" + hashlib.sha256(str(root).encode()).hexdigest()[:16]
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_loader(name, loader=None, is_package=True)
+        assert spec is not None
+        spec.submodule_search_locations = [str(root)]
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+    return name
+
+
+def open_project(folder: str | Path = ".") -> Project:
+    """Open the lender project in `folder`; NotFound where there is none."""
+    root = Path(folder).resolve()
+    if not (root / "obligor.toml").is_file():
+        raise NotFound(f"{root} is not a lender project: expected obligor.toml in it (obligor init makes one)")
+    return Project(root)
