@@ -156,14 +156,14 @@ def _supersession(
     ranked = sorted(versions, key=lambda v: (v.root, v.known_time, v.sequence))
     roots = np.array([v.root for v in ranked], np.int64)
     facts, first = np.unique(roots, return_index=True)
-    ends = np.append(first[1:], len(ranked)).astype(np.int64)
+    ends = np.append(first[1:], len(ranked)).astype(np.int64)[: len(facts)]  # none of no facts
     fact_of = np.searchsorted(facts, roots)
     # Entries 0..F-1 are the facts' originals, whose superseders are all versions; F.. are the versions themselves.
     start = np.concatenate([first.astype(np.int64), np.arange(1, len(ranked) + 1)])
     entries = Versions(
         root=np.concatenate([facts, roots]) + base,
         start=start,
-        end=np.concatenate([ends, ends[fact_of]]) if len(ranked) else ends,
+        end=np.concatenate([ends, ends[fact_of]]),
         sup_position=np.array([v.visible_sequence for v in ranked], np.int64) + base,
         sup_known=np.array([v.visible_known for v in ranked], np.int64),
     )
