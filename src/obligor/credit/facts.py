@@ -36,6 +36,9 @@ class Facts(Protocol):
 class Log(Protocol):
     """What outcomes need of an event log."""
 
+    def cut(self) -> dict[int, int]:
+        """Return the cut that shows everything."""
+
     def facts(self, type_name: str, cut: Any = None, columns: Any = None) -> Facts:
         """Return the facts of one type up to a cut."""
 
@@ -56,7 +59,7 @@ class Grouped:
 class View:
     """What was known at (cut, seen_at), read from the log once a type."""
 
-    def __init__(self, log: Log, cut: Cut | None, seen_at: int) -> None:
+    def __init__(self, log: Log, cut: Cut, seen_at: int) -> None:
         self._log, self._cut, self._seen_at = log, cut, seen_at
         self._winners: dict[str, pa.Table] = {}
 

@@ -37,11 +37,12 @@ _SUM_MAX = 2.0**62  # of one loan's amounts, in minor units
 
 
 def evaluate_outcomes(outcome: Outcome, log: Log, *, cut: Cut | None = None, seen_at: int) -> pa.Table:
-    """Return one row per application known at (`cut`, `seen_at`), in the order of their roots.
+    """Return one row per application known at (`cut`, `seen_at`) (default: all), in the order of their roots.
 
     Columns: root int64, event_id string, as_of int64 (the original's known_time), status string, bad int8 (null
     unless matured), days_past_due int32 (null without an instalment), matured_at int64.
     """
+    cut = log.cut() if cut is None else cut
     view = View(log, cut, seen_at)
     originals = _originals(log, outcome, cut, seen_at)
     as_of = integers(originals, "known")
@@ -209,12 +210,16 @@ class _Question:
         return _Evidence(rows >= 0, bad, _no_days(rows))
 
 
-def _originals(log: Log, outcome: Outcome, cut: Cut | None, seen_at: int) -> pa.Table:
+def _originals(log: Log, outcome: Outcome, cut: Cut, seen_at: int) -> pa.Table:
     """Return the original versions of the applications known at (cut, seen_at), by root."""
     rows = log.facts(outcome.application.event_name, cut).rows
-    original = pc.equal(rows.column("position"), rows.column("root"))
-    rows = rows.filter(pc.and_(original, pc.less_equal(rows.column("known"), seen_at)))
-    return rows.sort_by("root")
+    root = integers(rows, "root")
+    whole = np.flatnonzero(integers(rows, "position") == root)
+    # A correction that arrived before its original becomes visible with it, and so has its position too; the rows are
+    # in the order of arrival, so that the original is the last of them.
+    _, last = np.unique(root[whole][::-1], return_index=True)
+    originals = rows.take(pa.array(whole[::-1][last]))
+    return originals.filter(pc.less_equal(originals.column("known"), seen_at))
 
 
 def _status(

@@ -25,7 +25,7 @@ from obligor.errors import ObligorError, Problem
 from obligor.events.chain import BrokenLink
 from obligor.events.facts import Facts
 from obligor.events.log import EventLog
-from obligor.events.positions import SHARD_MAX, cut_array, sequence_of
+from obligor.events.positions import SHARD_MAX, Cut, cut_array, sequence_of
 from obligor.events.store import LedgerRow
 from obligor.features.evaluate import evaluate
 from obligor.features.plan import Plan
@@ -85,18 +85,20 @@ def replay(
     bundles: Mapping[str, Deployed],
     decision_ids: Sequence[str] | None = None,
     *,
+    at: Cut | None = None,
     threads: int = 2,
     progress: Progress | None = None,
 ) -> list[Verdict]:
     """Return the verdict on each decision, by default on all in the ledger's order; NotFound for an unknown id.
 
-    `bundles` by hash; a decision whose bundle is not among them is not replayable. `progress` is told the number of
-    decisions done since the last time.
+    `bundles` by hash; a decision whose bundle is not among them is not replayable. With `at`, features are taken at
+    that cut in place of the recorded one: what then differs is what later loads of history changed, which a training
+    set at that cut sees and the decision did not. `progress` is told the number of decisions done since the last time.
     """
     rows = log.decisions() if decision_ids is None else iter([log.decision(one) for one in decision_ids])
     verdicts: list[Verdict] = []
     while batch := list(islice(rows, DECISIONS_MAX)):
-        verdicts += _Batch(log, bundles, threads).replay(batch)
+        verdicts += _Batch(log, bundles, at, threads).replay(batch)
         if progress is not None:
             progress(len(batch))
     return verdicts
@@ -117,8 +119,8 @@ class _Taken:
 class _Batch:
     """Decisions that are replayed from one reading of the log, bundle by bundle."""
 
-    def __init__(self, log: EventLog, bundles: Mapping[str, Deployed], threads: int) -> None:
-        self._log, self._bundles, self._threads = log, bundles, threads
+    def __init__(self, log: EventLog, bundles: Mapping[str, Deployed], at: Cut | None, threads: int) -> None:
+        self._log, self._bundles, self._at, self._threads = log, bundles, at, threads
         self._verdicts: dict[int, Verdict] = {}  # by ledger sequence
 
     def replay(self, rows: Sequence[LedgerRow]) -> list[Verdict]:
@@ -156,7 +158,9 @@ class _Batch:
             found = _Applications.read(self._log, bundle.plan.application, [r.application_position for r in rows])
             here = [one for one in taken if one.row.application_position in found.places]
             self._refuse((r for r in rows if r.application_position not in found.places), "its application is missing")
-            features, limits = _features(self._log, bundle.plan, found, here, self._threads)
+            cuts = [one.cut if self._at is None else self._at for one in here]
+            requests = found.requests(bundle.plan, [one.row.application_position for one in here], cuts)
+            features, limits = _features(self._log, bundle.plan, requests, self._threads)
         except ObligorError as error:
             return self._refuse(rows, str(error))
         for i, one in enumerate(here):
@@ -202,14 +206,13 @@ class _Applications:
         fields = {name: value for name, value in row.items() if name.partition(".")[0] in self.fields}
         return Application(row["event_id"], type_name, position, fields), row["known_time"]
 
-    def requests(self, plan: Plan, taken: Sequence[_Taken]) -> Requests:
-        """Return what to ask of the plan for these decisions, at their recorded cuts."""
-        table = self.table.take(pa.array([self.places[one.row.application_position] for one in taken], pa.int64()))
-        shards = max((len(cut_array(one.cut)) for one in taken), default=1)
-        cuts = np.zeros((len(taken), shards), np.int64)
-        for i, one in enumerate(taken):
-            bounds = cut_array(one.cut)
-            cuts[i, : len(bounds)] = bounds
+    def requests(self, plan: Plan, positions: Sequence[int], at: Sequence[Cut]) -> Requests:
+        """Return what to ask of the plan for the applications at these positions, each at its cut."""
+        table = self.table.take(pa.array([self.places[position] for position in positions], pa.int64()))
+        bounds = [cut_array(cut) for cut in at]
+        cuts = np.zeros((len(at), max(map(len, bounds), default=1)), np.int64)
+        for i, bound in enumerate(bounds):
+            cuts[i, : len(bound)] = bound
         names = dict.fromkeys(spec.name for spec in plan.requests if spec.source != "calendar")
         return Requests(
             as_of=_int64s(table, "known_time"),
@@ -236,14 +239,11 @@ def _vias(plan: Plan) -> dict[str, str]:
     return {measure.via: measure.timeline for measure in plan.measures}
 
 
-def _features(
-    log: EventLog, plan: Plan, found: _Applications, taken: Sequence[_Taken], threads: int
-) -> tuple[Any, dict[int, str]]:
+def _features(log: EventLog, plan: Plan, requests: Requests, threads: int) -> tuple[Any, dict[int, str]]:
     """Return the features of decisions, (n, features), and for rows that crossed a limit its message.
 
     Decisions that computed none (rung `refer`) have a row like the others; nobody looks at it.
     """
-    requests = found.requests(plan, taken)
     cut = {shard: int(last) for shard, last in enumerate(requests.cuts.max(axis=0, initial=0))}
     timelines = build_timelines(plan, _Concerned(log, plan, requests), cut)
     problems: dict[int, Problem] = {}

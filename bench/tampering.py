@@ -1,0 +1,63 @@
+"""Changing the past of a log's copy, as somebody with write access to its file could: for the controls of replay.
+
+One value in one block is replaced, in place, without touching hashes, ids or versions. The chain must then report the
+block, and replay must name the decisions that the value had a part in, and no others.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import apsw
+import numpy as np
+import pyarrow as pa
+
+from obligor.events.block import Block, encode
+from obligor.events.log import EventLog
+from obligor.events.positions import sequence_of
+from obligor.events.schema import Registry
+from obligor.stores.sqlite.store import DATABASE
+
+__all__ = ["change_record", "change_value"]
+
+
+def change_value(folder: Path, registry: Registry, position: int, column: str, value: object) -> object:
+    """Replace one column's value of the event at `position` in the log in `folder`; return the value before."""
+    sequence = sequence_of(position)
+    with EventLog.open(folder, registry, read_only=True) as log:
+        row = log.store.block_at(sequence)
+        assert row is not None, f"no block holds {sequence}"
+        block = Block.open(row.body)
+        parts = [(part.type, log.reader.part(block, part)) for part in block.parts]
+    before: list[object] = []
+    changed = [(name, _changed(table, block.first, sequence, column, value, before)) for name, table in parts]
+    assert len(before) == 1, f"expected one event at {sequence}, got {len(before)}"
+    body, _ = encode(block.first, block.count, changed)
+    with apsw.Connection(str(folder / DATABASE)) as store:
+        store.execute("UPDATE blocks SET body = ? WHERE first = ?", (body, block.first))
+    return before[0]
+
+
+def _changed(table: pa.Table, first: int, sequence: int, column: str, value: object, before: list[object]) -> pa.Table:
+    """Return the part as a block holds it, with the value replaced where the event is in it."""
+    sequences = table.column("sequence").to_numpy()
+    places = np.flatnonzero(sequences == sequence)
+    offset = pa.array((sequences - first).astype(np.int32))
+    table = table.set_column(table.schema.get_field_index("sequence"), "offset", offset)
+    if len(places):
+        values: list[Any] = table.column(column).to_pylist()
+        before.append(values[places[0]])
+        values[places[0]] = value
+        field = table.schema.field(column)
+        table = table.set_column(table.schema.get_field_index(column), field, pa.array(values, field.type))
+    return table
+
+
+def change_record(folder: Path, decision_id: str, old: bytes, new: bytes) -> None:
+    """Replace a part of a decision's record in the ledger."""
+    with apsw.Connection(str(folder / DATABASE)) as store:
+        ((record,),) = store.execute("SELECT record FROM ledger WHERE decision_id = ?", (decision_id,)).fetchall()
+        assert isinstance(record, bytes)
+        assert record.count(old) == 1, f"expected {old!r} once in the record"
+        store.execute("UPDATE ledger SET record = ? WHERE decision_id = ?", (record.replace(old, new), decision_id))
