@@ -66,7 +66,7 @@ def _rank(entry: Entry) -> tuple[bool, int, int]:
 
 
 def _root(entry: Entry, view: Iterable[Entry]) -> Entry | None:
-    """Follow the targets to the original; None if one is not in the view, is of another type, or they go in a circle."""
+    """Follow the targets to the original; None if one is not in the view or of another type, or in a circle."""
     by_id = {e.row.id: e for e in view}
     seen: set[str] = set()
     while entry.row.kind != ORIGINAL:

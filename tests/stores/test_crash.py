@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-
-from obligor.events.log import EventLog
 from tests.events.batches import REGISTRY, new_log
 from tests.stores.workload import assert_whole, run
+
+from obligor.events.log import EventLog
 
 KILLS = 50
 TRANSACTIONS_MAX = 10_000

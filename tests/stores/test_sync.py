@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.events.batches import REGISTRY, new_log
+from tests.stores.volatile import VolatileDisk
+from tests.stores.workload import assert_whole, run
 
 from obligor.events.log import EventLog
 from obligor.events.store import Mode
 from obligor.stores.sqlite import SQLiteStore, checkpoints
-from tests.events.batches import REGISTRY, new_log
-from tests.stores.volatile import VolatileDisk
-from tests.stores.workload import assert_whole, run
 
 TRANSACTIONS = 30
 

@@ -1,8 +1,8 @@
 """A disk that forgets what was not synced: a SQLite VFS for showing what a sync is worth.
 
-Files live on the real disk, and beside them the shim keeps, for each, the bytes as of its last sync and the writes since.
-`crash_into` writes what a machine could find after a loss of power: the synced bytes and, of the later writes, none or
-any part in any order.
+Files live on the real disk, and beside them the shim keeps, for each, the bytes as of its last sync and the writes
+since. `crash_into` writes what a machine could find after a loss of power: the synced bytes and, of the later writes,
+none or any part in any order.
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
 """Transactions of a writer that is going to be stopped: numbered, each made from its number alone.
 
-So whoever finds the log afterwards can say which transactions are in it, whether each is whole, and that none is doubled.
+So whoever finds the log afterwards can say which transactions are in it, that each is whole, and that none is doubled.
 """
 
 from __future__ import annotations
 
 import random
 
+from tests.events.batches import CLOCK, Row, batch_of, correction, repayment
+
 from obligor.events.log import EventLog
 from obligor.events.transaction import Transaction
-from tests.events.batches import CLOCK, Row, batch_of, correction, repayment
 
 __all__ = ["assert_whole", "rows_of", "run"]
 

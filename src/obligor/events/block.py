@@ -15,7 +15,7 @@ import json
 import struct
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -151,10 +151,12 @@ class BlockReader:
         sequence = table["offset"].to_numpy().astype(np.int64) + block.first
         return table.set_column(table.schema.get_field_index("offset"), "sequence", pa.array(sequence))
 
-    def rows(self, sequences: Iterable[int], columns: Sequence[str] | None = None) -> dict[str, pa.Table]:
+    def rows(self, sequences: Collection[int], columns: Sequence[str] | None = None) -> dict[str, pa.Table]:
         """Return the events at these sequences by type, each table in ascending order of sequence."""
         found: dict[str, list[pa.Table]] = {}
-        for block, wanted in self._grouped(np.unique(np.fromiter(sequences, np.int64))):
+        if not sequences:
+            return {}
+        for block, wanted in self._grouped(np.unique(np.fromiter(sequences, np.int64, len(sequences)))):
             for part in block.parts:
                 offsets = block.table(part, self._schema(part.schema), ("offset",))["offset"].to_numpy()
                 places = np.nonzero(np.isin(offsets, wanted - block.first))[0]

@@ -7,10 +7,12 @@ that whoever keeps timelines needs no knowledge of versions. Rows carry `root` (
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -25,6 +27,8 @@ from obligor.events.versions import winner_changes
 __all__ = ["CHUNK_EVENTS", "Changes", "changes_between", "conform", "fact_schema"]
 
 CHUNK_EVENTS = 65_536
+
+Int64s = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Changes:
         object.__setattr__(self, "size", rows)
 
 
+@lru_cache(maxsize=1024)
 def fact_schema(event: type[Event]) -> pa.Schema:
     """Return the columns of a type's fields as facts and changes have them."""
     return pa.schema([c for name, one in event.fields.items() if not one.personal for c in field_columns(name, one)])
@@ -61,27 +66,31 @@ def conform(table: pa.Table, columns: pa.Schema) -> dict[str, pa.ChunkedArray]:
     return found
 
 
-def change_rows(table: pa.Table, root: Sequence[int] | np.ndarray, event: type[Event]) -> pa.Table:
+def change_rows(table: pa.Table, root: Int64s, known_time: pa.ChunkedArray | Int64s, event: type[Event]) -> pa.Table:
     """Return rows of the log in the form of a change."""
-    columns = {"root": pa.array(root, pa.int64()), "event_time": table["event_time"], "known_time": table["known_time"]}
-    return pa.table({**columns, **conform(table, fact_schema(event))})
+    fields = conform(table, fact_schema(event))
+    columns = [pa.array(root), table["event_time"], known_time, *fields.values()]
+    return pa.Table.from_arrays(columns, names=["root", "event_time", "known_time", *fields])
 
 
 def winner_rows(
-    sequences: Iterable[int], roots: dict[int, int], reader: BlockReader, registry: Registry, shard: int
+    sequences: Collection[int], roots: dict[int, int], reader: BlockReader, registry: Registry, shard: int
 ) -> dict[str, pa.Table]:
     """Return the rows at these sequences as changes; `roots` gives the root of those that are not originals."""
-    found = {}
+    found: dict[str, pa.Table] = {}
     for name, table in reader.rows(sequences).items():
         if name in registry:
-            own = [pack(shard, roots.get(one, one)) for one in table["sequence"].to_pylist()]
-            found[name] = change_rows(table, own, registry[name])
+            own = np.array([pack(shard, roots.get(one, one)) for one in table["sequence"].to_pylist()], np.int64)
+            found[name] = change_rows(table, own, table["known_time"], registry[name])
     return found
 
 
 def merged(*parts: dict[str, pa.Table]) -> dict[str, pa.Table]:
     """Return the tables of all parts, joined by type."""
-    names = dict.fromkeys(name for part in parts for name in part)
+    some = [part for part in parts if part]
+    if len(some) <= 1:
+        return some[0] if some else {}
+    names = dict.fromkeys(name for part in some for name in part)
     return {name: pa.concat_tables([part[name] for part in parts if name in part]) for name in names}
 
 
@@ -122,7 +131,7 @@ def _step(
     roots = {version.sequence: version.root for version in versions}
     plain = {name: _plain(pa.concat_tables(own, promote_options="default"), touched) for name, own in tables.items()}
     rows = {
-        name: change_rows(table, table["sequence"].to_numpy() + pack(shard, 0), registry[name])
+        name: change_rows(table, table["sequence"].to_numpy() + pack(shard, 0), table["known_time"], registry[name])
         for name, table in plain.items()
         if table.num_rows
     }

@@ -11,7 +11,7 @@ import importlib
 import json
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -169,7 +169,7 @@ class EventLog:
         finally:
             self._writing.release()
 
-    def identities(self, sequences: Iterable[int]) -> dict[int, Identity]:
+    def identities(self, sequences: Collection[int]) -> dict[int, Identity]:
         """Return id, type, content, kind and known_time of committed events by sequence."""
         found = {}
         for name, table in self.reader.rows(sequences, ("event_id", "content", "kind", "known_time")).items():

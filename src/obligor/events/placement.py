@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Placement"]
 
+_NO_SLOTS = np.empty(0, np.int64)
 _LATE = "rejected: known_time is beyond the writer's clock"
 _SELF = "rejected: an event cannot correct or retract itself"
 
@@ -43,7 +44,7 @@ class Placement:
     def decide(self, clock_us: int) -> Bools:
         """Return which rows are accepted."""
         rows = self._rows
-        targets = self._log.slot_hash(rows.targets.values())
+        targets = self._log.slot_hash(rows.targets.values()) if rows.targets else _NO_SLOTS
         order = np.argsort(self.slots)
         wanted = np.unique(np.concatenate([self.slots, targets])) if len(targets) else self.slots[order]
         self._hits = self._log.store.find(wanted)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import pyarrow as pa
 
 from obligor.errors import BadInput, did_you_mean
 from obligor.events.batch import ORIGINAL, Batch, part_schema
-from obligor.events.schema import Registry
+from obligor.events.schema import Event, Registry
 
 __all__ = ["DECLARED_NONE", "Appended", "Rows", "known_times", "plain_rows"]
 
@@ -104,12 +105,18 @@ class Rows:
         return bytes(self.parts[self.part[i]][1]["content"][int(self.row[i])].as_py())
 
 
+@lru_cache(maxsize=1024)
+def _expected(event: type[Event]) -> tuple[list[str], list[pa.DataType]]:
+    schema = part_schema(event)
+    return schema.names, schema.types
+
+
 def _checked(name: str, part: pa.Table, registry: Registry) -> pa.Table:
     if name not in registry:
         raise BadInput(f"unknown event type {name!r}; {did_you_mean(name, registry.names())}")
-    expected = part_schema(registry[name])
-    if part.schema.names != expected.names or part.schema.types != expected.types:
-        raise BadInput(f"a batch's {name} events have the columns {expected.names}, got {part.schema.names}")
+    names, types = _expected(registry[name])
+    if part.schema.names != names or part.schema.types != types:
+        raise BadInput(f"a batch's {name} events have the columns {names}, got {part.schema.names}")
     index = part["index"].to_numpy()
     if len(index) > 1 and not (index[1:] > index[:-1]).all():
         order = np.argsort(index)

@@ -226,8 +226,8 @@ class Transaction:
         """Return the winners that went and came since the last call; `chain` is that of the last committed block."""
         done, after = self._changed
         upto, shard = self._head.sequence, self._log.shard
-        touched = {version.root for version in self.versions.effective if version.visible_sequence > after}
-        versions = self.versions.versions_of(touched)
+        touched = self.versions.touched(after)
+        versions = self.versions.versions_of(touched) if touched else []
         removed, inserted = winner_changes(versions, after, upto)
         roots = {version.sequence: version.root for version in versions}
         plain: dict[str, list[pa.Table]] = {}
@@ -250,10 +250,8 @@ class Transaction:
         if not keep.all():
             table, sequence, known = table.filter(pa.array(keep)), sequence[keep], known[keep]
         own = [roots.get(one, one) for one in sequence.tolist()] if roots else sequence
-        place = table.schema.get_field_index("known_time")
-        table = table.set_column(place, "known_time", pa.array(known))
         root = np.asarray(own, np.int64) + pack(self._log.shard, 0)
-        return change_rows(table, root, self._log.registry[segment.type])
+        return change_rows(table, root, pa.array(known), self._log.registry[segment.type])
 
     def _rows_at(self, sequences: list[int], roots: dict[int, int]) -> dict[str, pa.Table]:
         committed = [one for one in sequences if one <= self._start.sequence]

@@ -101,6 +101,10 @@ class StagedVersions:
         """The versions that became effective in this transaction."""
         return list(self._effective.values())
 
+    def touched(self, after: int) -> set[int]:
+        """Return the roots of the facts with a version that became effective after a sequence."""
+        return {version.root for version in self._effective.values() if version.visible_sequence > after}
+
     @property
     def pending(self) -> list[PendingRow]:
         """The rows that this transaction left pending, or found void."""

@@ -109,7 +109,8 @@ class SQLiteStore:
 
     def write(self, commit: Commit) -> None:
         """Write one transaction, atomically and durably."""
-        assert self._writer is not None and self._checkpointer is not None, "a log opened for reading does not write"
+        assert self._writer is not None, "a log opened for reading does not write"
+        assert self._checkpointer is not None, "a writer has its checkpointer"
         self._checkpointer.before_commit()
         with _Transaction(self._writer) as connection:
             _insert(connection, commit)
