@@ -1,0 +1,1 @@
+"""A lender project: what can happen, what is looked at, predicted, scored and decided."""
