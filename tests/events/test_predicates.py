@@ -27,7 +27,7 @@ def test_a_set_becomes_a_list() -> None:
 
 
 def test_a_predicate_has_no_truth_value() -> None:
-    with pytest.raises(TypeError, match="combine with & | ~"):
+    with pytest.raises(TypeError, match="combine with"):
         bool(Repayment.amount > 5)
-    with pytest.raises(TypeError, match="combine with & | ~"):
+    with pytest.raises(TypeError, match="combine with"):
         _ = Repayment.amount > 5 and Repayment.channel == "app"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+
 import pytest
 from tests.events.edge import REGISTRY, LoanApplication, Repayment
 
@@ -47,7 +49,7 @@ def test_a_type_without_a_required_entity_is_refused() -> None:
 @pytest.mark.parametrize("name", sorted(RESERVED | {"_hidden"}))
 def test_the_platforms_names_are_reserved(name: str) -> None:
     with pytest.raises(DefinitionError, match="reserved by the platform"):
-        type(Event)("Taken", (Event,), {name: Text(), "consumer": Entity()})
+        types.new_class("Taken", (Event,), exec_body=lambda space: space.update({name: Text(), "consumer": Entity()}))
 
 
 def test_an_abstract_class_is_no_type() -> None:

@@ -36,7 +36,9 @@ def read_columns(event: type[Event], rows: Sequence[Any]) -> Rows | None:
         kinds = [_kind(row) for row in rows]
         if None in kinds or RETRACTION in kinds:
             return None
-        target = pa.array([row.get("corrects") for row in rows], pa.string())
+        target = _text_column([row.get("corrects") for row in rows], 1, ID_LENGTH_MAX, True)
+        if target is None:
+            return None
     else:
         kinds, target = [ORIGINAL] * len(rows), None
     ids = _text_column([row.get("event_id") for row in rows], 1, ID_LENGTH_MAX, False)
