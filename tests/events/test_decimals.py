@@ -13,8 +13,9 @@ from obligor.events.fields import Decimal
 
 def _texts() -> list[str]:
     rng = random.Random(2)
-    texts = ["", "+", "-", ".", "0", "-0", "00012", "9223372036854775807", "9223372036854775808", "-9223372036854775808"]
-    texts += ["92233720368547758.07", "92233720368547758.08", "0." + "0" * 37, "1." + "0" * 38, "٣", "1e3", "1,5", "1_0"]
+    texts = ["", "+", "-", ".", "0", "-0", "00012", "9223372036854775807", "9223372036854775808"]
+    texts += ["-9223372036854775808", "92233720368547758.07", "92233720368547758.08", "0." + "0" * 37, "1." + "0" * 38]
+    texts += ["٣", "1e3", "1,5", "1_0"]
     for _ in range(20_000):
         text = "".join(rng.choice("0123456789..-+0 e") for _ in range(rng.randint(1, 22)))
         texts.append(text)
@@ -26,7 +27,7 @@ def _texts() -> list[str]:
 def test_the_column_is_read_as_one_by_one(places: int) -> None:
     texts, field = _texts(), Decimal(places)
     values, right = read_decimals(pa.array(texts), places)
-    expected = []
+    expected: list[int | None] = []
     for text in texts:
         try:
             expected.append(field.parse(text))

@@ -13,7 +13,8 @@ from obligor.errors import DefinitionError
 from obligor.events.zones import AMBIGUOUS, EXISTS, NONEXISTENT, OUT_OF_RANGE, local_to_utc, zone_named
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-ZONES = ["Africa/Lagos", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Africa/Casablanca", "Asia/Kolkata"]
+CHANGING = ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe"]
+ZONES = [*CHANGING, "Africa/Lagos", "Africa/Casablanca", "Asia/Kolkata", "Pacific/Apia", "UTC"]
 
 
 def _us(moment: datetime) -> int:
@@ -29,7 +30,7 @@ def _naive(zone: ZoneInfo, local: datetime) -> tuple[int, int, int]:
     return status, _us(earlier.replace(tzinfo=None)), _us(later.replace(tzinfo=None))
 
 
-@pytest.mark.parametrize("name", [*ZONES, "Pacific/Apia", "UTC"])
+@pytest.mark.parametrize("name", ZONES)
 def test_local_times_are_what_python_says(name: str) -> None:
     rng, zone = random.Random(name), ZoneInfo(name)
     start = datetime(2010, 1, 1)
@@ -46,14 +47,15 @@ def test_local_times_are_what_python_says(name: str) -> None:
         for s, one, two in zip(status.tolist(), earlier.tolist(), later.tolist(), strict=True)
     ]
     assert found == [_naive(zone, one) for one in locals_]
-    changes = {AMBIGUOUS, NONEXISTENT} if name in ("Europe/Berlin", "America/New_York", "Australia/Lord_Howe") else set()
-    assert changes <= set(status.tolist())
+    if name in CHANGING:
+        assert {AMBIGUOUS, NONEXISTENT} <= set(status.tolist())
 
 
 def test_a_skipped_time_is_the_moment_of_the_change() -> None:
     skipped = datetime(2026, 3, 29, 2, 30)
     earlier, status, later = local_to_utc("Europe/Berlin", np.array([_us(skipped)]))
-    assert (status.tolist(), earlier.tolist(), later.tolist()) == ([NONEXISTENT], *[[_us(datetime(2026, 3, 29, 1))]] * 2)
+    assert status.tolist() == [NONEXISTENT]
+    assert earlier.tolist() == later.tolist() == [_us(datetime(2026, 3, 29, 1))]
 
 
 def test_times_of_other_centuries_are_told_apart() -> None:
@@ -62,7 +64,10 @@ def test_times_of_other_centuries_are_told_apart() -> None:
     assert local_to_utc("Africa/Lagos", np.array([2**62]))[1].tolist() == [OUT_OF_RANGE]
 
 
-@pytest.mark.parametrize(("name", "hint"), [("Africa/Lagoss", "did you mean 'Africa/Lagos'"), ("Nowhere", "tz database"), ("../x", "tz database")])
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("Africa/Lagoss", "did you mean 'Africa/Lagos'"), ("Nowhere", "tz database"), ("../x", "tz database")],
+)
 def test_an_unknown_zone_is_refused(name: str, hint: str) -> None:
     with pytest.raises(DefinitionError, match=hint):
         zone_named(name)
