@@ -15,7 +15,11 @@ from obligor.models.training_set import TrainingSet
 DAY_US = 86_400_000_000
 START_US = 20_000 * DAY_US  # 2024-10-04
 HORIZON_US = 60 * DAY_US
-SMALL = Model(cutoff="2026-02-01", search=3, rounds_max=80, bootstrap=40, segments=("channel", "utilisation"))
+POLICY = b'[reasons.texts]\nUTILISATION = "Too much of your credit is in use"\n'
+OUTCOME = {"horizon_us": HORIZON_US, "bad": [{"rule": "days_past_due", "at_least": 30}]}
+SMALL = Model(
+    cutoff="2026-02-01", threads=1, search=3, rounds_max=80, bootstrap=40, segments=("channel", "utilisation")
+)
 
 
 def feature(name: str, **changes: Any) -> dict[str, Any]:

@@ -61,8 +61,7 @@ def evaluate_scorer(
     rng = np.random.default_rng([seed, 2])
     rankings: dict[str, Ranking] = {name: Ranking.of(bad, pd[test]) for name, pd in pds.items()}
     if ceiling is not None:
-        truth = np.array([ceiling[data.application_id[i]] for i in np.flatnonzero(test)])
-        rankings["ceiling"] = Ranking.of(bad, truth)
+        rankings["ceiling"] = Ranking.of(bad, _true_pds(data, test, ceiling))
     samples = bootstrap(rankings, resamples=resamples, rng=rng)
     train_auc = {str(name): auc(data.bad[train], pd[train]) for name, pd in pds.items() if train.any()}
     challenger = next(name for name in MODEL_NAMES if name != scorer.champion)
@@ -96,6 +95,16 @@ def evaluate_scorer(
         "drivers": _drivers(scorer, data, test, rng),
         "scorecard": scorer.scorecard.to_data(),
     }
+
+
+def _true_pds(data: TrainingSet, test: Bools, ceiling: Mapping[str, float]) -> Floats:
+    names = [data.application_id[i] for i in np.flatnonzero(test)]
+    missing = [name for name in names if not 0.0 < ceiling.get(name, 0.0) < 1.0]
+    if missing:
+        raise BadInput(
+            f"ceiling: {len(missing)} test applications have no true PD between 0 and 1, such as {missing[0]!r}"
+        )
+    return np.array([ceiling[name] for name in names])
 
 
 def _in_rows(ranking: Ranking) -> Floats:

@@ -18,6 +18,7 @@ Floats = NDArray[np.float64]
 
 STEPS_MAX: Final = 100
 _TOLERANCE: Final = 1e-10
+_PERFECT: Final = 1e-6  # mean loss below which the classes are taken to be separable: no coefficient is large enough
 
 
 def fit_logistic(x: Floats, y: Floats, weights: Floats | None = None, *, ridge: float = 0.0) -> Floats:
@@ -44,6 +45,8 @@ def fit_logistic(x: Floats, y: Floats, weights: Floats | None = None, *, ridge: 
                 break
             scale /= 2
         beta = beta - scale * step
+        if ridge == 0.0 and moved < _PERFECT * float(w.sum()):
+            break
         if abs(loss - moved) <= _TOLERANCE * (abs(loss) + 1.0):
             return beta
         loss = moved

@@ -101,7 +101,7 @@ def train(
         "reasons.json": encode_json(reasons),
         "policy.toml": policy,
         "outcome.json": encode_json(dict(outcome)),
-        "training.json": encode_json(_record(model, split, trials, snapshot or {})),
+        "training.json": encode_json(_record(data, model, split, trials, snapshot or {})),
         "evaluation.json": encode_json(evaluation),
         "schema.json": encode_json({"inputs": list(inputs.names), "events": events or []}),
     }
@@ -187,7 +187,9 @@ def _reference(data: TrainingSet, margins: Floats, train: Bools) -> Reference:
     return Reference(data.application_id[row], data.features[row].copy(), float(margins[row]))
 
 
-def _record(model: Model, split: Split, trials: list[Trial], snapshot: Mapping[str, Any]) -> dict[str, Any]:
+def _record(
+    data: TrainingSet, model: Model, split: Split, trials: list[Trial], snapshot: Mapping[str, Any]
+) -> dict[str, Any]:
     import xgboost
 
     slices = {name: int(getattr(split, name).sum()) for name in ("train", "fit", "selection", "calibration", "test")}
@@ -195,6 +197,7 @@ def _record(model: Model, split: Split, trials: list[Trial], snapshot: Mapping[s
         "format": FORMAT,
         "model": dataclasses.asdict(model),
         "snapshot": dict(snapshot),
+        "data_sha256": data.sha256,
         "slices": {**slices, "later_from_us": split.later_from_us, "cutoff_us": split.cutoff_us},
         "trials": [trial.to_data() for trial in trials],
         "xgboost": xgboost.__version__,

@@ -7,6 +7,7 @@ given, rows whose outcome had matured by then take it as it was known then; all 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from obligor.credit.outcomes import evaluate_outcomes
 from obligor.errors import BadInput, DefinitionError, Problem, did_you_mean
+from obligor.events.fields import Money, parse_timestamp
 from obligor.features.evaluate import evaluate
 from obligor.features.plan import Plan
 from obligor.features.requests import Requests
@@ -76,6 +78,15 @@ class TrainingSet:
     def months(self) -> NDArray[np.str_]:
         """The month of each as_of in the plan's zone, such as `2026-01`."""
         return local_months(self.plan, self.as_of)
+
+    @cached_property
+    def sha256(self) -> str:
+        """The hash of everything that is learned from: positions, instants, features, statuses, outcomes, weights."""
+        digest = hashlib.sha256(self.plan.canonical)
+        digest.update("\n".join(self.status.tolist()).encode())
+        for array in (self.root, self.as_of, self.matured_at, self.features, self.bad, self.weights):
+            digest.update(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes())
+        return digest.hexdigest()
 
     @cached_property
     def frame(self) -> polars.DataFrame:
@@ -148,7 +159,8 @@ def training_set(
     progress("outcomes", 0, 4)
     status, bad, known = _outcomes(outcome, log, snapshot, seen_at, cutoff_us)
     progress("applications", 1, 4)
-    fields = _original_rows(log.facts(plan.application, snapshot), known.column("root"))
+    facts = log.facts(plan.application, snapshot, _disclosed(outcome))
+    fields = _original_rows(facts, known.column("root"))
     progress("timelines", 2, 4)
     timelines = build_timelines(plan, log, snapshot)
     progress("features", 3, 4)
@@ -179,6 +191,16 @@ def training_set(
 
 
 _PLATFORM = ("position", "known", "root", "event_time", "event_id")
+
+
+def _disclosed(outcome: Outcome) -> list[str]:
+    """Return the application's columns that may leave the log: neither personal nor protected."""
+    names: list[str] = []
+    for name, field in outcome.application.fields.items():
+        if not field.withheld:
+            several = isinstance(field, Money) and len(field.currencies) > 1
+            names += [name, f"{name}.currency"] if several else [name]
+    return names
 
 
 def _outcomes(
@@ -251,8 +273,6 @@ def local_instant(plan: Plan, text: str) -> int:
     >>> local_instant(Plan.empty("loan_application"), "1970-01-02")
     86400000000
     """
-    from obligor.events.fields import parse_timestamp
-
     if "T" in text:
         try:
             return parse_timestamp(text)

@@ -1,0 +1,90 @@
+"""Calibration: what it recovers, what it promises (a PD strictly inside 0 and 1, never falling), what it refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.models.fitted import Floats
+
+from obligor.errors import BadInput, IntegrityError
+from obligor.models.calibration import LOG_ODDS_MAX, Calibration, Method, fit_calibration
+from obligor.models.portable import sigmoid
+
+
+def _slice(seed: int = 0, rows: int = 20_000) -> tuple[Floats, Floats, Floats]:
+    """Return margins, outcomes and the true PDs: the margins are too extreme by 2 and too low by 1."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(-2, 1, rows)
+    pd = 1 / (1 + np.exp(-z))
+    return 2 * z + 2, (rng.random(rows) < pd).astype(np.float64), pd
+
+
+METHODS: tuple[Method, ...] = ("logistic", "isotonic")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_recovers_the_true_probabilities(method: Method) -> None:
+    margins, bad, pd = _slice()
+    calibration = fit_calibration(margins, bad, method=method)
+    assert np.abs(calibration.pds(margins) - pd).mean() < 0.01
+    assert np.abs(1 / (1 + np.exp(-margins)) - pd).mean() > 0.05  # what it would be without
+
+
+def test_logistic_finds_slope_and_intercept() -> None:
+    margins, bad, _ = _slice()
+    calibration = fit_calibration(margins, bad, method="logistic")
+    assert calibration.slope == pytest.approx(0.5, abs=0.03)
+    assert calibration.intercept == pytest.approx(-1.0, abs=0.05)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(a=st.floats(-1e6, 1e6), b=st.floats(-1e6, 1e6))
+def test_never_falls_and_stays_inside(method: Method, a: float, b: float) -> None:
+    margins, bad, _ = _slice(1, 3_000)
+    calibration = _FITTED.setdefault(method, fit_calibration(margins, bad, method=method))
+    low, high = sorted((a, b))
+    assert 0.0 < calibration.pd(low) <= calibration.pd(high) < 1.0
+    assert abs(calibration.log_odds(a)) <= LOG_ODDS_MAX
+    assert calibration.pd(a) == sigmoid(calibration.log_odds(a)) == calibration.pds(np.array([a]))[0]
+
+
+_FITTED: dict[str, Calibration] = {}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_survives_json_to_the_bit(method: Method) -> None:
+    margins, bad, _ = _slice(2, 3_000)
+    calibration = fit_calibration(margins, bad, method=method)
+    again = Calibration.from_data(calibration.to_data())
+    assert again.pds(margins).tolist() == calibration.pds(margins).tolist()
+
+
+def test_one_class_is_refused() -> None:
+    with pytest.raises(BadInput, match="goods and bads"):
+        fit_calibration(np.arange(10.0), np.zeros(10), method="logistic")
+
+
+def test_a_reversed_model_is_refused() -> None:
+    margins, bad, _ = _slice(3, 3_000)
+    with pytest.raises(BadInput, match="wrong way round"):
+        fit_calibration(-margins, bad, method="logistic")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"method": "logistic", "slope": -1.0, "intercept": 0.0},
+        {"method": "isotonic", "margins": [0.0, 0.0], "log_odds": [0.0, 1.0]},
+        {"method": "isotonic", "margins": [0.0, 1.0], "log_odds": [1.0, 0.0]},
+        {"method": "isotonic", "margins": [], "log_odds": []},
+        {"method": "magic"},
+    ],
+)
+def test_what_does_not_rise_is_refused(data: dict[str, Any]) -> None:
+    with pytest.raises(IntegrityError, match="expected a rising"):
+        Calibration.from_data(data)

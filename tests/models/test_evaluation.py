@@ -1,0 +1,111 @@
+"""The evaluation's parts add up, intervals hold their values, and segments, months and the ceiling are right."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.models.lender import SMALL
+
+from obligor.errors import BadInput, DefinitionError
+from obligor.models.bundle import Bundle, encode_json
+from obligor.models.evaluation import evaluate_scorer
+from obligor.models.metrics import auc
+from obligor.models.training import split_of
+from obligor.models.training_set import TrainingSet
+
+
+def _evaluate(bundle: Bundle, data: TrainingSet, **changes: Any) -> dict[str, Any]:
+    split = split_of(data, SMALL)
+    arguments = {"train": split.train, "test": split.test, "cutoff_us": split.cutoff_us, "resamples": 20, **changes}
+    return evaluate_scorer(bundle, data, **arguments)
+
+
+def test_is_json_and_the_same_twice(bundle: Bundle, data: TrainingSet) -> None:
+    first = _evaluate(bundle, data)
+    assert encode_json(first) == encode_json(_evaluate(bundle, data))
+    assert json.loads(encode_json(bundle.evaluation)) == bundle.evaluation
+
+
+def test_metrics_lie_in_their_intervals(bundle: Bundle) -> None:
+    for model in bundle.evaluation["models"].values():
+        for point in model["metrics"].values():
+            assert point["low"] <= point["value"] <= point["high"]
+
+
+def test_groups_add_up(bundle: Bundle, data: TrainingSet) -> None:
+    evaluation, split = bundle.evaluation, split_of(data, SMALL)
+    rows, bads = int(split.test.sum()), int(data.bad[split.test].sum())
+    assert (evaluation["rows"]["test"], evaluation["rows"]["test_bads"]) == (rows, bads)
+    assert sum(evaluation["rows"]["by_status"].values()) == len(data)
+    groups = [evaluation["deciles"], evaluation["models"]["xgboost"]["reliability"]]
+    groups += [segment["values"] for segment in evaluation["segments"]]
+    groups += [[m["test"] for m in evaluation["months"] if "test" in m]]
+    for group in groups:
+        assert sum(g["rows"] for g in group) == rows
+        assert sum(g["bads"] for g in group) == bads
+        assert all(g["low"] <= g["observed"] <= g["high"] for g in group)
+    assert evaluation["deciles"][-1]["caught"] == 1.0
+    assert sum(evaluation["distribution"]["good"]) + sum(evaluation["distribution"]["bad"]) == rows
+    assert sum(sum(m["by_status"].values()) for m in evaluation["months"]) == len(data)
+
+
+def test_a_segment_is_judged_on_its_own_rows(bundle: Bundle, data: TrainingSet) -> None:
+    channel = next(s for s in bundle.evaluation["segments"] if s["name"] == "channel")
+    agent = next(v for v in channel["values"] if v["value"] == "agent")
+    mask = split_of(data, SMALL).test & (data.features[:, 2] == 2)
+    assert agent["rows"] == mask.sum()
+    assert agent["auc"]["value"] == pytest.approx(auc(data.bad[mask], bundle.scores(data.features[mask]).pd))
+    fields = _evaluate(bundle, data, segments=("product", "amount"))["segments"]
+    assert [v["value"] for v in fields[0]["values"]] in (["card", "loan"], ["loan", "card"])
+    assert len(fields[1]["values"]) == 1  # one value, one quarter
+    with pytest.raises(DefinitionError, match="did you mean 'channel'"):
+        _evaluate(bundle, data, segments=("chanel",))
+
+
+def test_the_ceiling_is_measured_on_the_same_rows(bundle: Bundle, data: TrainingSet, truth: dict[str, float]) -> None:
+    test = split_of(data, SMALL).test
+    true = np.array([truth[data.application_id[i]] for i in np.flatnonzero(test)])
+    assert bundle.evaluation["models"]["ceiling"]["metrics"]["auc"]["value"] == pytest.approx(auc(data.bad[test], true))
+    with pytest.raises(BadInput, match="no true PD"):
+        _evaluate(bundle, data, ceiling={})
+
+
+def test_the_difference_is_paired(bundle: Bundle) -> None:
+    difference = bundle.evaluation["difference"]["auc"]
+    one, two = (bundle.evaluation["models"][name]["metrics"]["auc"] for name in ("xgboost", "scorecard"))
+    assert difference["value"] == pytest.approx(one["value"] - two["value"])
+    assert difference["high"] - difference["low"] < one["high"] - one["low"]
+
+
+def test_drivers_are_mean_contributions(bundle: Bundle, data: TrainingSet) -> None:
+    test = split_of(data, SMALL).test
+    parts = np.array([bundle.contributions(row) for row in data.features[test]])
+    found = {d["name"]: d["mean_absolute"] for d in bundle.evaluation["drivers"]}
+    assert found["tenure"] == pytest.approx(np.abs(parts[:, 1]).mean())
+    assert max(found, key=lambda name: found[name]) == "utilisation"
+    assert "exposure" not in found
+
+
+def test_strategy_rises_to_the_whole(bundle: Bundle) -> None:
+    for curve in bundle.evaluation["strategy"].values():
+        assert curve[-1]["approved"] == 1.0
+        assert curve[-1]["bad_rate"] == pytest.approx(
+            bundle.evaluation["rows"]["test_bads"] / bundle.evaluation["rows"]["test"]
+        )
+        assert [p["pd"] for p in curve] == sorted(p["pd"] for p in curve)
+
+
+def test_a_moved_feature_shows(bundle: Bundle, data: TrainingSet) -> None:
+    split = split_of(data, SMALL)
+    moved = data.features.copy()
+    moved[split.test, 1] *= 3
+    shifted = dataclasses.replace(data, features=moved)
+    before, after = (
+        {f["name"]: f["psi"] for f in _evaluate(bundle, d)["stability"]["features"]} for d in (data, shifted)
+    )
+    assert before["tenure"] < 0.1 < 0.25 < after["tenure"]
+    assert after["utilisation"] == before["utilisation"]
