@@ -1,0 +1,303 @@
+"""A lender for the benchmarks of the service: 60 features, 300 trees of depth 4, a large merchant, long histories."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pyarrow as pa
+import uvicorn
+import xgboost
+
+from obligor.decisions.http import create_app
+from obligor.decisions.service import Service
+from obligor.events.batch import Batch
+from obligor.events.log import EventLog
+from obligor.events.records import parse_records
+from obligor.events.schema import Registry
+from obligor.features import (
+    Category,
+    Entity,
+    Event,
+    Integer,
+    Money,
+    as_of,
+    compile_plan,
+    feature,
+    outstanding,
+    request,
+    reserved,
+)
+from obligor.features.plan import Plan
+from obligor.features.state import OnlineState
+from obligor.models.bundle import PARTS, Bundle, encode_json, write_bundle
+from obligor.models.inputs import Inputs
+from obligor.models.model import Model
+from obligor.models.training import train
+from obligor.models.training_set import TrainingSet
+from obligor.stores.lmdb import LmdbStateStore
+
+DAY_US = 86_400_000_000
+TREES, DEPTH, FEATURES = 300, 4, 60
+BATCH_EVENTS = 5_000
+
+
+class LoanApplication(Event, application=True):
+    consumer = Entity()
+    merchant = Entity()
+    amount = Money("NGN")
+    channel = Category("app", "web")
+
+
+class LoanOpened(Event):
+    consumer = Entity()
+    merchant = Entity()
+    loan = Entity()
+    application_id = Entity("application")
+    amount = Money("NGN")
+
+
+class Repayment(Event):
+    consumer = Entity()
+    loan = Entity()
+    amount = Money("NGN")
+    days_late = Integer(0, 1000)
+
+
+class Sale(Event):
+    merchant = Entity()
+    consumer = Entity()
+    amount = Money("NGN")
+    channel = Category("app", "web")
+
+
+REGISTRY = Registry([LoanApplication, LoanOpened, Repayment, Sale])
+
+
+def plan() -> Plan:
+    """Return 60 features: a consumer's repayments, loans and applications, the merchant's sales, the request."""
+    repaid, opened = Repayment.by("consumer"), LoanOpened.by("consumer")
+    asked, sold = LoanApplication.by("consumer"), Sale.by("merchant")
+    decided = LoanApplication.Decided.by("consumer").where(
+        LoanApplication.Decided.field("outcome").isin(["approve", "counter_offer"])
+    )
+    exposure = outstanding(
+        opened=opened.per("loan").amount("amount"), reduced=[repaid.per("loan").amount("amount")]
+    ) + reserved(
+        offered=decided.per("application_id").amount("offer_amount", expires="offer_expires_at"),
+        ended=[opened.per("application_id")],
+    )
+    windows, merchant_windows = ("7d", "30d", "90d"), ("1d", "7d", "30d", "90d")
+    features = {
+        "repaid": repaid.sum("amount", *windows, reason="REPAYMENT"),
+        "repayments": repaid.count(*windows, reason="REPAYMENT"),
+        "repaid_mean": repaid.mean("amount", *windows, reason="REPAYMENT"),
+        "repaid_max": repaid.max("amount", *windows, reason="REPAYMENT"),
+        "repaid_std": repaid.std("amount", *windows, reason="REPAYMENT"),
+        "late_mean": repaid.mean("days_late", "30d", "90d", reason="LATE"),
+        "late_max": repaid.max("days_late", "30d", "90d", reason="LATE"),
+        "late": repaid.where(Repayment.days_late > 0).count(*windows, reason="LATE"),
+        "since_repayment": repaid.time_since_last(reason="REPAYMENT"),
+        "since_first": repaid.time_since_first(reason="TENURE"),
+        "opened": opened.count(*windows, reason="LOANS"),
+        "borrowed": opened.sum("amount", *windows, reason="LOANS"),
+        "borrowed_mean": opened.mean("amount", "90d", reason="LOANS"),
+        "borrowed_from": opened.distinct("merchant", "90d", reason="LOANS"),
+        "asked_before": asked.count("1d", "7d", "30d", reason="APPLICATIONS"),
+        "asked_at": asked.distinct("merchant", "30d", reason="APPLICATIONS"),
+        "sales": sold.count(*merchant_windows, reason="MERCHANT"),
+        "sold": sold.sum("amount", *merchant_windows, reason="MERCHANT"),
+        "sale_mean": sold.mean("amount", *merchant_windows, reason="MERCHANT"),
+        "sale_max": sold.max("amount", "30d", "90d", reason="MERCHANT"),
+        "sale_std": sold.std("amount", "30d", "90d", reason="MERCHANT"),
+        "buyers": sold.distinct("consumer", "7d", reason="MERCHANT"),
+        "app_sales": sold.where(Sale.channel == "app").count("30d", "90d", reason="MERCHANT"),
+        "amount": feature(request("amount"), reason="AMOUNT"),
+        "reach": feature(request("amount") / repaid.sum("amount", "30d"), reason="AMOUNT"),
+        "hour": feature(as_of.hour(), reason="TIME"),
+        "weekday": feature(as_of.day_of_week(), reason="TIME"),
+        "exposure": feature(exposure, scored=False),
+    }
+    compiled = compile_plan(features, REGISTRY, application=LoanApplication)
+    assert len(compiled.features) == FEATURES, len(compiled.features)
+    return compiled
+
+
+POLICY = """
+[cutoffs]
+approve_below = 0.2
+[exposure]
+feature = "exposure"
+limit = 1_000_000_000_000
+reason = "EXPOSURE"
+[offer]
+amount = "amount"
+minimum = 1_000
+step = 1_000
+expires = "30m"
+reason = "AMOUNT"
+[[offer.bands]]
+amount_max = 1_000_000_000
+term_days = 30
+[reasons]
+maximum = 4
+[reasons.texts]
+REPAYMENT = "Little repaid recently"
+LATE = "Late payments"
+TENURE = "Short history"
+LOANS = "Other loans"
+APPLICATIONS = "Many applications recently"
+MERCHANT = "The merchant's history"
+AMOUNT = "The amount asked for"
+TIME = "The time of the application"
+EXPOSURE = "The amount outstanding is at its limit"
+"""
+
+
+def bundle(root: Path, seed: int) -> Bundle:
+    """Write a bundle of the plan whose trees are exactly TREES of depth DEPTH, fitted on made features."""
+    compiled, rows = plan(), 6_000
+    chance = np.random.default_rng(seed)
+    features = chance.exponential(20_000, (rows, FEATURES))
+    features[chance.random(features.shape) < 0.1] = np.nan
+    bad = (chance.normal(size=rows) + np.nan_to_num(features) @ chance.normal(size=FEATURES) / 1e5 > 0.8).astype(float)
+    made_at = np.arange(rows) * DAY_US // 20
+    data = TrainingSet(
+        plan=compiled,
+        features=features,
+        root=np.arange(1, rows + 1),
+        application_id=tuple(f"t-{i}" for i in range(rows)),
+        as_of=made_at,
+        matured_at=made_at + DAY_US,
+        status=np.full(rows, "matured"),
+        bad=bad,
+        weights=np.ones(rows),
+        fields=pa.table({"amount": np.full(rows, 100)}),
+        limits={},
+    )
+    small = train(
+        data,
+        Model(cutoff="1970-09-01", search=1, rounds_max=20, bootstrap=2),
+        policy=POLICY.encode(),
+        outcome={"format": 1},
+        root=root,
+    )
+    inputs = Inputs.of(compiled.features)
+    matrix = xgboost.DMatrix(inputs.expand(features), label=bad, feature_names=list(inputs.names))
+    parameters = {"objective": "binary:logistic", "max_depth": DEPTH, "eta": 0.05, "base_score": 0.3, "nthread": 2}
+    booster = xgboost.train({**parameters, "tree_method": "hist", "seed": seed}, matrix, TREES)
+    parts = {name: (small.path / name).read_bytes() for name in PARTS}
+    parts["trees.json"] = encode_json(json.loads(bytes(booster.save_raw("json"))))
+    return Bundle.load(write_bundle(root, parts))
+
+
+def load(log: EventLog, records: Iterator[dict[str, Any]], clock_us: int) -> int:
+    """Append records in commits of BATCH_EVENTS, as measured history; return how many."""
+    count = 0
+    batch: list[dict[str, Any]] = []
+    for record in records:
+        batch.append(record)
+        if len(batch) == BATCH_EVENTS:
+            count += append(log, batch, clock_us)
+            batch = []
+    return count + (append(log, batch, clock_us) if batch else 0)
+
+
+def append(log: EventLog, records: Sequence[dict[str, Any]], clock_us: int) -> int:
+    """Append records in one commit; all must be new and valid."""
+    parsed, problems = parse_records(REGISTRY, records, commitment_key=log.commitment_key)
+    assert not problems, problems
+    return append_batch(log, parsed, clock_us)
+
+
+def append_batch(log: EventLog, batch: Batch, clock_us: int) -> int:
+    """Append a batch in one commit; all must be new."""
+    with log.begin(clock_us) as tx:
+        accepted = tx.append(batch).accepted
+        assert accepted == batch.size, "a row was not accepted"
+        tx.commit()
+    return accepted
+
+
+def clock_us() -> int:
+    """Return microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+def service(folder: Path, bundle_path: Path) -> Service:
+    """Open log and state in `folder` under the bundle."""
+    loaded = Bundle.load(bundle_path)
+    state = OnlineState(loaded.plan, LmdbStateStore(folder / "state"))
+    return Service(EventLog.open(folder / "log", REGISTRY), state, loaded, clock=clock_us)
+
+
+def serve(folder: Path, bundle_path: Path, port: int) -> None:
+    """Serve until the process is ended."""
+    uvicorn.run(create_app(service(folder, bundle_path), None), port=port, log_level="warning", access_log=False)
+
+
+def fdatasync_ms(folder: Path, times: int = 200) -> tuple[float, float]:
+    """Return p50 and p99 of writing 4 KB and syncing it, in milliseconds: what the disk itself takes."""
+    path = folder / "sync.probe"
+    taken = []
+    handle = os.open(path, os.O_RDWR | os.O_CREAT)
+    for number in range(times):
+        started = time.perf_counter()
+        os.pwrite(handle, bytes(4096), number * 4096)
+        os.fdatasync(handle)
+        taken.append((time.perf_counter() - started) * 1e3)
+    os.close(handle)
+    path.unlink()
+    low, high = np.percentile(taken, [50, 99])
+    return float(low), float(high)
+
+
+@contextmanager
+def served(folder: Path, bundle_path: Path) -> Iterator[int]:
+    """Serve from a process of its own and yield its port once it is ready."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    process = subprocess.Popen([sys.executable, "-m", "bench._desk", str(folder), str(bundle_path), str(port)])
+    try:
+        while not _ready(port):
+            assert process.poll() is None, "the server ended"
+            time.sleep(0.05)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def _ready(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def steps_ms(port: int) -> dict[str, float]:
+    """Return the mean time of each of the writer's steps, in milliseconds, from the service's metrics."""
+    sums: dict[str, float] = {}
+    counts: dict[str, float] = {}
+    for line in httpx.get(f"http://127.0.0.1:{port}/metrics").text.splitlines():
+        for kind, found in (("sum", sums), ("count", counts)):
+            prefix = f'obligor_step_seconds_{kind}{{step="'
+            if line.startswith(prefix):
+                step, value = line.removeprefix(prefix).split('"} ')
+                found[step] = float(value)
+    return {step: round(sums[step] / counts[step] * 1e3, 3) for step in sums if counts[step]}
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
