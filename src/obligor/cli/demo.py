@@ -33,7 +33,7 @@ __all__ = ["demo"]
 MARKER = ".obligor-demo"
 LIVE_DAYS = 2.0
 HISTORY_DAYS = 540
-MATURE_DAYS = 150  # the test period, at the end of the history
+TEST_DAYS = 210  # the end of the history, from which the test period and the time its loans need to mature are taken
 EVENTS_A_REQUEST = 200
 READY_SECONDS_MAX = 120
 SHOWN = 12
@@ -58,7 +58,7 @@ def demo(
     show_ingested(out, report)
 
     out.say("\n[bold]3. Train[/]: point-in-time features, purged out-of-time test, calibrated, explained")
-    cutoff = time.strftime("%Y-%m-%d", time.gmtime((simulation.world.end_us - MATURE_DAYS * DAY_US) / 1e6))
+    cutoff = time.strftime("%Y-%m-%d", time.gmtime((simulation.world.end_us - TEST_DAYS * DAY_US) / 1e6))
     with progress_bar("training", hidden=as_json) as step:
         bundle = train_project(project, cutoff=cutoff, seen_at=None, ceiling=raw / "truth.parquet", step=step)
     project.promote(bundle)
