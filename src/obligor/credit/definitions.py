@@ -64,7 +64,7 @@ class Occurrence:
 
     def describe(self) -> dict[str, Any]:
         """Return the occurrence as JSON data."""
-        return {"event": self.event, "where": self.where.to_json() if self.where else None, "key": self.key}
+        return {"event": self.event, "where": self.where.to_json() if self.where is not None else None, "key": self.key}
 
 
 @dataclass(frozen=True)
