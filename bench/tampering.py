@@ -6,6 +6,7 @@ block, and replay must name the decisions that the value had a part in, and no o
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def change_value(folder: Path, registry: Registry, position: int, column: str, v
     changed = [(name, _changed(table, block.first, sequence, column, value, before)) for name, table in parts]
     assert len(before) == 1, f"expected one event at {sequence}, got {len(before)}"
     body, _ = encode(block.first, block.count, changed)
-    with apsw.Connection(str(folder / DATABASE)) as store:
+    with closing(apsw.Connection(str(folder / DATABASE))) as store:
         store.execute("UPDATE blocks SET body = ? WHERE first = ?", (body, block.first))
     return before[0]
 
@@ -56,7 +57,7 @@ def _changed(table: pa.Table, first: int, sequence: int, column: str, value: obj
 
 def change_record(folder: Path, decision_id: str, old: bytes, new: bytes) -> None:
     """Replace a part of a decision's record in the ledger."""
-    with apsw.Connection(str(folder / DATABASE)) as store:
+    with closing(apsw.Connection(str(folder / DATABASE))) as store:
         ((record,),) = store.execute("SELECT record FROM ledger WHERE decision_id = ?", (decision_id,)).fetchall()
         assert isinstance(record, bytes)
         assert record.count(old) == 1, f"expected {old!r} once in the record"

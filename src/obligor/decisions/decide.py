@@ -15,6 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from obligor.decisions.policy import Band, Cutoffs, Effect, Offering, Policy, Rung
 from obligor.decisions.reasons import Reason, group_contributions, named, principal
 from obligor.events.schema import OUTCOMES
@@ -106,7 +109,7 @@ class Decision:
 
 def decide(
     application: Application,
-    features: Features | None,
+    features: Sequence[float] | NDArray[np.float64] | None,
     scorer: Scorer,
     policy: Policy,
     *,
@@ -177,7 +180,7 @@ class _Run:
             effect: Effect = rule.null if value is None else rule.outcome if value else "pass"
             self.step("eligibility", effect, rule.reason, rule=rule.name, value=value)
 
-    def score(self, features: Features, scorer: Scorer, rung: Rung) -> None:
+    def score(self, features: object, scorer: Scorer, rung: Rung) -> None:
         if rung == "scorecard":
             self.scored, cutoffs = scorer.scorecard_score(features), self.policy.scorecard_cutoffs
             contributions = scorer.scorecard_contributions(features)
