@@ -75,7 +75,7 @@ class Mapping:
     event: type[Event]
     id: Id
     file: str | None = None  # only files of this name or pattern, such as "repayment*.parquet"; None: every source
-    event_time: str = "event_time"  # source column; or a moment with a zone in `constants`
+    event_time: str = "event_time"  # source column; or, in `constants`, a moment with a zone
     columns: Map[str, str] = dataclass_field(default_factory=dict)  # field -> source column
     constants: Map[str, Any] = dataclass_field(default_factory=dict)  # field (or event_time) -> JSON value
     currencies: Map[str, str] = dataclass_field(default_factory=dict)  # money field -> column of its currency
@@ -243,8 +243,6 @@ def _from_toml(table: dict[str, Any], registry: Registry) -> Mapping:
     for name in ("event", "id"):
         if name not in table:
             problems.append(Problem(f"$.{name}", "missing"))
-    if "event_time" not in table and "event_time" not in table.get("constants", {}):
-        problems.append(Problem("$.event_time", "missing; name the column that holds it"))
     if problems:
         raise DefinitionError(problems)
     if registry.is_platform_type(str(table["event"])):
