@@ -88,7 +88,8 @@ class Block:
                 stream = pa.py_buffer(b"".join((schema.message, message)))
                 options = pa.ipc.IpcReadOptions(included_fields=fields, use_threads=False)
                 batch = pa.ipc.open_stream(stream, options=options).read_next_batch()
-        except (pa.ArrowInvalid, OSError, StopIteration) as error:
+            batch.validate(full=True)  # so that damaged offsets cannot lead outside the buffers
+        except (pa.ArrowException, OSError, EOFError, StopIteration) as error:
             raise IntegrityError(f"the {part.type} events of block {self.first} cannot be read: {error}") from None
         if batch.num_rows != part.rows:
             raise IntegrityError(f"block {self.first}: expected {part.rows} {part.type} events, got {batch.num_rows}")
