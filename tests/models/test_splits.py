@@ -51,6 +51,16 @@ def test_both_later_slices_reach_the_end() -> None:
     assert np.isin(newest, as_of[split.calibration]).any()
 
 
+def test_a_long_horizon_still_leaves_both_slices() -> None:
+    as_of = np.arange(2000) * (400 * DAY // 2000)
+    bad = np.arange(2000) % 3 == 0
+    for horizon, left in ((0, 1.0), (120 * DAY, 160 / 280), (180 * DAY, 40 / 220)):
+        split = purged_split(as_of, as_of + horizon, np.ones(2000, bool), bad, cutoff_us=CUTOFF)
+        used = int(split.fit.sum() + split.selection.sum() + split.calibration.sum())
+        assert used / split.train.sum() == pytest.approx(left, abs=0.02)
+        assert split.fit.sum() / used == pytest.approx(0.7, abs=0.01)
+
+
 def test_the_test_period_can_end() -> None:
     split, as_of, _ = _split(test_until_us=420 * DAY)
     assert as_of[split.test].max() < 420 * DAY

@@ -63,7 +63,7 @@ def purged_split(
             f"no outcome was known at the cut-off {_day(cutoff_us)}: {int(matured.sum())} rows have matured, the first "
             f"{_day(int(known_at[matured].min())) if matured.any() else 'never'}"
         )
-    later_from = int(moments[min(len(moments) - 1, int(len(moments) * (1.0 - later_share)))])
+    later_from = _later_from(moments, np.sort(known_at[train]), later_share)
     later = train & (as_of >= later_from)
     fit = train & (as_of < later_from) & (known_at <= later_from)
     rank = np.empty(len(as_of), dtype=np.int64)
@@ -73,6 +73,17 @@ def purged_split(
     split = Split(train, fit, later & (parity == 0), later & (parity == 1), test, later_from, cutoff_us)
     _check(split, bad)
     return split
+
+
+def _later_from(moments: Ints, known: Ints, later_share: float) -> int:
+    """Return the first moment from which on at most `later_share` of the rows that the purge leaves are later.
+
+    The longer the horizon, the more rows lie between the two slices; they are left out of both.
+    """
+    later = len(moments) - np.searchsorted(moments, moments, side="left")
+    earlier = np.searchsorted(known, moments, side="right")  # known by then, hence asked before
+    enough = np.flatnonzero(later <= later_share * (later + earlier))
+    return int(moments[enough[0] if len(enough) else -1])
 
 
 def _check(split: Split, bad: Bools) -> None:
