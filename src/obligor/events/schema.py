@@ -24,7 +24,7 @@ __all__ = ["OUTCOMES", "RESERVED", "Event", "Registry", "parse_duration"]
 OUTCOMES = ("approve", "decline", "refer", "counter_offer")
 _RESERVED_TEXT = """
 type event_id event_time known_time corrects retracts kind target index position root content measured personal
-by Decided fields event_name version lag_us application entities field describe
+known sequence offset by Decided fields event_name version lag_us application entities field describe
 """
 RESERVED = frozenset(_RESERVED_TEXT.split())
 _UNITS_US = {"s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000, "w": 604_800_000_000}

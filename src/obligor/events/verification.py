@@ -72,14 +72,15 @@ def _derived(log: EventLog) -> Iterator[BrokenLink]:
     if len(slots) != events:
         yield BrokenLink("index", 0, f"expected {events} ids in the index, got {len(slots)}")
     revisions: list[_Revision] = []
+    missing: list[BrokenLink] = []
     for _, block in log.reader.blocks(0, events):
         for part in block.parts:
             table = log.reader.part(block, part, ("event_id", "known_time", "kind", "target"))
-            yield from _missing_ids(log, table, slots, sequences)
+            missing += _missing_ids(log, table, slots, sequences)
             columns = ("sequence", "event_id", "known_time", "kind", "target")
             for row in table.filter(pc.not_equal(table["kind"], ORIGINAL)).select(columns).to_pylist():
                 revisions.append(_Revision(type=part.type, **row))
-    yield from _versions(log, revisions)
+    yield from missing or _versions(log, revisions)  # whose targets are found by the index
 
 
 def _sorted_index(log: EventLog) -> tuple[Int64s, Int64s]:

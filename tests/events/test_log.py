@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from tests.events.batches import CLOCK, REGISTRY, append, application, correction, new_log, repayment, unsynced
+
+from obligor.errors import BadInput, DefinitionError, NotFound, ObligorError
+from obligor.events.fields import Category, Decimal, Entity, Integer, Money, Text, Timestamp
+from obligor.events.log import EventLog
+from obligor.events.schema import Event, Registry
+from obligor.events.store import StoreBusy
+
+
+def test_a_log_is_found_again_as_it_was_left(tmp_path: Path) -> None:
+    with new_log(tmp_path) as log:
+        append(log, repayment("r-1", 10), correction("k-1", "absent"))
+        expected = (log.id, log.key, log.cut(), log.chain(), log.last_known_time, log.pending_count, log.waiting)
+    with EventLog.open(tmp_path / "log", REGISTRY) as log:
+        found = (log.id, log.key, log.cut(), log.chain(), log.last_known_time, log.pending_count, log.waiting)
+        assert expected == found
+        assert append(log, repayment("r-1", 10), repayment("absent", 20)) == ["duplicate", "accepted"]
+        assert log.pending() == []
+
+
+def test_two_logs_are_never_alike(tmp_path: Path) -> None:
+    with EventLog.create(tmp_path / "a", REGISTRY) as a, EventLog.create(tmp_path / "b", REGISTRY) as b:
+        assert a.id != b.id
+        assert a.key != b.key
+        assert a.chain() != b.chain()
+
+
+def test_a_second_writer_is_refused_and_readers_are_not(tmp_path: Path) -> None:
+    with new_log(tmp_path) as log:
+        append(log, repayment("r-1"))
+        with pytest.raises(StoreBusy, match="another process is writing"):
+            EventLog.open(tmp_path / "log", REGISTRY)
+        with EventLog.open(tmp_path / "log", REGISTRY, read_only=True) as reader:
+            assert reader.cut() == {0: 1}
+            append(log, repayment("r-2"))
+            assert reader.cut() == {0: 2}, "a reader sees each commit"
+            with pytest.raises(BadInput, match="reading only"):
+                reader.begin(CLOCK)
+    EventLog.open(tmp_path / "log", REGISTRY).close()
+
+
+def test_where_there_is_no_log_or_one_already(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="no log here"):
+        EventLog.open(tmp_path / "absent", REGISTRY)
+    new_log(tmp_path).close()
+    with pytest.raises(ObligorError, match="there is a log here already"):
+        new_log(tmp_path)
+
+
+def test_an_event_reads_as_the_record_it_was(tmp_path: Path) -> None:
+    with new_log(tmp_path, store=unsynced) as log:
+        append(log, repayment("r-1", 10, time=1_500_000), application("a-1", 7), correction("k-1", "r-1", 11))
+        assert log.event("r-1") == {
+            "type": "repayment",
+            "event_id": "r-1",
+            "event_time": "1970-01-01T00:00:01.500000Z",
+            "consumer": "c-1",
+            "amount": 10,
+            "known_time": "2027-01-15T08:00:00Z",
+            "position": 1,
+        }
+        assert log.event("a-1")["amount"] == {"amount": 7, "currency": "NGN"}
+        assert log.event("k-1")["corrects"] == "r-1"
+        assert (log.find("a-1"), log.find("absent")) == (2, None)
+        assert log.type_at(2) == "loan_application"
+        assert log.application(2)["amount"].to_pylist() == [7]
+        with pytest.raises(NotFound, match="'absent'"):
+            log.event("absent")
+        for position in (0, 4, -1, 1 << 48 | 1):
+            with pytest.raises(NotFound, match="no event at position"):
+                log.application(position)
+        with pytest.raises(NotFound, match="'d-1'"):
+            log.decision("d-1")
+
+
+def test_the_chain_at_a_cut_is_that_of_the_last_block_in_it(tmp_path: Path) -> None:
+    with new_log(tmp_path, store=unsynced) as log:
+        links = [log.chain()]
+        for number in range(3):
+            append(log, repayment(f"r-{number}"), repayment(f"s-{number}"))
+            links.append(log.chain())
+        assert [log.chain(cut) for cut in range(7)] == [links[cut // 2] for cut in range(7)]
+        assert len(set(links)) == 4
+
+
+def test_reading_goes_on_in_other_threads_while_the_writer_commits(tmp_path: Path) -> None:
+    with new_log(tmp_path, store=unsynced) as log:
+        append(log, repayment("r-0"))
+        failures: list[BaseException] = []
+        stop = threading.Event()
+
+        def read() -> None:
+            try:
+                while not stop.is_set():
+                    cut = log.cut()
+                    assert log.facts("repayment", cut).rows.num_rows == cut[0]
+                    assert log.event("r-0")["position"] == 1
+            except BaseException as error:  # noqa: BLE001 - handed to the test's own thread
+                failures.append(error)
+
+        threads = [threading.Thread(target=read) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for number in range(1, 60):
+            append(log, repayment(f"r-{number}"))
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+
+
+class Sale(Event, name="sale"):
+    consumer = Entity()
+    amount = Money("NGN")
+    rate = Decimal(2, optional=True)
+
+
+class SaleChanged(Event, name="sale"):
+    consumer = Entity()
+    amount = Money("NGN")
+    rate = Decimal(3, optional=True)
+
+
+class SaleNext(Event, name="sale", version=2):
+    consumer = Entity()
+    amount = Money("NGN")
+    shop = Text(optional=True)
+    at = Timestamp(optional=True)
+    size = Category("a", "b", optional=True)
+
+
+class SaleWrong(Event, name="sale", version=2):
+    consumer = Entity()
+    amount = Integer()
+
+
+def sale_log(tmp_path: Path) -> None:
+    with EventLog.create(tmp_path / "log", Registry([Sale, *list(REGISTRY)[:1]]), store=unsynced) as log:
+        append(log, repayment("r-1"))
+
+
+def test_a_type_changes_only_with_its_version(tmp_path: Path) -> None:
+    sale_log(tmp_path)
+    with pytest.raises(DefinitionError, match="raise the version"):
+        EventLog.open(tmp_path / "log", Registry([SaleChanged]), read_only=True)
+    with pytest.raises(DefinitionError, match=r"sale\.amount: a field keeps its kind"):
+        EventLog.open(tmp_path / "log", Registry([SaleWrong]))
+    EventLog.open(tmp_path / "log", Registry([SaleNext])).close()
+    with pytest.raises(DefinitionError, match="the log holds version 2, the project defines 1"):
+        EventLog.open(tmp_path / "log", Registry([Sale]))
+    EventLog.open(tmp_path / "log", Registry([SaleNext]), read_only=True).close()
+
+
+class RepaymentNext(Event, name="repayment", version=2):
+    """Without the channel, with a note."""
+
+    consumer = Entity()
+    amount = Money("NGN")
+    note = Text(optional=True)
+    phone = Text(optional=True, personal=True)
+
+
+def test_events_of_an_older_version_read_with_nulls_for_what_they_lack(tmp_path: Path) -> None:
+    with new_log(tmp_path, store=unsynced) as log:
+        append(log, repayment("r-1", 10), correction("k-1", "r-1", 11))
+    with EventLog.open(tmp_path / "log", Registry([RepaymentNext]), store=unsynced) as log:
+        expected = [{"consumer": "c-1", "amount": 10, "note": None}, {"consumer": "c-1", "amount": 11, "note": None}]
+        assert log.facts("repayment").rows.select(["consumer", "amount", "note"]).to_pylist() == expected
+        [change] = log.changes()
+        assert change.inserted["repayment"].select(["consumer", "amount", "note"]).to_pylist() == expected[1:]
+        assert log.event("r-1")["amount"] == 10
+
+
+def test_types_that_a_project_no_longer_has_are_left_alone(tmp_path: Path) -> None:
+    with new_log(tmp_path, store=unsynced) as log:
+        append(log, repayment("r-1"), application("a-1"))
+    with EventLog.open(tmp_path / "log", Registry([RepaymentNext]), store=unsynced) as log:
+        [change] = log.changes()
+        assert list(change.inserted) == ["repayment"]
+        assert log.verify(deep=True) == []
