@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.stores.memory import MemoryStateStore
 
 from obligor.errors import IntegrityError
-from obligor.features import state as module
+from obligor.features import edits as module
 from obligor.features.plan import Plan
 from obligor.features.state import Head, OnlineState
 from obligor.stores.lmdb import LmdbStateStore

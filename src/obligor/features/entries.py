@@ -1,0 +1,79 @@
+"""Where an entity's rows lie in the state's store.
+
+    <timeline> <length> <entity> 01                      the tail: the newest rows, behind the fence
+    <timeline> <length> <entity> 00 <event_time> <root>  a closed chunk, by the exclusive upper bound of its rows
+
+All numbers are big-endian and shifted to be positive, so that the store's order of bytes is the order of time, and a
+range of an entity's chunks is a range of keys.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+
+from obligor.features.state_store import Entry
+
+__all__ = ["KEY_BYTES_MAX", "Row", "bound", "chunk_key", "chunks_start", "fence_of", "prefix", "tail_key", "unbound"]
+
+KEY_BYTES_MAX = 400  # a longer entity key is stored as its digest; LMDB's keys end at 511 bytes
+_DIGEST = 0xFFFF  # in place of a length
+_SIGN = 2**63
+_BOUND_BYTES = 16
+
+Row = tuple[int, int]  # event_time, root: the order of rows
+
+
+def prefix(number: int, key: bytes) -> bytes:
+    """Return how an entity's keys begin; the length keeps entities apart that begin alike.
+
+    >>> prefix(1, b"c-1")
+    b'\\x01\\x00\\x03c-1'
+    """
+    length = len(key)
+    if length > KEY_BYTES_MAX:
+        length, key = _DIGEST, hashlib.blake2b(key, digest_size=32).digest()
+    return struct.pack(">BH", number, length) + key
+
+
+def tail_key(start: bytes) -> bytes:
+    """Return the key of the tail, which follows all chunks."""
+    return start + b"\x01"
+
+
+def chunk_key(start: bytes, upper: Row) -> bytes:
+    """Return the key of the chunk whose rows are below `upper`."""
+    return start + b"\x00" + bound(upper)
+
+
+def chunks_start(start: bytes, row: Row | None = None) -> bytes:
+    """Return where a scan must begin to meet every chunk that may hold `row` or a later one (None: any row)."""
+    if row is None:
+        return start + b"\x00"
+    number = int.from_bytes(bound(row), "big") + 1
+    return start + b"\x00" + number.to_bytes(_BOUND_BYTES, "big")
+
+
+def bound(row: Row) -> bytes:
+    """Return a row's place as bytes that sort as it does.
+
+    >>> bound((-1, 5)) < bound((0, -7)) < bound((0, 2))
+    True
+    """
+    return (((row[0] + _SIGN) << 64) + row[1] + _SIGN).to_bytes(_BOUND_BYTES, "big")
+
+
+def unbound(name: bytes) -> Row:
+    """Return the upper bound in a chunk's key.
+
+    >>> unbound(chunk_key(b"", (-3, 4)))
+    (-3, 4)
+    """
+    time, root = struct.unpack(">QQ", name[-_BOUND_BYTES:])
+    return time - _SIGN, root - _SIGN
+
+
+def fence_of(tail: Entry) -> Row:
+    """Return the bound that all closed rows are below."""
+    time, root = struct.unpack_from("=qq", tail)
+    return time, root
