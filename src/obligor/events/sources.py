@@ -383,7 +383,7 @@ def _mixed(records: list[dict[str, Any]], columns: Sequence[str]) -> dict[int, s
             continue
         others = [r.get(name) is not None and not b for r, b in zip(records, booleans, strict=True)]
         if any(others):
-            fewer, expected = (others, "true or false") if sum(others) <= sum(booleans) else (booleans, "no boolean")
+            fewer, expected = (others, "true or false") if sum(others) < sum(booleans) else (booleans, "no boolean")
             rows |= {i: f"$.{name}: expected {expected}, got {records[i][name]!r}" for i, f in enumerate(fewer) if f}
     return rows
 
