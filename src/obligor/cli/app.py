@@ -7,8 +7,13 @@ from typing import Any
 
 import typer
 
-from obligor.cli import demo, events, features, models, projects, service
+from obligor.cli.demo import demo
+from obligor.cli.events import ingest
+from obligor.cli.features import features
+from obligor.cli.models import backtest, evaluate, train
 from obligor.cli.output import EXIT_CODES, guarded
+from obligor.cli.projects import init, simulate_history
+from obligor.cli.service import decide, key, replay, serve
 
 __all__ = ["app"]
 
@@ -23,18 +28,18 @@ app = typer.Typer(
 )
 
 _COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {
-    "init": (projects.init, "obligor init my-lender"),
-    "simulate": (projects.simulate_history, "obligor simulate raw --consumers 2000 --seed 7"),
-    "ingest": (events.ingest, "obligor ingest raw/*.parquet --mapping mapping.toml --declared"),
-    "features": (features.features, "obligor features          (or: obligor features repaid_30d)"),
-    "train": (models.train, "obligor train"),
-    "evaluate": (models.evaluate, "obligor evaluate --bundle champion"),
-    "backtest": (models.backtest, "obligor backtest --policy policy.toml --since 2026-01-01"),
-    "serve": (service.serve, "obligor serve --port 8080"),
-    "key": (service.key, "obligor key checkout"),
-    "decide": (service.decide, "obligor decide application.json"),
-    "replay": (service.replay, "obligor replay            (or: obligor replay 3f9a... )"),
-    "demo": (demo.demo, "obligor demo"),
+    "init": (init, "obligor init my-lender"),
+    "simulate": (simulate_history, "obligor simulate raw --consumers 2000 --seed 7"),
+    "ingest": (ingest, "obligor ingest raw/*.parquet --mapping mapping.toml --declared"),
+    "features": (features, "obligor features          (or: obligor features repaid_30d)"),
+    "train": (train, "obligor train"),
+    "evaluate": (evaluate, "obligor evaluate --bundle champion"),
+    "backtest": (backtest, "obligor backtest --policy policy.toml --since 2026-01-01"),
+    "serve": (serve, "obligor serve --port 8080"),
+    "key": (key, "obligor key checkout"),
+    "decide": (decide, "obligor decide application.json"),
+    "replay": (replay, "obligor replay            (or: obligor replay 3f9a... )"),
+    "demo": (demo, "obligor demo"),
 }
 
 for _name, (_command, _example) in _COMMANDS.items():

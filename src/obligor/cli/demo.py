@@ -32,7 +32,7 @@ __all__ = ["demo"]
 
 MARKER = ".obligor-demo"
 LIVE_DAYS = 2.0
-HISTORY_DAYS = 540
+HISTORY_DAYS = 720
 TEST_DAYS = 210  # the end of the history, from which the test period and the time its loans need to mature are taken
 EVENTS_A_REQUEST = 200
 READY_SECONDS_MAX = 120
@@ -41,7 +41,7 @@ SHOWN = 12
 
 def demo(
     folder: Annotated[Path, typer.Argument(help="A new folder; one of an earlier demo is replaced.")] = Path("demo"),
-    consumers: Annotated[int, typer.Option(min=200, help="How many consumers live in the world.")] = 3_000,
+    consumers: Annotated[int, typer.Option(min=200, help="How many consumers live in the world.")] = 2_500,
     decisions: Annotated[int, typer.Option(min=1, help="How many live applications are decided.")] = 60,
     seed: Annotated[int, typer.Option(help="The same seed gives the same world.")] = 7,
     as_json: AsJson = False,

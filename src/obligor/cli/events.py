@@ -12,7 +12,7 @@ from obligor.cli.options import AsJson, InProject, clock_us
 from obligor.cli.output import Output, progress_bar
 
 if TYPE_CHECKING:
-    from obligor.events.ingest import IngestReport
+    from obligor.events.ingest_report import IngestReport
     from obligor.project import Project
 
 __all__ = ["ingest", "ingest_files", "show_ingested"]
@@ -37,8 +37,9 @@ def ingest(
     opened = obligor.open(project)
     report = ingest_files(opened, sources, mapping=mapping, declared=declared, hidden=as_json)
     show_ingested(out, report)
+    show_quality(out, report)
     out.result(report.to_json())
-    if report.rejected:
+    if report.letters:
         raise typer.Exit(1)
 
 
@@ -82,8 +83,10 @@ def show_ingested(out: Output, report: IngestReport) -> None:
     columns = ["event", "accepted", "already known", "in conflict", "refused"]
     rows = [[name, c.accepted, c.duplicates, c.conflicts, c.refused] for name, c in report.per_type.items()]
     out.table(f"{report.rows:,} rows, {report.rejected:,} rejected", columns, rows)
-    if report.rejected:
-        out.say(f"Rejected rows and why: [bold]{report.dead_letters}[/]")
+    for warning in report.warnings:
+        out.say(f"[yellow]look[/]: {warning}")
+    if report.letters:
+        out.say(f"{report.letters:,} rows or events did not go in; which and why: [bold]{report.dead_letters}[/]")
 
 
 def show_quality(out: Output, report: IngestReport) -> None:
