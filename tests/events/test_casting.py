@@ -31,6 +31,7 @@ MAJOR, MINOR = Reading("major"), Reading("minor")
 LAGOS, BERLIN = Reading(zone="Africa/Lagos"), Reading(zone="Europe/Berlin")
 US = parse_timestamp
 NAN, INF = float("nan"), float("inf")
+FAR = [BAD, US("0001-01-01T00:00:00Z"), BAD, US("9999-12-31T23:59:59Z")]
 
 
 def _cells(result: Cast) -> list[Any]:
@@ -91,6 +92,7 @@ TABLE: list[tuple[str, Field, pa.Array, Reading, list[Any]]] = [
     ("millis", Timestamp(), pa.array([7, 2**62], pa.timestamp("ms", "UTC")), Reading(), [7_000, BAD]),
     ("dates", Timestamp(), pa.array([dt.date(1970, 1, 2)]), LAGOS, [82_800_000_000]),
     ("epoch s", Timestamp(), pa.array([7, 2**62]), Reading("s"), [7_000_000, BAD]),
+    ("far", Timestamp(), pa.array([-62135596801, -62135596800, 253402300800, 253402300799]), Reading("s"), FAR),
     ("epoch ns", Timestamp(), pa.array([7_000, 7]), Reading("ns"), [7, BAD]),
     ("no unit", Timestamp(), pa.array([7, None]), Reading(), [BAD, None]),
 ]
@@ -154,7 +156,7 @@ def test_floats_are_the_decimals_that_they_print_as() -> None:
 @pytest.mark.parametrize(
     ("field", "kind", "reading", "message"),
     [
-        (Entity(), pa.float64(), Reading(), "expected text or integers for a entity, got a column of double"),
+        (Entity(), pa.float64(), Reading(), "expected text or integers (entity), got a column of double"),
         (Boolean(), pa.int64(), Reading(), "expected booleans"),
         (Integer(), pa.bool_(), Reading(), "got a column of bool"),
         (Money("NGN"), pa.timestamp("us"), Reading(), "got a column of timestamp[us]"),

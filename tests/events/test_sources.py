@@ -1,4 +1,4 @@
-"""Sources: every format gives the same rows with their numbers, and what cannot be read says so before anything else."""
+"""Sources: every format gives the same rows with their numbers, and what cannot be read says so at once."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _texts(chunks: list[Chunk]) -> list[dict[str, str | None]]:
     return [{name: None if value is None else str(value) for name, value in row.items()} for row in rows]
 
 
-EXPECTED = [{"id": "a", "n": "1"}, {"id": "b", "n": None}, {"id": "c", "n": "3"}]
+EXPECTED: list[dict[str, str | None]] = [{"id": "a", "n": "1"}, {"id": "b", "n": None}, {"id": "c", "n": "3"}]
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def unsupported(one: Field, kind: pa.DataType, reading: Reading) -> str | None:
         right, expected = pa.types.is_boolean(kind), "booleans, or text with declared values"
     else:
         right, expected = whole or kind in _EXACT or pa.types.is_decimal(kind), "integers, decimals, floats or text"
-    return None if right else f"expected {expected} for a {one.kind}, got a column of {kind}"
+    return None if right else f"expected {expected} ({one.kind}), got a column of {kind}"
 
 
 def _unsupported_moment(kind: pa.DataType, reading: Reading) -> str | None:
@@ -268,6 +268,7 @@ def cast_moments(column: pa.Array, reading: Reading) -> Cast:
     local &= (bad == 0) & ~null
     if local.any():
         us, bad = _zoned(us, local, bad, reading)
+    bad[(bad == 0) & ((us < _FIRST_US) | (us >= _END_US))] = _FAR
     bad[null] = 0
     values = pa.array(us, pa.int64(), mask=null | (bad > 0))
     return Cast(values, bad, _MOMENT_REASONS)
@@ -278,8 +279,10 @@ _MOMENT_REASONS: Final = (
     "a timestamp with a zone (declare one in the mapping: zone = 'Africa/Lagos')",
     "a local time that exists (this one was skipped when clocks went forward; see nonexistent in the mapping)",
     "a local time that is one moment (this one was passed twice as clocks went back; see ambiguous in the mapping)",
-    "a local time in the years 1800 to 2199",
+    "a time in the years 1 to 9999 (of a local time: 1800 to 2199)",
 )
+_FIRST_US: Final = -62_135_596_800_000_000  # 0001-01-01, where RFC 3339 as Python reads it begins
+_END_US: Final = 253_402_300_800_000_000  # 10000-01-01
 _NO_ZONE, _SKIPPED, _TWICE, _FAR = 2, 3, 4, 5
 
 
