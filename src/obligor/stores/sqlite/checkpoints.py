@@ -42,6 +42,8 @@ class Checkpointer:
     def before_commit(self) -> None:
         """Raise LimitError where the WAL has grown past its limit, because checkpoints fail or a reader never ends."""
         if self._pages >= LIMIT_PAGES:
+            self._checkpoint(self._writer)
+        if self._pages >= LIMIT_PAGES:
             raise LimitError(f"the log's WAL has {self._pages} pages and cannot be checkpointed: {self._failure}")
 
     def after_commit(self) -> None:
@@ -56,8 +58,10 @@ class Checkpointer:
 
     def _checkpoint(self, connection: apsw.Connection) -> None:
         try:
-            connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_PASSIVE)
+            pages, done = connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_PASSIVE)
             self._failure = "a reader holds on to it"
+            if connection is self._writer and done >= pages:
+                self._pages = 0  # the next commit begins the WAL anew
         except apsw.Error as error:  # busy: another one is at it; anything else: the next commit tries again
             self._failure = str(error)
 
