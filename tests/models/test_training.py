@@ -68,6 +68,13 @@ def test_a_scorecard_can_be_the_champion(data: TrainingSet, tmp_path: Path) -> N
     assert bundle.reference.margin == bundle.scorecard.margin(bundle.reference.features)
 
 
+def test_a_refitted_model_keeps_the_level_of_the_newest_rows(data: TrainingSet, bundle: Bundle) -> None:
+    split = split_of(data, SMALL)
+    later = split.selection | split.calibration
+    for model in MODEL_NAMES:
+        assert bundle.scores(data.features[later], model).pd.mean() == pytest.approx(data.bad[later].mean(), rel=1e-9)
+
+
 def test_without_refit_the_calibrated_trees_are_kept(data: TrainingSet, tmp_path: Path) -> None:
     early = _train(data, tmp_path, dataclasses.replace(FAST, refit=False))
     split = split_of(data, FAST)

@@ -35,7 +35,7 @@ DEFAULTS: Final[dict[str, float]] = {
 }
 CHOICES: Final[dict[str, tuple[float, ...]]] = {
     "max_depth": (2, 3, 4, 5, 6),
-    "min_child_weight": (1.0, 3.0, 10.0, 30.0, 100.0),
+    "min_child_weight": (1.0, 3.0, 10.0, 30.0),
     "subsample": (0.5, 0.65, 0.8, 1.0),
     "colsample_bytree": (0.25, 0.4, 0.6, 0.8, 1.0),
     "reg_lambda": (1.0, 5.0, 20.0, 60.0),

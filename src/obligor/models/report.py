@@ -126,7 +126,9 @@ def _stability_verdict(evaluation: Mapping[str, Any]) -> Verdict:
     also = f" Features that moved: {', '.join(moved[:5])}{' and others' if len(moved) > 5 else ''}." if moved else ""
     if value < PSI_STABLE:
         text = f"PSI of the score from training to test is {value:.3f}.{also}"
-        return ("look" if moved else "ok"), "Applicants look the same", text
+        if moved:
+            return "look", "Scores look the same, some inputs moved", text
+        return "ok", "Applicants look the same", text
     kind, words = ("look", "Applicants shifted somewhat") if value < PSI_MOVED else ("stop", "Applicants shifted")
     return kind, words, f"PSI of the score from training to test is {value:.3f}.{also}"
 
@@ -218,7 +220,7 @@ def _provenance(training: Mapping[str, Any], evaluation: Mapping[str, Any]) -> s
         ("Left out by the purge", f"{counts['purged']:,} matured rows, outcome not yet known at the cut-off"),
         ("Fit, selection, calibration", earlier_later),
         ("All applications", ", ".join(f"{n:,} {s}" for s, n in counts["by_status"].items())),
-        *((f"Snapshot: {key}", str(value)) for key, value in training.get("snapshot", {}).items()),
+        *(_snapshot_row(key, value) for key, value in training.get("snapshot", {}).items()),
     ]  # fmt: skip
     cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows)
     config = ", ".join(f"{k}={v!r}" for k, v in training.get("model", {}).items())
@@ -234,6 +236,14 @@ def _provenance(training: Mapping[str, Any], evaluation: Mapping[str, Any]) -> s
         f"<details><summary>Configuration and search</summary><p><code>{escape(config)}</code></p>"
         f'<div class="scroll"><table><tr>{head}</tr>{trials}</table></div></details></div>'
     )
+
+
+def _snapshot_row(key: str, value: object) -> tuple[str, str]:
+    if key.endswith("_us") and isinstance(value, int):
+        return f"Snapshot: {key.removesuffix('_us')}", f"{np.datetime64(value, 'us').astype('datetime64[s]')}Z"
+    if isinstance(value, Mapping):
+        return f"Snapshot: {key}", ", ".join(f"shard {shard} up to {last:,}" for shard, last in value.items())
+    return f"Snapshot: {key}", str(value)
 
 
 def _day(moment_us: int) -> str:

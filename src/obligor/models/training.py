@@ -1,8 +1,9 @@
 """From a training set to a bundle: split, search, fit, calibrate, evaluate, write. One function, one pass.
 
 Trees and scorecard are fitted on the earlier training rows and calibrated on later ones, then (with `refit`) fitted
-once more on all training rows under the calibration found, so that the newest loans teach too. The same snapshot,
-config and seed give the same bundle, byte for byte.
+once more on all training rows, so that the newest loans teach too; the calibration keeps its shape and is shifted to
+the later rows' level, which the second fit has partly learned by itself. The same snapshot, config and seed give the
+same bundle, byte for byte.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from obligor.errors import BadInput, DefinitionError
 from obligor.events.schema import parse_duration
 from obligor.models.boosting import Rows, Trial, check_finite, fit_trees, search
 from obligor.models.bundle import Bundle, encode_json, write_bundle
-from obligor.models.calibration import Calibration, fit_calibration
+from obligor.models.calibration import Calibration, anchor, fit_calibration
 from obligor.models.carding import fit_scorecard
 from obligor.models.evaluation import evaluate_scorer
 from obligor.models.inputs import Inputs
@@ -159,24 +160,36 @@ def _recency(data: TrainingSet, model: Model, cutoff: int) -> Floats:
 def _fit_boosted(
     rows: Rows, split: Split, inputs: Inputs, model: Model, best: Trial
 ) -> tuple[Trees, dict[str, Any], Calibration]:
-    early = fit_trees(rows.take(split.fit), inputs, model, best.parameters, best.rounds)
-    calibration = _calibrate(Trees.from_xgboost(early).margins(rows.columns), rows, split, model)
-    final = fit_trees(rows.take(split.train), inputs, model, best.parameters, best.rounds) if model.refit else early
-    return Trees.from_xgboost(final), final, calibration
+    data = fit_trees(rows.take(split.fit), inputs, model, best.parameters, best.rounds)
+    trees = Trees.from_xgboost(data)
+    calibration = _calibrate(trees.margins(rows.columns), rows, split, model)
+    if model.refit:
+        data = fit_trees(rows.take(split.train), inputs, model, best.parameters, best.rounds)
+        trees = Trees.from_xgboost(data)
+        calibration = _anchor(calibration, trees.margins(rows.columns), rows, split)
+    return trees, data, calibration
 
 
 def _fit_card(data: TrainingSet, rows: Rows, split: Split, model: Model) -> tuple[Scorecard, Calibration]:
     def fitted(mask: Bools) -> Scorecard:
         return fit_scorecard(data.features[mask], data.bad[mask], rows.weights[mask], data.plan.features)
 
-    early = fitted(split.fit)
-    calibration = _calibrate(early.margins(data.features), rows, split, model)
-    return fitted(split.train) if model.refit else early, calibration
+    card = fitted(split.fit)
+    calibration = _calibrate(card.margins(data.features), rows, split, model)
+    if model.refit:
+        card = fitted(split.train)
+        calibration = _anchor(calibration, card.margins(data.features), rows, split)
+    return card, calibration
 
 
 def _calibrate(margins: Floats, rows: Rows, split: Split, model: Model) -> Calibration:
     later = split.calibration
     return fit_calibration(margins[later], rows.bad[later], rows.weights[later], method=model.calibration)
+
+
+def _anchor(calibration: Calibration, margins: Floats, rows: Rows, split: Split) -> Calibration:
+    later = split.selection | split.calibration
+    return anchor(calibration, margins[later], rows.bad[later], rows.weights[later])
 
 
 def _reference(data: TrainingSet, margins: Floats, train: Bools) -> Reference:
