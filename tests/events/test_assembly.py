@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 from tests.events.edge import KEY, Everything, Person, Repayment
@@ -38,7 +40,7 @@ def test_what_is_declared_is_kept() -> None:
 
 
 def test_personal_fields_are_canonical_json() -> None:
-    columns = {"name": ["Zoë", None, "Ada"], "income": [None, None, 5]}
+    columns: dict[str, list[Any]] = {"name": ["Zoë", None, "Ada"], "income": [None, None, 5]}
     assert personal_json(Person, columns, 3) == [
         '{"name":"Zoë"}'.encode(),
         None,

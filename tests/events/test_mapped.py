@@ -237,7 +237,8 @@ def test_all_that_stands_between_mapping_and_source_is_said_at_once() -> None:
         "$.repayment.skip_null: the source has no column 'closed'; valid: amount, at, consumr, loan, no",
         "$.repayment.columns.consumer: no column is mapped to it; did you mean 'consumr'?",
         "$.repayment.loan: column 'loan': expected text or integers (entity), got a column of double",
-        "$.repayment.amount: column 'amount': expected integers, decimals, floats or text (money), got a column of bool",
+        "$.repayment.amount: column 'amount': expected integers, decimals, floats or text (money), "
+        "got a column of bool",
         "$.repayment.event_time: column 'at': its timestamps (timestamp[us]) have no time zone; "
         "declare one in the mapping: zone = 'Africa/Lagos'",
         "$.repayment.id: column 'no': expected text or integers (entity), got a column of double",
