@@ -7,6 +7,7 @@ NPY_DISABLE_CPU_FEATURES, in Arrow by ARROW_USER_SIMD_LEVEL, in Numba by a gener
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import shutil
@@ -16,7 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.golden.lender import REGISTRY
 from tests.golden.replaying import extensions, replayed
+
+from obligor.events.log import EventLog
+from obligor.models.bundle import Bundle
 
 ROOT = Path(__file__).parents[2]
 LEDGERS = sorted(folder for folder in Path(__file__).parent.iterdir() if (folder / "bundles").is_dir())
@@ -67,6 +72,17 @@ def check(found: dict[str, Any], name: str) -> None:
 
 def test_golden_ledgers_replay(ledger: Path) -> None:
     check(replayed(ledger), ledger.name)
+
+
+def test_recorded_contributions_reconcile_with_the_score(ledger: Path) -> None:
+    bundles = {bundle.hash: bundle for bundle in map(Bundle.load, (ledger / "bundles").iterdir())}
+    with EventLog.open(ledger / "log", REGISTRY, read_only=True) as log:
+        records = [json.loads(row.record) for row in log.decisions()]
+    full = [record for record in records if record["rung"] == "full"]
+    assert len(full) > 100
+    for record in full:
+        explained = record["score"]["margin"] - bundles[record["bundle"]].reference.margin
+        assert math.fsum(record["contributions"].values()) == pytest.approx(explained, rel=0, abs=1e-9)
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the switches are those of x86-64")
