@@ -14,13 +14,14 @@ import apsw
 import numpy as np
 import pyarrow as pa
 
+from obligor.events import chain
 from obligor.events.block import Block, encode
 from obligor.events.log import EventLog
 from obligor.events.positions import sequence_of
 from obligor.events.schema import Registry
 from obligor.stores.sqlite.store import DATABASE
 
-__all__ = ["change_record", "change_value"]
+__all__ = ["change_record", "change_value", "rechain"]
 
 
 def change_value(folder: Path, registry: Registry, position: int, column: str, value: object) -> object:
@@ -53,6 +54,16 @@ def _changed(table: pa.Table, first: int, sequence: int, column: str, value: obj
         field = table.schema.field(column)
         table = table.set_column(table.schema.get_field_index(column), field, pa.array(values, field.type))
     return table
+
+
+def rechain(folder: Path, log_id: bytes) -> None:
+    """Recompute every link of the log's chain, as a careful forger would after a change."""
+    link = chain.genesis(log_id, "log")
+    with closing(apsw.Connection(str(folder / DATABASE))) as store:
+        for first, body in store.execute("SELECT first, body FROM blocks ORDER BY first").fetchall():
+            assert isinstance(body, bytes)
+            link = chain.link(link, body)
+            store.execute("UPDATE blocks SET chain = ? WHERE first = ?", (link, first))
 
 
 def change_record(folder: Path, decision_id: str, old: bytes, new: bytes) -> None:

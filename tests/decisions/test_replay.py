@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench.tampering import change_record, change_value
+from bench.tampering import change_record, change_value, rechain
 from tests.decisions.shop import (
     DAY,
     HOUR,
@@ -194,6 +194,24 @@ def test_a_changed_event_is_named_where_it_counts(shop: tuple[Path, list[dict[st
 def _merchant(log: Path, record: dict[str, Any]) -> object:
     with EventLog.open(log, REGISTRY, read_only=True) as opened:
         return opened.application(record["application"]["position"]).to_pylist()[0]["merchant"]
+
+
+def test_a_forger_who_computes_the_links_anew_is_found_by_the_records(
+    shop: tuple[Path, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    log, decided = shop
+    copy = copy_of(log, tmp_path)
+    forged = decided[len(decided) // 2]
+    change_value(copy, REGISTRY, forged["application"]["position"], "amount", forged["request"]["amount"] + 1)
+    with EventLog.open(copy, REGISTRY, read_only=True) as opened:
+        log_id = opened.id
+    rechain(copy, log_id)
+    found = audited(copy)
+    later = [i for i, record in enumerate(decided, 1) if record["chain"] != forged["chain"]]
+    assert [(link.chain, link.sequence) for link in found.broken] == [
+        ("ledger", i) for i in later if i > len(decided) // 2
+    ]
+    assert [v.decision_id for v in found.verdicts if v.verdict != "identical"] == [forged["decision_id"]]
 
 
 def test_a_changed_as_of_is_named(shop: tuple[Path, list[dict[str, Any]]], tmp_path: Path) -> None:

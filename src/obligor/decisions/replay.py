@@ -76,8 +76,24 @@ class Audit:
 def audit(
     log: EventLog, bundles: Mapping[str, Deployed], *, threads: int = 2, progress: Progress | None = None
 ) -> Audit:
-    """Verify the chains of log and ledger, then replay every decision, whatever the chains say."""
-    return Audit(tuple(log.verify()), tuple(replay(log, bundles, threads=threads, progress=progress)))
+    """Verify the chains of log and ledger, then replay every decision, whatever the chains say.
+
+    Each record also holds the log's link at the time: whoever rewrites the log and all its links after it breaks that.
+    """
+    broken = (*log.verify(), *_unanchored(log))
+    return Audit(broken, tuple(replay(log, bundles, threads=threads, progress=progress)))
+
+
+def _unanchored(log: EventLog) -> Iterator[BrokenLink]:
+    """Yield the decisions whose recorded link is not that of the last block before their application."""
+    for row in log.decisions():
+        try:
+            recorded = bytes.fromhex(json.loads(row.record)["chain"])
+        except (ValueError, KeyError, TypeError):
+            continue  # the record cannot be read, and replay says so
+        if log.chain(row.application_position - 1) != recorded:
+            message = f"the log before decision {row.decision_id!r} is not the one it was taken on"
+            yield BrokenLink("ledger", row.sequence, message)
 
 
 def replay(
