@@ -170,8 +170,8 @@ def _measure_source(
     sizes = [len(chunk.event_time) for chunk in chunks]
     room = scratch(layout, sum(sizes))
     visible = np.empty(max(sizes, default=0), np.int64)
-    last = k.reset(layout, s, sum(sizes), room)
+    last = k.begin(layout, s, sum(sizes), room)
     for chunk in reversed(chunks):
         times, roots, masks, values = map(read_only, chunk)
         k.accumulate_chunk(layout, s, as_of, self_root, times, roots, masks, values, visible, room, last)
-    return int(k.finish_source(layout, s, entity, as_of, last, room, measures[0]))
+    return int(k.finish(layout, s, entity, as_of, last, room, measures))

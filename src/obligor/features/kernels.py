@@ -24,11 +24,11 @@ __all__ = [
     "DISTINCT_MAX",
     "KEYS_MAX",
     "accumulate_chunk",
+    "begin",
     "entries",
+    "finish",
     "finish_rows",
-    "finish_source",
     "measure_rows",
-    "reset",
 ]
 
 # The order of `plan.Aggregate` and of `plan.Op`, whose places the layout holds.
@@ -45,7 +45,7 @@ CELL_WIDTH = 14
 KEY, CLOSED, NET_HIGH, NET_LOW = range(4)
 HELD, HELD_OVER = 0, 1  # words of a table's last entry: how many it holds, whether it would have needed more
 
-NEED_SQUARES, NEED_ENDS, NEED_DISTINCT = 1, 2, 4  # flags of a group
+NEED_ROWS, NEED_NUMBERS, NEED_SQUARES, NEED_DISTINCT = 1, 2, 4, 8  # flags of a group
 DISTINCT_MAX = 4096  # different values of one entity in one window, counted exactly; beyond is an error
 KEYS_MAX = 4096  # different keys of one entity's balance; beyond is an error
 HELD_MAX = max(DISTINCT_MAX, KEYS_MAX)
@@ -58,6 +58,7 @@ CODES = 8  # an error is (place of the measure or feature) * CODES + one of thes
 _INT64_MAX = 2**63 - 1
 _SEQUENCE = 2**48 - 1
 _SMALL = 2**31
+_EXACT_HALF = 2**20  # upper halves of sums within which the sum is below 2**52
 _LOW = np.uint64(0xFFFFFFFF)
 _32 = np.uint64(32)
 _ZERO, _ONE = np.uint64(0), np.uint64(1)
@@ -109,95 +110,80 @@ def _total(sum_high: Any, sum_low: Any) -> Any:
 
 
 @_kernel
-def _add_square(into: Any, high: Any, low: Any) -> None:
+def _add_square(state: Any, c: Any, high: Any, low: Any) -> None:
     """Add a 128-bit product to a cell's 192-bit sum of squares."""
-    low_before = np.uint64(into[SQUARE_0])
+    low_before = np.uint64(state[c, SQUARE_0])
     low_sum = low_before + low
     carry = _ONE if low_sum < low_before else _ZERO
-    high_before = np.uint64(into[SQUARE_1])
+    high_before = np.uint64(state[c, SQUARE_1])
     high_sum = high_before + high
     over = 1 if high_sum < high_before else 0
     high_sum_carried = high_sum + carry
     over += 1 if high_sum_carried < high_sum else 0
-    into[SQUARE_0], into[SQUARE_1] = np.int64(low_sum), np.int64(high_sum_carried)
-    into[SQUARE_2] += over
+    state[c, SQUARE_0], state[c, SQUARE_1] = np.int64(low_sum), np.int64(high_sum_carried)
+    state[c, SQUARE_2] += over
 
 
 @_kernel
-def _update_numbers(into: Any, bit: Any, column: Any, masks: Any, base: Any, low: Any, high: Any) -> None:
-    """Add rows to a cell: how many, their sum, the least and the most."""
-    n, sum_high, sum_low, least, most = 0, 0, 0, into[LEAST], into[MOST]
-    for j in range(low, high):
-        v = column[j]
-        keep = (masks[j - base] & bit != 0) & (v != NULL)
-        n += keep
-        w = v if keep else 0
-        sum_high += w >> 32
-        sum_low += w & 0xFFFFFFFF
-        least = min(least, v if keep else _INT64_MAX)
-        most = max(most, v if keep else NULL)
-    into[N] += n
-    into[SUM_HIGH] += sum_high
-    into[SUM_LOW] += sum_low
-    into[LEAST], into[MOST] = least, most
+def _update_rows(state: Any, c: Any, bit: Any, times: Any, masks: Any, base: Any, low: Any, high: Any) -> None:
+    """Add rows to a cell: how many, when the oldest and the newest; all that the cell holds already are newer."""
+    n = state[c, N]
+    for j in range(high - 1, low - 1, -1):
+        if masks[np.uint64(j - base)] & bit == 0:
+            continue
+        if n == 0:
+            state[c, NEWEST_TIME] = times[np.uint64(j)]
+        state[c, OLDEST_TIME] = times[np.uint64(j)]
+        n += 1
+    state[c, N] = n
 
 
 @_kernel
-def _update_squares(into: Any, bit: Any, column: Any, masks: Any, base: Any, low: Any, high: Any) -> None:
+def _update_numbers(
+    state: Any, c: Any, bit: Any, slot: Any, values: Any, masks: Any, base: Any, low: Any, high: Any
+) -> None:
+    """Add a column's numbers to a cell: how many, their sum, the least, the most, the oldest and the newest."""
+    n, sum_high, sum_low, least, most = state[c, N], 0, 0, state[c, LEAST], state[c, MOST]
+    oldest, newest = state[c, OLDEST], state[c, NEWEST]
+    for j in range(high - 1, low - 1, -1):
+        v = values[slot, np.uint64(j)]
+        if masks[np.uint64(j - base)] & bit == 0 or v == NULL:
+            continue
+        if n == 0:
+            newest = v
+        oldest = v
+        n += 1
+        sum_high += v >> 32
+        sum_low += v & 0xFFFFFFFF
+        least = min(least, v)
+        most = max(most, v)
+    state[c, N] = n
+    state[c, SUM_HIGH] += sum_high
+    state[c, SUM_LOW] += sum_low
+    state[c, LEAST], state[c, MOST] = least, most
+    state[c, OLDEST], state[c, NEWEST] = oldest, newest
+
+
+@_kernel
+def _update_squares(
+    state: Any, c: Any, bit: Any, slot: Any, values: Any, masks: Any, base: Any, low: Any, high: Any
+) -> None:
     """Add the squares of rows to a cell, whose least and most count these rows already."""
-    if into[LEAST] > -_SMALL and into[MOST] < _SMALL:  # the cell's numbers are known: no product leaves 62 bits
+    if state[c, LEAST] > -_SMALL and state[c, MOST] < _SMALL:  # no product leaves 62 bits: halves need no carry
         sum_high, sum_low = 0, 0
         for j in range(low, high):
-            v = column[j]
-            w = v if (masks[j - base] & bit != 0) & (v != NULL) else 0
+            v = values[slot, np.uint64(j)]
+            w = v if (masks[np.uint64(j - base)] & bit != 0) & (v != NULL) else 0
             sum_high += w * w >> 32
             sum_low += w * w & 0xFFFFFFFF
         _, product_high, product_low = _total(sum_high, sum_low)
-        _add_square(into, product_high, product_low)
+        _add_square(state, c, product_high, product_low)
         return
     for j in range(low, high):
-        v = column[j]
+        v = values[slot, j]
         if (masks[j - base] & bit != 0) & (v != NULL):
             product_high, product_low = _multiply(np.uint64(abs(v)), np.uint64(abs(v)))
-            _add_square(into, product_high, product_low)
-
-
-@_kernel
-def _update_ends(
-    into: Any, seen: Any, bit: Any, column: Any, times: Any, masks: Any, base: Any, low: Any, high: Any
-) -> None:
-    """Set a cell's oldest and newest row; it holds `seen` rows, all of them newer than these."""
-    for j in range(low, high):
-        if (masks[j - base] & bit != 0) & (column[j] != NULL):
-            into[OLDEST], into[OLDEST_TIME] = column[j], times[j]
-            break
-    else:
-        return
-    if seen == 0:
-        j = high - 1
-        while not ((masks[j - base] & bit != 0) & (column[j] != NULL)):
-            j -= 1
-        into[NEWEST], into[NEWEST_TIME] = column[j], times[j]
-
-
-@_kernel
-def _update_events(into: Any, bit: Any, times: Any, masks: Any, base: Any, low: Any, high: Any) -> None:
-    """Add rows to a cell that looks at no column: how many, when the oldest and the newest."""
-    n = 0
-    for j in range(low, high):
-        n += masks[j - base] & bit != 0
-    if n == 0:
-        return
-    j = low
-    while masks[j - base] & bit == 0:
-        j += 1
-    into[OLDEST_TIME] = times[j]
-    if into[N] == 0:
-        j = high - 1
-        while masks[j - base] & bit == 0:
-            j -= 1
-        into[NEWEST_TIME] = times[j]
-    into[N] += n
+            _add_square(state, c, product_high, product_low)
 
 
 @_kernel
@@ -212,54 +198,57 @@ def _find(keys: Any, last: Any, key: Any) -> Any:
 
 @_kernel
 def _update_distinct(
-    into: Any, members: Any, last: Any, bit: Any, column: Any, masks: Any, base: Any, low: Any, high: Any
-) -> None:
+    state: Any, c: Any, members: Any, last: Any, bit: Any, slot: Any, values: Any, masks: Any, base: Any,
+    low: Any, high: Any,
+) -> None:  # fmt: skip
     """Count values not seen in newer rows; `members` is an open hash set."""
     for j in range(high - 1, low - 1, -1):
-        v = column[j]
+        v = values[slot, j]
         if not ((masks[j - base] & bit != 0) & (v != NULL)):
             continue
         place = _find(members, last, v)
         if members[place] == v:
             continue
         if members[last + 1] == DISTINCT_MAX:
-            into[VALUES_OVER] = 1
+            state[c, VALUES_OVER] = 1
             return
         members[place] = v
         members[last + 1] += 1
-        into[VALUES] += 1
+        state[c, VALUES] += 1
 
 
 @_kernel
-def _merge(into: Any, newer: Any) -> None:
-    """Add a cell of newer rows to the cell of the older rows next to them."""
-    if newer[N] == 0:
-        return
-    if into[N] == 0:
-        into[OLDEST], into[OLDEST_TIME] = newer[OLDEST], newer[OLDEST_TIME]
-    into[NEWEST], into[NEWEST_TIME] = newer[NEWEST], newer[NEWEST_TIME]
-    into[N] += newer[N]
-    into[SUM_HIGH] += newer[SUM_HIGH]
-    into[SUM_LOW] += newer[SUM_LOW]
-    into[LEAST] = min(into[LEAST], newer[LEAST])
-    into[MOST] = max(into[MOST], newer[MOST])
-    _add_square(into, np.uint64(newer[SQUARE_1]), np.uint64(newer[SQUARE_0]))
-    into[SQUARE_2] += newer[SQUARE_2]
-    into[VALUES] += newer[VALUES]
-    into[VALUES_OVER] |= newer[VALUES_OVER]
+def _merge(state: Any, c: Any, newer: Any, needs: Any) -> None:
+    """Add a cell of newer rows to the cell `c` of the older rows next to them."""
+    if state[newer, N] != 0:
+        if state[c, N] == 0:
+            state[c, OLDEST], state[c, OLDEST_TIME] = state[newer, OLDEST], state[newer, OLDEST_TIME]
+        state[c, NEWEST], state[c, NEWEST_TIME] = state[newer, NEWEST], state[newer, NEWEST_TIME]
+        state[c, N] += state[newer, N]
+    if needs & NEED_NUMBERS:
+        state[c, SUM_HIGH] += state[newer, SUM_HIGH]
+        state[c, SUM_LOW] += state[newer, SUM_LOW]
+        state[c, LEAST] = min(state[c, LEAST], state[newer, LEAST])
+        state[c, MOST] = max(state[c, MOST], state[newer, MOST])
+    if needs & NEED_SQUARES:
+        _add_square(state, c, np.uint64(state[newer, SQUARE_1]), np.uint64(state[newer, SQUARE_0]))
+        state[c, SQUARE_2] += state[newer, SQUARE_2]
+    if needs & NEED_DISTINCT:
+        state[c, VALUES] += state[newer, VALUES]
+        state[c, VALUES_OVER] |= state[newer, VALUES_OVER]
 
 
 @_kernel
 def _boundary(times: Any, instant: Any, low: Any, high: Any) -> Any:
     """The first place in [low, high) with times >= instant, found in steps that double from the newest."""
     step = 1
-    while high - step >= low and times[high - step] >= instant:
+    while high - step >= low and times[np.uint64(high - step)] >= instant:
         high -= step
         step *= 2
     low = max(low, high - step)
     while low < high:
-        middle = (low + high) // 2
-        if times[middle] >= instant:
+        middle = (low + high) >> 1
+        if times[np.uint64(middle)] >= instant:
             high = middle
         else:
             low = middle + 1
@@ -268,66 +257,48 @@ def _boundary(times: Any, instant: Any, low: Any, high: Any) -> Any:
 
 @_kernel
 def _accumulate(
-    layout: Any, source: Any, as_of: Any, times: Any, masks: Any, base: Any, values: Any,
-    low: Any, high: Any, scratch: Any, last: Any,
+    spec: Any, ladders: Any, rungs: Any, groups: Any, as_of: Any, times: Any, masks: Any, base: Any, values: Any,
+    low: Any, high: Any, state: Any, sets: Any, last: Any,
 ) -> None:  # fmt: skip
     """Add the rows [low, high), all of them older than those added before; masks of invisible rows are 0."""
-    for ladder in range(layout.sources[source, 2], layout.sources[source, 3]):
-        spec = layout.ladders[ladder]
-        offset, rung_start, rung_end, group_start, group_end = spec[0], spec[1], spec[2], spec[3], spec[4]
+    for ladder in range(spec[2], spec[3]):
+        offset, first_rung = ladders[ladder, 0], ladders[ladder, 1]
         end = high if offset == 0 else _boundary(times, as_of - offset, low, high)
-        for rung in range(rung_start, rung_end):
-            start = _boundary(times, as_of - offset - layout.rungs[rung], low, end)
-            for g in range(group_start, group_end):
-                if start == end:
-                    break
-                bit, slot, needs = layout.groups[g, 0], layout.groups[g, 1], layout.groups[g, 2]
-                into = scratch.state[layout.groups[g, 3] + rung - rung_start]
-                if slot < 0:
-                    _update_events(into, bit, times, masks, base, start, end)
-                    continue
-                column = values[slot]
-                seen = into[N]
-                _update_numbers(into, bit, column, masks, base, start, end)
+        for rung in range(first_rung, ladders[ladder, 2]):
+            start = _boundary(times, as_of - offset - rungs[rung], low, end)
+            if start == end:
+                continue
+            for g in range(ladders[ladder, 3], ladders[ladder, 4]):
+                bit, slot, needs, c = groups[g, 0], groups[g, 1], groups[g, 2], groups[g, 3] + rung - first_rung
+                if needs & NEED_ROWS:
+                    _update_rows(state, c, bit, times, masks, base, start, end)
+                if needs & NEED_NUMBERS:
+                    _update_numbers(state, c, bit, slot, values, masks, base, start, end)
                 if needs & NEED_SQUARES:
-                    _update_squares(into, bit, column, masks, base, start, end)
-                if needs & NEED_ENDS:
-                    _update_ends(into, seen, bit, column, times, masks, base, start, end)
+                    _update_squares(state, c, bit, slot, values, masks, base, start, end)
                 if needs & NEED_DISTINCT:
-                    _update_distinct(
-                        into, scratch.sets[layout.groups[g, 4]], last, bit, column, masks, base, start, end
-                    )
+                    _update_distinct(state, c, sets[groups[g, 4]], last, bit, slot, values, masks, base, start, end)
             end = start
-    for b in range(layout.sources[source, 6], layout.sources[source, 7]):
-        _update_balance(layout, b, scratch.tables[b], last, as_of, times, masks, base, values, low, high)
 
 
 @_kernel
 def _update_balance(
-    layout: Any, b: Any, table: Any, last: Any, as_of: Any, times: Any, masks: Any, base: Any, values: Any,
-    low: Any, high: Any,
+    b: Any, balances: Any, terms: Any, table: Any, last: Any, as_of: Any, times: Any, masks: Any, base: Any,
+    values: Any, low: Any, high: Any,
 ) -> None:  # fmt: skip
     """Add rows to the balances of their keys, in no particular order."""
     for j in range(low, high):
-        for term in range(layout.balances[b, 0], layout.balances[b, 1]):
-            spec = layout.terms[term]
-            bit, role, key_slot, amount_slot, expiry_slot, expiry_us = (
-                spec[0],
-                spec[1],
-                spec[2],
-                spec[3],
-                spec[4],
-                spec[5],
-            )
-            if masks[j - base] & bit == 0 or values[key_slot, j] == NULL:
+        for term in range(balances[b, 0], balances[b, 1]):
+            role, key_slot, amount_slot = terms[term, 1], terms[term, 2], terms[term, 3]
+            key = values[key_slot, j]
+            if masks[j - base] & terms[term, 0] == 0 or key == NULL:
                 continue
             if role == TERM_ADD:
-                expiry = values[expiry_slot, j] if expiry_slot >= 0 else NULL
-                if expiry == NULL and expiry_us != NULL:
-                    expiry = times[j] + expiry_us
+                expiry = values[terms[term, 4], j] if terms[term, 4] >= 0 else NULL
+                if expiry == NULL and terms[term, 5] != NULL:
+                    expiry = times[j] + terms[term, 5]
                 if expiry != NULL and as_of >= expiry:
                     continue
-            key = values[key_slot, j]
             place = _find(table[:, KEY], last, key)
             if table[place, KEY] == NULL:
                 if table[last + 1, HELD] == KEYS_MAX:
@@ -354,50 +325,38 @@ def entries(rows: Any) -> Any:
 
 
 @_kernel
-def reset(layout: Any, source: Any, rows: Any, scratch: Any) -> Any:
-    """Empty the cells, sets and tables of a source for at most `rows` rows; return the last place of its sets."""
-    last = entries(rows) - 1
-    for ladder in range(layout.sources[source, 2], layout.sources[source, 3]):
-        spec = layout.ladders[ladder]
-        rungs = spec[2] - spec[1]
-        for g in range(spec[3], spec[4]):
-            cell, members = layout.groups[g, 3], layout.groups[g, 4]
-            for c in range(cell, cell + rungs):
-                for word in range(CELL_WIDTH):
-                    scratch.state[c, word] = 0
-                scratch.state[c, LEAST], scratch.state[c, MOST] = _INT64_MAX, NULL
-            if members >= 0:
-                scratch.sets[members, : last + 1] = NULL
-                scratch.sets[members, last + 1] = 0
-    for b in range(layout.sources[source, 6], layout.sources[source, 7]):
-        scratch.tables[b, : last + 2] = 0
-        scratch.tables[b, : last + 1, KEY] = NULL
-    return last
+def _reset_cells(start: Any, end: Any, state: Any) -> None:
+    for c in range(start, end):
+        for word in range(CELL_WIDTH):
+            state[np.uint64(c), word] = 0
+        state[c, LEAST], state[c, MOST] = _INT64_MAX, NULL
 
 
 @_kernel
-def _integer(negative: Any, high: Any, low: Any) -> Any:
-    """An integer result as (float64, error)."""
-    if high != _ZERO or low > np.uint64(INTEGER_MAX):
-        return np.nan, BEYOND_INTEGER
-    return (-np.float64(low) if negative else np.float64(low)), OK
+def _reset_tables(spec: Any, last: Any, sets: Any, tables: Any) -> None:
+    for members in range(spec[10], spec[11]):
+        sets[members, : last + 1] = NULL
+        sets[members, last + 1] = 0
+    for b in range(spec[6], spec[7]):
+        tables[b, : last + 2] = 0
+        tables[b, : last + 1, KEY] = NULL
 
 
 @_kernel
-def _std(cell: Any) -> Any:
+def _std(state: Any, c: Any) -> Any:
     """The population's standard deviation: sqrt((n * sum of squares - square of sum) / n**2), as (float64, error)."""
-    n = np.uint64(cell[N])
-    _, high, low = _total(cell[SUM_HIGH], cell[SUM_LOW])
-    squares_high, squares_low = np.uint64(cell[SQUARE_1]), np.uint64(cell[SQUARE_0])
+    n = np.uint64(state[c, N])
+    _, high, low = _total(state[c, SUM_HIGH], state[c, SUM_LOW])
+    squares_high, squares_low = np.uint64(state[c, SQUARE_1]), np.uint64(state[c, SQUARE_0])
     over, scaled_high = _multiply(squares_high, n)
     carry, scaled_low = _multiply(squares_low, n)
     scaled_high += carry
-    if cell[SQUARE_2] != 0 or high != _ZERO or over != _ZERO or scaled_high < carry or scaled_high >> np.uint64(63):
+    if state[c, SQUARE_2] != 0 or high != _ZERO or over != _ZERO or scaled_high < carry or scaled_high >> np.uint64(63):
         return np.nan, BEYOND_SQUARES
     mean_high, mean_low = _multiply(low, low)
     rest_low = scaled_low - mean_low
     rest_high = scaled_high - mean_high - (_ONE if scaled_low < mean_low else _ZERO)
-    count = np.float64(cell[N])
+    count = np.float64(state[c, N])
     return np.sqrt(_to_float(rest_high, rest_low) / (count * count)), OK
 
 
@@ -423,60 +382,67 @@ def _balance(table: Any, last: Any) -> Any:
 
 
 @_kernel
-def _finish(aggregate: Any, cell: Any, as_of: Any) -> Any:
-    """One measure but a balance, before its scale, as (float64, error)."""
-    n = np.float64(cell[N])
-    if aggregate == COUNT:
-        return n, OK
-    if aggregate == DISTINCT:
-        return np.float64(cell[VALUES]), (BEYOND_DISTINCT if cell[VALUES_OVER] else OK)
-    if aggregate == SUM:
-        negative, high, low = _total(cell[SUM_HIGH], cell[SUM_LOW])
-        return _integer(negative, high, low)
-    if cell[N] == 0:
-        return np.nan, OK
-    if aggregate == MEAN:
-        negative, high, low = _total(cell[SUM_HIGH], cell[SUM_LOW])
-        total = _to_float(high, low)
-        return (-total if negative else total) / n, OK
-    if aggregate == STD:
-        return _std(cell)
-    if aggregate in (SINCE_FIRST, SINCE_LAST):
-        time = cell[OLDEST_TIME] if aggregate == SINCE_FIRST else cell[NEWEST_TIME]
-        return np.float64(as_of - time) / 1e6, OK
-    value = cell[LEAST]
-    if aggregate == MAX:
-        value = cell[MOST]
-    elif aggregate == FIRST:
-        value = cell[OLDEST]
-    elif aggregate == LAST:
-        value = cell[NEWEST]
-    return _integer(value < 0, _ZERO, np.uint64(abs(value)))
+def _sum(state: Any, c: Any) -> Any:
+    """A cell's sum as (float64 nearest to it, whether that is exact)."""
+    high = state[c, SUM_HIGH] + (state[c, SUM_LOW] >> 32)
+    if -_EXACT_HALF <= high < _EXACT_HALF:
+        return np.float64((high << 32) + (state[c, SUM_LOW] & 0xFFFFFFFF)), True
+    negative, high, low = _total(state[c, SUM_HIGH], state[c, SUM_LOW])
+    total = _to_float(high, low)
+    return (-total if negative else total), high == _ZERO and low <= np.uint64(INTEGER_MAX)
 
 
 @_kernel
-def finish_source(layout: Any, source: Any, entity: Any, as_of: Any, last: Any, scratch: Any, out: Any) -> Any:
-    """Merge the windows of a source and write its measures to `out`; return the first error.
+def _finish(aggregate: Any, state: Any, c: Any, as_of: Any) -> Any:
+    """One measure but a balance, before its scale, as (float64, error)."""
+    if aggregate == COUNT:
+        return np.float64(state[c, N]), OK
+    if aggregate == SUM:
+        total, exact = _sum(state, c)
+        return total, (OK if exact else BEYOND_INTEGER)
+    if aggregate == DISTINCT:
+        return np.float64(state[c, VALUES]), (BEYOND_DISTINCT if state[c, VALUES_OVER] else OK)
+    if state[c, N] == 0:
+        return np.nan, OK
+    if aggregate == MEAN:
+        return _sum(state, c)[0] / np.float64(state[c, N]), OK
+    if aggregate == STD:
+        return _std(state, c)
+    if aggregate in (SINCE_FIRST, SINCE_LAST):
+        time = state[c, OLDEST_TIME] if aggregate == SINCE_FIRST else state[c, NEWEST_TIME]
+        return np.float64(as_of - time) / 1e6, OK
+    value = state[c, LEAST]
+    if aggregate == MAX:
+        value = state[c, MOST]
+    elif aggregate == FIRST:
+        value = state[c, OLDEST]
+    elif aggregate == LAST:
+        value = state[c, NEWEST]
+    return np.float64(value), (OK if -INTEGER_MAX <= value <= INTEGER_MAX else BEYOND_INTEGER)
+
+
+@_kernel
+def _finish_source(
+    spec: Any, merges: Any, measures: Any, divisors: Any, entity: Any, as_of: Any, last: Any, state: Any, tables: Any,
+    row: Any, out: Any,
+) -> Any:  # fmt: skip
+    """Merge stretches of time into windows and write a source's measures to `out[row]`; return the first error.
 
     `entity` is -2 where the application names none: every measure is null then.
     """
+    for c in range(spec[8], spec[9]):
+        if merges[c] != 0:
+            _merge(state, c, c - 1, merges[c])
     error = OK
-    for ladder in range(layout.sources[source, 2], layout.sources[source, 3]):
-        spec = layout.ladders[ladder]
-        rungs = spec[2] - spec[1]
-        for g in range(spec[3], spec[4]):
-            cell = layout.groups[g, 3]
-            for c in range(cell + 1, cell + rungs):
-                _merge(scratch.state[c], scratch.state[c - 1])
-    for m in range(layout.sources[source, 4], layout.sources[source, 5]):
-        place, aggregate, at = layout.measures[m, 0], layout.measures[m, 1], layout.measures[m, 2]
+    for m in range(spec[4], spec[5]):
+        place, aggregate, at = measures[m, 0], measures[m, 1], measures[m, 2]
         if entity == -2:
             value, code = np.nan, OK
         elif aggregate == BALANCE:
-            value, code = _balance(scratch.tables[at], last)
+            value, code = _balance(tables[at], last)
         else:
-            value, code = _finish(aggregate, scratch.state[at], as_of)
-        out[place] = value / layout.divisors[m]
+            value, code = _finish(aggregate, state, at, as_of)
+        out[row, place] = value if divisors[m] == 1.0 else value / divisors[m]
         if code != OK and (error == OK or place * CODES + code < error):
             error = place * CODES + code
     return error
@@ -550,39 +516,73 @@ def finish_rows(layout: Any, measures: Any, requests: Any, errors: Any, out: Any
 
 
 @_kernel
+def begin(layout: Any, source: Any, rows: Any, scratch: Any) -> Any:
+    """Online: empty what a source of `rows` rows is accumulated in; return the last place of its sets and tables."""
+    spec = layout.sources[source]
+    last = entries(rows) - 1
+    _reset_cells(spec[8], spec[9], scratch.state)
+    _reset_tables(spec, last, scratch.sets, scratch.tables)
+    return last
+
+
+@_kernel
 def accumulate_chunk(
     layout: Any, source: Any, as_of: Any, self_root: Any, times: Any, roots: Any, masks: Any, values: Any,
     visible: Any, scratch: Any, last: Any,
 ) -> None:  # fmt: skip
     """Online: add a chunk of winners, older than the chunks added before; `visible` is room for its masks."""
-    end = _boundary(times, as_of, 0, times.shape[0])
-    start = _boundary(times, as_of - layout.sources[source, 1], 0, end)
-    for j in range(start, end):
-        visible[j - start] = masks[j] if roots[j] != self_root else 0
-    _accumulate(layout, source, as_of, times, visible, start, values, start, end, scratch, last)
+    spec = layout.sources[source]
+    high = _boundary(times, as_of, 0, times.shape[0])
+    low = _boundary(times, as_of - spec[1], 0, high)
+    for j in range(low, high):
+        visible[np.uint64(j - low)] = masks[np.uint64(j)] if roots[np.uint64(j)] != self_root else 0
+    _accumulate(
+        spec, layout.ladders, layout.rungs, layout.groups, as_of, times, visible, low, values, low, high,
+        scratch.state, scratch.sets, last,
+    )  # fmt: skip
+    for b in range(spec[6], spec[7]):
+        _update_balance(
+            b, layout.balances, layout.terms, scratch.tables[b], last, as_of, times, visible, low, values, low, high
+        )
 
 
 @_kernel
-def _superseded(rows: Any, j: Any, as_of: Any, cut: Any) -> Any:
-    """Whether a version that ranks above row j is in the view."""
-    version = rows.version[j]
-    for k in range(rows.above_start[version], rows.above_end[version]):
-        position = rows.above_position[k]
-        if rows.above_known[k] <= as_of and position & _SEQUENCE <= cut[position >> 48]:
-            return True
-    return False
+def finish(layout: Any, source: Any, entity: Any, as_of: Any, last: Any, scratch: Any, out: Any) -> Any:
+    """Online: write a source's measures to `out[0]`; return the first error."""
+    return _finish_source(
+        layout.sources[source], layout.merges, layout.measures, layout.divisors, entity, as_of, last, scratch.state,
+        scratch.tables, 0, out,
+    )  # fmt: skip
 
 
 @_kernel
-def _view(rows: Any, as_of: Any, self_root: Any, cut: Any, start: Any, end: Any, visible: Any) -> None:
-    """Offline: write the masks of rows [start, end) to `visible`, 0 where a row is not in the view."""
-    for j in range(start, end):
-        mask = rows.mask[j]
-        position = rows.position[j]
-        keep = rows.known[j] <= as_of and position & _SEQUENCE <= cut[position >> 48] and rows.root[j] != self_root
-        if keep and mask < 0:
-            keep = not _superseded(rows, j, as_of, cut)
-        visible[j - start] = mask & _INT64_MAX if keep else 0
+def _view(
+    known: Any, position: Any, root: Any, mask: Any, as_of: Any, self_root: Any, cut: Any, low: Any, high: Any,
+    visible: Any,
+) -> Any:  # fmt: skip
+    """Write the masks of rows [low, high) to `visible`, 0 where a row is not in the view; say if any has rivals."""
+    rivals = np.int64(0)
+    for j in range(low, high):
+        u = np.uint64(j)
+        shown = (known[u] <= as_of) & (position[u] & _SEQUENCE <= cut[position[u] >> 48]) & (root[u] != self_root)
+        seen = mask[u] if shown else 0
+        rivals |= seen
+        visible[np.uint64(j - low)] = seen
+    return rivals < 0
+
+
+@_kernel
+def _drop_superseded(
+    mask: Any, version: Any, start: Any, end: Any, position: Any, known: Any, as_of: Any, cut: Any, low: Any,
+    high: Any, visible: Any,
+) -> None:  # fmt: skip
+    """Clear the masks of rows for which a version that ranks above is in the view, and their sign bits."""
+    for j in range(low, high):
+        if visible[j - low] < 0:
+            visible[j - low] &= _INT64_MAX
+            for k in range(start[version[j]], end[version[j]]):
+                if known[k] <= as_of and position[k] & _SEQUENCE <= cut[position[k] >> 48]:
+                    visible[j - low] = 0
 
 
 @_kernel
@@ -591,18 +591,37 @@ def measure_rows(
     scratch: Any, errors: Any, out: Any,
 ) -> None:  # fmt: skip
     """Offline: the measures of one source for many requests; `entity` is -1 without facts, -2 where none is named."""
+    # Named tuples stay here: the functions called for every request take only the arrays that they need.
+    spec, ladders, rungs, groups = layout.sources[source], layout.ladders, layout.rungs, layout.groups
+    merges, measures, divisors = layout.merges, layout.measures, layout.divisors
+    times, known, position, root, mask, values = (
+        rows.event_time, rows.known, rows.position, rows.root, rows.mask, rows.values,
+    )  # fmt: skip
+    state, sets, tables = scratch.state, scratch.sets, scratch.tables
     visible = np.empty(1024, np.int64)
+    last = 0
     for i in range(as_of.shape[0]):
-        low, high = 0, 0
+        low, high, cut = 0, 0, cuts[i if cuts.shape[0] > 1 else 0]
         if entity[i] >= 0:
             low, high = rows.offsets[entity[i]], rows.offsets[entity[i] + 1]
-        high = _boundary(rows.event_time, as_of[i], low, high)
-        low = _boundary(rows.event_time, as_of[i] - layout.sources[source, 1], low, high)
+        high = _boundary(times, as_of[i], low, high)
+        low = _boundary(times, as_of[i] - spec[1], low, high)
         if high - low > visible.shape[0]:
             visible = np.empty(2 * (high - low), np.int64)
-        _view(rows, as_of[i], self_root[i], cuts[i % cuts.shape[0]], low, high, visible)
-        last = reset(layout, source, high - low, scratch)
-        _accumulate(layout, source, as_of[i], rows.event_time, visible, low, rows.values, low, high, scratch, last)
-        error = finish_source(layout, source, entity[i], as_of[i], last, scratch, out[i])
+        if _view(known, position, root, mask, as_of[i], self_root[i], cut, low, high, visible):
+            _drop_superseded(
+                mask, rows.version, rows.above_start, rows.above_end, rows.above_position, rows.above_known,
+                as_of[i], cut, low, high, visible,
+            )  # fmt: skip
+        _reset_cells(spec[8], spec[9], state)
+        if spec[6] < spec[7] or spec[10] < spec[11]:
+            last = entries(high - low) - 1
+            _reset_tables(spec, last, sets, tables)
+        _accumulate(spec, ladders, rungs, groups, as_of[i], times, visible, low, values, low, high, state, sets, last)
+        for b in range(spec[6], spec[7]):
+            _update_balance(
+                b, layout.balances, layout.terms, tables[b], last, as_of[i], times, visible, low, values, low, high
+            )
+        error = _finish_source(spec, merges, measures, divisors, entity[i], as_of[i], last, state, tables, i, out)
         if error != OK and (errors[i] == OK or error < errors[i]):
             errors[i] = error

@@ -8,7 +8,7 @@ application), then by ladder (measures with the same windows and offset share th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, TypeAlias, get_args
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -24,16 +24,18 @@ FOREVER_US = 2**62  # a window without a lower bound; longer than any that dates
 
 _OPERATIONS: tuple[str, ...] = get_args(Op)
 _ROLES = ("add", "subtract", "close")
-_NEEDS = {"std": k.NEED_SQUARES, "first": k.NEED_ENDS, "last": k.NEED_ENDS, "distinct": k.NEED_DISTINCT}
+_NEEDS = {"std": k.NEED_NUMBERS | k.NEED_SQUARES, "distinct": k.NEED_DISTINCT}
+_Group: TypeAlias = tuple[int, int, int, bool]  # offset, selection, slot, and a pass of its own for distinct values
 
 
 class Layout(NamedTuple):
     """A plan as arrays; every index is into the next array. Made by `layout.py`."""
 
-    sources: NDArray[np.int64]  # (sources, 8): mask, reach_us, start and end of ladders, of measures, of balances
+    sources: NDArray[np.int64]  # (sources, 12): mask, reach_us, start and end: ladders, measures, balances, cells, sets
     ladders: NDArray[np.int64]  # (ladders, 5): offset_us, rung start, end, group start, end
     rungs: NDArray[np.int64]  # (rungs,) window length in us, ascending within a ladder
     groups: NDArray[np.int64]  # (groups, 5): mask bit, slot or -1, needs, first cell, its set or -1
+    merges: NDArray[np.int64]  # (cells,) needs of the cell's group, 0 for the newest stretch of time of a group
     measures: NDArray[np.int64]  # (measures, 3) source by source: place in the plan, aggregate, cell or balance
     divisors: NDArray[np.float64]  # (measures,) 10 ** scale
     balances: NDArray[np.int64]  # (balances, 2): term start, end
@@ -45,7 +47,7 @@ class Layout(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """What one thread works in; `reset` makes it ready for one request's source."""
+    """What one thread works in; `begin` makes it ready for one request's source."""
 
     state: NDArray[np.int64]  # (cells, CELL_WIDTH)
     sets: NDArray[np.int64]  # (sets, entries + 2): open hash sets; the last word is how many are held
@@ -96,47 +98,50 @@ class _Builder:
         self.divisors: list[float] = []
         self.balances: list[tuple[int, int]] = []
         self.terms: list[tuple[int, ...]] = []
+        self.merges: list[int] = []
         self.cells = self.sets = 0
 
     def add_source(self, measures: list[tuple[int, Measure]]) -> int:
         """Add the measures of one source, each with its place in the plan; return its reach."""
         ladders, of_measure, balances = len(self.ladders), len(self.measures), len(self.balances)
         mask, reach = 0, 0
-        by_group: dict[tuple[int, int, int], list[tuple[int, Measure]]] = {}
+        cells, sets = self.cells, self.sets
+        by_group: dict[_Group, list[tuple[int, Measure]]] = {}
         for place, measure in measures:
             if measure.aggregate == "balance":
                 mask |= self._add_balance(place, measure)
                 reach = FOREVER_US
                 continue
             assert measure.selection is not None
-            key = (measure.offset_us, measure.selection, -1 if measure.slot is None else measure.slot)
+            slot = -1 if measure.slot is None else measure.slot
+            key = (measure.offset_us, measure.selection, slot, measure.aggregate == "distinct")
             by_group.setdefault(key, []).append((place, measure))
             mask |= 1 << measure.selection
             reach = max(reach, _reach(measure))
-        by_ladder: dict[tuple[int, tuple[int, ...]], list[tuple[int, int, int]]] = {}
+        by_ladder: dict[tuple[int, tuple[int, ...]], list[_Group]] = {}
         for group, members in by_group.items():
             windows = tuple(sorted({_window(m) for _, m in members}))
             by_ladder.setdefault((group[0], windows), []).append(group)
         for (offset, windows), groups in by_ladder.items():
             self._add_ladder(offset, windows, {group: by_group[group] for group in groups})
-        self.sources.append(
-            (mask, reach, ladders, len(self.ladders), of_measure, len(self.measures), balances, len(self.balances))
-        )
+        bounds = (ladders, len(self.ladders), of_measure, len(self.measures), balances, len(self.balances))
+        self.sources.append((mask, reach, *bounds, cells, self.cells, sets, self.sets))
         return reach
 
     def _add_ladder(
-        self, offset: int, windows: tuple[int, ...], groups: dict[tuple[int, int, int], list[tuple[int, Measure]]]
+        self, offset: int, windows: tuple[int, ...], groups: dict[_Group, list[tuple[int, Measure]]]
     ) -> None:
         start = len(self.groups)
-        for (_, selection, slot), members in groups.items():
+        for (_, selection, slot, _), members in groups.items():
             needs = 0
             for place, measure in members:
-                needs |= _NEEDS.get(measure.aggregate, 0)
+                needs |= k.NEED_ROWS if slot < 0 else _NEEDS.get(measure.aggregate, k.NEED_NUMBERS)
                 self._add_measure(place, measure, self.cells + windows.index(_window(measure)))
             members_set = self.sets if needs & k.NEED_DISTINCT else -1
             self.sets += members_set >= 0
             self.groups.append((1 << selection, slot, needs, self.cells, members_set))
             self.cells += len(windows)
+            self.merges += [0, *[needs] * (len(windows) - 1)]
         self.ladders.append((offset, len(self.rungs), len(self.rungs) + len(windows), start, len(self.groups)))
         self.rungs += windows
 
@@ -192,10 +197,11 @@ def _compile(plan: Plan) -> Compiled:
         sources.append(Source(timeline, via, None if reach == FOREVER_US else reach))
     starts, steps, constants = _programs(plan)
     layout = Layout(
-        sources=_table(builder.sources, 8),
+        sources=_table(builder.sources, 12),
         ladders=_table(builder.ladders, 5),
         rungs=np.array(builder.rungs, np.int64),
         groups=_table(builder.groups, 5),
+        merges=np.array(builder.merges, np.int64),
         measures=_table(builder.measures, 3),
         divisors=np.array(builder.divisors, np.float64),
         balances=_table(builder.balances, 2),
