@@ -16,7 +16,7 @@ from obligor.models.scorer import MODEL_NAMES
 from obligor.models.training import cutoff_us, evaluate_bundle, split_of, train
 from obligor.models.training_set import TrainingSet
 
-FAST = dataclasses.replace(SMALL, search=1, rounds_max=30, bootstrap=10, segments=())
+FAST = dataclasses.replace(SMALL, search=2, rounds_max=30, bootstrap=10, segments=())
 
 
 def _train(data: TrainingSet, root: Path, model: Model = FAST) -> Bundle:
@@ -26,6 +26,7 @@ def _train(data: TrainingSet, root: Path, model: Model = FAST) -> Bundle:
 def test_the_same_snapshot_and_seed_give_the_same_bundle(data: TrainingSet, tmp_path: Path) -> None:
     first = _train(data, tmp_path / "one")
     assert _train(training_data(), tmp_path / "two").hash == first.hash
+    assert _train(data, tmp_path / "two", dataclasses.replace(FAST, threads=2)).hash == first.hash
     assert _train(data, tmp_path / "two", dataclasses.replace(FAST, seed=1)).hash != first.hash
     one_more = data.features.copy()
     one_more[np.flatnonzero(data.matured)[0], 0] += 1e-3
@@ -121,5 +122,5 @@ def test_the_cutoff_is_midnight_in_the_plans_zone() -> None:
 def test_progress_is_told(data: TrainingSet, tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     train(data, FAST, policy=POLICY, outcome=OUTCOME, root=tmp_path, progress=lambda *step: told.append(step))
-    assert told[0] == ("search", 1, 1)
+    assert told[0] == ("search", 1, 2)
     assert told[-1] == ("evaluation", 1, 1)

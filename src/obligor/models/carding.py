@@ -57,6 +57,10 @@ def _choose(bins: dict[int, Bins], evidence: dict[int, Floats]) -> list[int]:
     for i in ranked:
         if chosen and (bins[i].information_value < INFORMATION_MIN or len(chosen) == CARDS_MAX):
             break
-        if all(abs(np.corrcoef(evidence[i], evidence[j])[0, 1]) <= CORRELATION_MAX for j in chosen):
+        if all(abs(_correlation(evidence[i], evidence[j])) <= CORRELATION_MAX for j in chosen):
             chosen.append(i)
     return sorted(chosen)
+
+
+def _correlation(a: Floats, b: Floats) -> float:
+    return float(np.mean((a - a.mean()) * (b - b.mean())) / (a.std() * b.std()))

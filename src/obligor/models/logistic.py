@@ -1,6 +1,7 @@
 """Weighted logistic regression by Newton's method with a ridge: what calibration and the scorecard are fitted with.
 
-Only fitting happens here, never scoring, so numpy's own exp is good enough. The intercept is not penalised.
+Only fitting happens here, never scoring, so numpy's own exp is good enough. Products are einsum's loops and not BLAS,
+whose threads change bits with the number of cores, and spin where cores are busy. The intercept is not penalised.
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ def fit_logistic(x: Floats, y: Floats, weights: Floats | None = None, *, ridge: 
     beta = np.zeros(design.shape[1])
     loss = _loss(design, y, w, penalty, beta)
     for _ in range(STEPS_MAX):
-        p = 1.0 / (1.0 + np.exp(-np.clip(design @ beta, -500, 500)))
-        gradient = design.T @ (w * (p - y)) + penalty * beta
-        hessian = (design * (w * p * (1 - p))[:, None]).T @ design + np.diag(penalty + 1e-12)
+        p = 1.0 / (1.0 + np.exp(-np.clip(np.einsum("nk,k->n", design, beta), -500, 500)))
+        gradient = np.einsum("nk,n->k", design, w * (p - y)) + penalty * beta
+        spread = design * (w * p * (1 - p))[:, None]
+        hessian = np.einsum("nk,nl->kl", spread, design) + np.diag(penalty + 1e-12)
         step = np.linalg.solve(hessian, gradient)
         scale, moved = 1.0, loss
         while scale > 1e-6:  # halve an overshooting step
@@ -54,5 +56,5 @@ def fit_logistic(x: Floats, y: Floats, weights: Floats | None = None, *, ridge: 
 
 
 def _loss(design: Floats, y: Floats, w: Floats, penalty: Floats, beta: Floats) -> float:
-    z = design @ beta
+    z = np.einsum("nk,k->n", design, beta)
     return float(np.sum(w * (np.logaddexp(0.0, z) - y * z)) + 0.5 * np.sum(penalty * beta * beta))

@@ -56,17 +56,17 @@ def measure(ranking: Ranking, weights: Floats | None = None) -> dict[str, float]
     w = np.ones(len(ranking.bad)) if weights is None else weights[ranking.order]
     p, y, total = ranking.pd, ranking.bad, float(w.sum())
     loss = -np.where(y > 0, np.log(p), np.log1p(-p))
-    expected = float(w @ p)
+    expected = float(np.sum(w * p))
     both = n_good > 0 and n_bad > 0
     below = np.cumsum(goods) - goods
-    area = float(bads @ (below + goods / 2)) / (n_good * n_bad) if both else np.nan
+    area = float(np.sum(bads * (below + goods / 2))) / (n_good * n_bad) if both else np.nan
     gap = float(np.max(np.abs(np.cumsum(goods) / n_good - np.cumsum(bads) / n_bad))) if both else np.nan
     return {
         "auc": area,
         "gini": 2 * area - 1,
         "ks": gap,
-        "brier": float(w @ (p - y) ** 2) / total,
-        "log_loss": float(w @ loss) / total,
+        "brier": float(np.sum(w * (p - y) ** 2)) / total,
+        "log_loss": float(np.sum(w * loss)) / total,
         "observed_to_expected": n_bad / expected,
     }
 
@@ -78,7 +78,7 @@ def auc(bad: Floats, score: Floats) -> float:
     0.75
     """
     goods, bads = Ranking.of(bad, score).curve()
-    return float(bads @ (np.cumsum(goods) - goods / 2)) / (float(goods.sum()) * float(bads.sum()))
+    return float(np.sum(bads * (np.cumsum(goods) - goods / 2))) / (float(goods.sum()) * float(bads.sum()))
 
 
 def ks(bad: Floats, score: Floats) -> float:
@@ -123,7 +123,7 @@ def calibration_line(bad: Floats, log_odds: Floats) -> dict[str, float] | None:
         return None
     p = 1 / (1 + np.exp(-(intercept + slope * log_odds)))
     design = np.column_stack([np.ones(len(bad)), log_odds])
-    covariance = np.linalg.pinv((design * (p * (1 - p))[:, None]).T @ design)
+    covariance = np.linalg.pinv(np.einsum("nk,nl->kl", design * (p * (1 - p))[:, None], design))
     return {
         "intercept": intercept,
         "intercept_error": float(np.sqrt(covariance[0, 0])),

@@ -32,4 +32,4 @@ class Model:
     rounds_max: int = 500  # trees
     refit: bool = True  # train once more on all training rows with the rounds found
     bootstrap: int = 300  # resamples behind each interval
-    threads: int = 2  # part of the result: another number may change a last bit of a leaf
+    threads: int = 2  # candidates tried side by side; the result does not depend on it

@@ -208,7 +208,7 @@ def _record(
     slices = {name: int(getattr(split, name).sum()) for name in ("train", "fit", "selection", "calibration", "test")}
     return {
         "format": FORMAT,
-        "model": dataclasses.asdict(model),
+        "model": {name: value for name, value in dataclasses.asdict(model).items() if name != "threads"},
         "snapshot": dict(snapshot),
         "data_sha256": data.sha256,
         "slices": {**slices, "later_from_us": split.later_from_us, "cutoff_us": split.cutoff_us},
