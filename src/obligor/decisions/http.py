@@ -280,8 +280,9 @@ class _Api:
         )
 
     async def healthz(self, request: Request) -> Response:
-        """GET /healthz."""
-        return _json({"status": "ok"})
+        """GET /healthz: 503 when only a new process helps, so that whoever watches starts one."""
+        failed = self._service.failed
+        return _json({"status": "failed" if failed else "ok"}, 503 if failed else 200)
 
     async def readyz(self, request: Request) -> Response:
         """GET /readyz."""

@@ -82,6 +82,11 @@ class Intake(Generic[I, R]):
         return self._state == "ready"
 
     @property
+    def failed(self) -> bool:
+        """Whether the thread ended by a failure; only a new process helps."""
+        return self._state == "failed"
+
+    @property
     def items(self) -> int:
         """How many requests wait."""
         return len(self._waiting)

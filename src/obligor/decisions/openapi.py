@@ -113,7 +113,7 @@ def _paths(events: list[type[Event]], application: type[Event]) -> Schema:
             (401, 404, 503),
             parameters=[identifier],
         ),
-        "/healthz": _operation("get", "Whether the process answers", "", {200: _json(state)}, ()),
+        "/healthz": _operation("get", "Whether the process can go on", "", {200: _json(state)}, (503,)),
         "/readyz": _operation("get", "Whether decisions are served", "", {200: _json(state)}, (503,)),
         "/metrics": _operation("get", "Metrics", "", {200: text}, (401,)),
     }

@@ -80,6 +80,11 @@ class Service:
         """Whether requests are taken: false while the state is built, and after the writer failed."""
         return self._intake.ready
 
+    @property
+    def failed(self) -> bool:
+        """Whether the writer failed for good: the process is to be started again."""
+        return self._intake.failed
+
     def _prepare(self) -> None:
         self._writer.catch_up()
         self._writer.warm_up()

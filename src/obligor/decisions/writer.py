@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from obligor.decisions.answers import moment
 from obligor.decisions.decide import Application, Decision, Scorer, decide
+from obligor.decisions.decided import decided_batch
 from obligor.decisions.metrics import Metrics
 from obligor.decisions.openapi import example
 from obligor.decisions.policy import Policy
@@ -114,7 +114,6 @@ class Writer:
         self._plan, self._scorer, self._policy, self._bundle = plan, scorer, policy, bundle
         self._application = log.registry[plan.application]
         self._entities = list(self._application.entities())
-        self._keys = [name for name, one in self._application.entities().items() if not one.optional]
         self.applied = 0  # sequence that the state stands for
 
     # -- state
@@ -245,7 +244,8 @@ class Writer:
         decision = self._taken(batch, application, int(appended.known_time[0]))
         with self._timed("record"):
             record = encode(decision, log_id=self._log.id, bundle=self._bundle, chain=batch.tx.head.chain)
-            self._append_decided(batch, decision, name)
+            status = batch.tx.append(decided_batch(self._application, decision, name)).status[0]
+            assert status == "accepted", f"a decision's event was {status}"
             batch.tx.record(name, application.position, record)
         batch.decided[name] = Decided(name, record, True)
         batch.taken.append(decision)
@@ -288,29 +288,6 @@ class Writer:
             message = "known as an event that came without asking for a decision; use a new id"
             return Conflict(Problem("$.event_id", message))
         return Decided(row.decision_id, row.record, True)
-
-    def _append_decided(self, batch: _Staged, decision: Decision, name: str) -> None:
-        """Stage the decision as an event. It happened at as_of, so every later application's view holds it."""
-        decided = self._application.Decided
-        fields = decision.application.fields
-        record: dict[str, Any] = {
-            "type": decided.event_name,
-            "event_id": name,
-            "event_time": moment(decision.as_of),
-            "application_id": decision.application.event_id,
-            "outcome": decision.outcome,
-            **{key: fields[key] for key in self._keys},
-        }
-        if decision.offer is not None:
-            record["offer_expires_at"] = moment(decision.offer.expires_at)
-            if "offer_amount" in decided.fields:
-                record["offer_amount"] = decision.offer.amount
-        one, problems = parse_records(
-            self._log.registry, record, commitment_key=self._log.commitment_key, allow_platform_types=True
-        )
-        assert not problems, f"a decision that is no valid event: {problems}"
-        status = batch.tx.append(one).status[0]
-        assert status == "accepted", f"a decision's event was {status}"
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:

@@ -1,0 +1,71 @@
+"""The description of the interface says what the edge accepts."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from tests.decisions.desk import REGISTRY
+
+from obligor.decisions.openapi import describe, example
+from obligor.events.fields import Boolean, Category, Decimal, Entity, Integer, Money, Text, Timestamp
+from obligor.events.records import parse_records
+from obligor.events.schema import Event, Registry
+
+
+class Everything(Event):
+    """One field of each kind."""
+
+    who = Entity("consumer", doc="whom it is about")
+    price = Money("NGN")
+    paid = Money("NGN", "KES", negative=True)
+    rate = Decimal(2)
+    whole = Decimal(0)
+    count = Integer(3, 9)
+    below = Integer(maximum=-4)
+    sure = Boolean()
+    colour = Category("red", "blue")
+    open = Category()
+    at = Timestamp(protected=True)
+    note = Text(3, personal=True)
+    maybe = Text(optional=True)
+
+
+EVERYTHING = Registry([Everything, *[event for event in REGISTRY if event.application]])
+
+
+@pytest.mark.parametrize("event", [Everything, *[e for e in REGISTRY if not REGISTRY.is_platform_type(e.event_name)]])
+def test_every_example_is_accepted(event: type[Event]) -> None:
+    registry = EVERYTHING if event is Everything else REGISTRY
+    batch, problems = parse_records(registry, example(event), commitment_key=b"k" * 32)
+    assert (batch.size, problems) == (1, {})
+
+
+def test_fields_are_described_with_their_bounds() -> None:
+    schema = describe(EVERYTHING, "loan_application")["components"]["schemas"]["everything"]
+    fields = schema["properties"]
+    assert fields["who"] == {"type": "string", "minLength": 1, "maxLength": 200, "description": "whom it is about"}
+    assert fields["price"]["oneOf"][0] == {"type": "integer", "minimum": 0, "description": "Minor units of NGN"}
+    assert fields["paid"]["properties"]["currency"] == {"enum": ["NGN", "KES"]}
+    assert "minimum" not in fields["paid"]["properties"]["amount"]
+    assert (fields["count"]["minimum"], fields["count"]["maximum"]) == (3, 9)
+    assert fields["colour"]["enum"] == ["red", "blue"]
+    assert fields["at"] == {
+        "type": "string",
+        "format": "date-time",
+        "description": "Protected: stored, never a feature.",
+    }
+    assert fields["note"]["description"] == "Personal: stored encrypted, never a feature."
+    assert "maybe" not in schema["required"]
+    assert "who" in schema["required"]
+    assert schema["description"] == "One field of each kind."
+
+
+def test_platform_types_are_not_offered_and_references_resolve() -> None:
+    document = describe(REGISTRY, "loan_application")
+    schemas = document["components"]["schemas"]
+    assert "loan_application_decided" not in schemas
+    text = json.dumps(document)
+    used = {part.split('"')[0] for part in text.split('"#/components/schemas/')[1:]}
+    assert used <= set(schemas)
+    assert {"Errors", "Decision", "Verdict", "EventResults", "Retraction", "repayment"} <= used
