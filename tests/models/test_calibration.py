@@ -82,6 +82,11 @@ def test_one_class_is_refused() -> None:
         fit_calibration(np.arange(10.0), np.zeros(10), method="logistic")
 
 
+def test_one_score_for_all_is_refused() -> None:
+    with pytest.raises(BadInput, match="every row of its calibration slice alike"):
+        fit_calibration(np.ones(10), (np.arange(10) % 2).astype(np.float64), method="logistic")
+
+
 def test_a_reversed_model_is_refused() -> None:
     margins, bad, _ = _slice(3, 3_000)
     with pytest.raises(BadInput, match="wrong way round"):

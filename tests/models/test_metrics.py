@@ -85,6 +85,7 @@ def test_one_class_has_no_ranking() -> None:
     assert np.isnan(got["ks"])
     assert interval(np.full(10, np.nan)) is None
     assert calibration_line(np.zeros(5), np.zeros(5)) is None
+    assert calibration_line(np.array([0.0, 1.0, 0.0]), np.ones(3)) is None
 
 
 def test_calibration_line_sees_what_is_wrong() -> None:

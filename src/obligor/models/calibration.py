@@ -84,6 +84,8 @@ def fit_calibration(margins: Floats, bad: Floats, weights: Floats | None = None,
     bads, goods = float(np.sum(w * bad)), float(np.sum(w * (1 - bad)))
     if bads <= 0 or goods <= 0:
         raise BadInput(f"calibration needs goods and bads on its slice, got {int(bad.sum())} bad of {len(bad)} rows")
+    if np.ptp(margins) == 0:
+        raise BadInput("the model scores every row of its calibration slice alike: it found nothing to split on")
     target = np.where(bad > 0, (bads + 1) / (bads + 2), 1 / (goods + 2))  # Platt's guard against certainty
     intercept, slope = (float(b) for b in fit_logistic(margins[:, None], target, w))
     if slope <= 0:

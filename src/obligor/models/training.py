@@ -65,7 +65,7 @@ def train(
     inputs = Inputs.of(data.plan.features)
     reasons = inputs.reasons()
     split = split_of(data, model)
-    rows = Rows(inputs.expand(data.features), data.bad, data.weights * _recency(data, model, split.cutoff_us))
+    rows = Rows(inputs.expand(data.features), data.bad, _weights(data, model, split))
     check_finite(rows.columns[split.train], inputs.names)
     trials = search(
         rows.take(split.fit), rows.take(split.selection), inputs, model,
@@ -143,18 +143,19 @@ def split_of(data: TrainingSet, model: Model) -> Split:
     )  # fmt: skip
 
 
-def _recency(data: TrainingSet, model: Model, cutoff: int) -> Floats:
-    """Return each row's weight by age at the cut-off: halved for every half-life."""
+def _weights(data: TrainingSet, model: Model, split: Split) -> Floats:
+    """Return each row's weight, halved for every half-life of its age at the cut-off; 1 on average of training rows."""
     if model.weights == "equal":
-        return np.ones(len(data))
+        return data.weights / data.weights[split.train].mean()
     try:
         half_life = parse_duration(model.weights)
     except DefinitionError:
         raise DefinitionError(
             f"weights: expected 'equal' or a half-life such as '180d', got {model.weights!r}"
         ) from None
-    ages: Floats = np.maximum(0, cutoff - data.as_of) / half_life
-    return np.exp2(-ages)
+    ages = np.maximum(0, split.cutoff_us - data.as_of) / half_life
+    weights: Floats = data.weights * np.exp2(-ages)
+    return weights / weights[split.train].mean()
 
 
 def _fit_boosted(
