@@ -28,7 +28,7 @@ from tests.features.worlds import (
 )
 
 from obligor.errors import LimitError
-from obligor.features import kernels
+from obligor.features import kernels, programs
 from obligor.features.evaluate import evaluate, evaluate_one
 from obligor.features.plan import AGGREGATES, Op, Plan
 from obligor.features.timelines import build_timelines
@@ -113,7 +113,8 @@ def test_codes_are_the_plans() -> None:
     names = {name.lower(): value for name, value in vars(kernels).items() if name.isupper()}
     since = {"time_since_first": "since_first", "time_since_last": "since_last"}
     assert [names[since.get(name, name)] for name in AGGREGATES] == list(range(len(AGGREGATES)))
-    assert [names[op] for op in get_args(Op)] == list(range(len(get_args(Op))))
+    operations = {name.lower(): value for name, value in vars(programs).items() if name.isupper()}
+    assert [operations[op] for op in get_args(Op)] == list(range(len(get_args(Op))))
 
 
 @pytest.mark.parametrize("aggregate", AGGREGATES)

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from obligor.errors import LimitError, Problem
 from obligor.features import kernels as k
 from obligor.features.chunks import Chunk, TimelineReader
-from obligor.features.layout import Compiled, compiled, read_only, scratch
+from obligor.features.layout import compiled, read_only, scratch
 from obligor.features.plan import Plan
+from obligor.features.programs import finish_rows
 from obligor.features.requests import Requests, request_row, request_values
 from obligor.features.timelines import Timelines
 
@@ -31,22 +32,18 @@ _LIMITS = {
     k.BEYOND_SQUARES: "the squares under a standard deviation add up to more than 2**127",
     k.BEYOND_DISTINCT: f"more than {k.DISTINCT_MAX} distinct values in its window",
     k.BEYOND_KEYS: f"more than {k.KEYS_MAX} keys in its balance",
-    k.BEYOND_FINITE: "the result is not finite",
 }
 
 
 def _problem(plan: Plan, error: int, row: int | None) -> Problem:
     """Return what a kernel's error means, at the first feature it concerns."""
-    place, code = divmod(error, k.CODES)
-    if code != k.BEYOND_FINITE:
-        uses = (
-            i
-            for i, feature in enumerate(plan.features)
-            if any(step.op == "measure" and step.value == place for step in feature.program)
-        )
-        place = next(uses, 0)
-    name = plan.features[place].name if plan.features else "none"
-    return Problem(f"$.features.{name}" if row is None else f"$[{row}].features.{name}", _LIMITS[code])
+    if error < 0:
+        name, message = plan.names[-1 - error], "its result is not finite"
+    else:
+        place, code = divmod(error, k.CODES)
+        users = (f.name for f in plan.features if any(s.op == "measure" and s.value == place for s in f.program))
+        name, message = next(users, "none"), _LIMITS[code]
+    return Problem(f"$.features.{name}" if row is None else f"$[{row}].features.{name}", message)
 
 
 def evaluate(
@@ -57,54 +54,48 @@ def evaluate(
     A row that crosses a limit (an integer beyond 2**53, too many distinct values) raises LimitError naming the feature;
     with `limits` given, it is null throughout instead and its problem is put there under the row's number.
     """
-    plan_arrays = compiled(plan)
-    n = len(requests)
-    out = np.empty((n, len(plan.features)), np.float64)
-    errors = np.zeros(n, np.int64)
-    values = request_values(plan, requests)
     _check_cuts(timelines, requests.cuts)
-    entities = [
-        _places(timelines.by_name[source.timeline].keys, requests.entities[source.via])
-        for source in plan_arrays.sources
-    ]
-
-    def block(start: int) -> None:
-        rows = slice(start, min(start + BLOCK_ROWS, n))
-        _evaluate_block(plan_arrays, timelines, requests, rows, entities, values, errors, out)
-
-    starts = range(0, n, BLOCK_ROWS)
-    if threads == 1 or len(starts) <= 1:
-        for start in starts:
-            block(start)
+    work = _Work(plan, timelines, requests)
+    blocks = [slice(i, min(i + BLOCK_ROWS, len(requests))) for i in range(0, len(requests), BLOCK_ROWS)]
+    if threads == 1 or len(blocks) <= 1:
+        for block in blocks:
+            work.run(block)
     else:
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(block, starts))
-    _report(plan, errors, limits)
-    return out
+            list(pool.map(work.run, blocks))
+    _report(plan, work.errors, limits)
+    return work.out
 
 
-def _evaluate_block(
-    plan_arrays: Compiled,
-    timelines: Timelines,
-    requests: Requests,
-    rows: slice,
-    entities: Sequence[NDArray[np.int64]],
-    values: NDArray[np.float64],
-    errors: NDArray[np.int64],
-    out: NDArray[np.float64],
-) -> None:
-    layout = plan_arrays.layout
-    measures = np.full((rows.stop - rows.start, len(layout.measures)), np.nan)
-    cuts = read_only(requests.cuts if len(requests.cuts) == 1 else requests.cuts[rows])
-    as_of, self_root = read_only(requests.as_of[rows]), read_only(requests.self_root[rows])
-    for s, source in enumerate(plan_arrays.sources):
-        timeline = timelines.by_name[source.timeline]
-        longest = int(np.diff(timeline.rows.offsets).max(initial=0))
-        k.measure_rows(
-            layout, s, timeline.rows, as_of, self_root, cuts, read_only(entities[s][rows]),
-            scratch(layout, longest), errors[rows], measures,
-        )  # fmt: skip
-    k.finish_rows(layout, measures, values[rows], errors[rows], out[rows])
+class _Work:
+    """One evaluation: what all blocks read, and where each writes its own rows."""
+
+    def __init__(self, plan: Plan, timelines: Timelines, requests: Requests) -> None:
+        self.layout, self.sources = compiled(plan)
+        self.rows = [timelines.by_name[source.timeline].rows for source in self.sources]
+        self.entities = [
+            read_only(_places(timelines.by_name[source.timeline].keys, requests.entities[source.via]))
+            for source in self.sources
+        ]
+        self.longest = max((int(np.diff(rows.offsets).max(initial=0)) for rows in self.rows), default=0)
+        self.as_of, self.self_root = read_only(requests.as_of), read_only(requests.self_root)
+        self.cuts = read_only(requests.cuts)
+        self.values = request_values(plan, requests)
+        self.errors = np.zeros(len(requests), np.int64)
+        self.out: NDArray[np.float64] = np.empty((len(requests), len(plan.features)), np.float64)
+
+    def run(self, block: slice) -> None:
+        """Evaluate the requests of one block."""
+        measures = np.empty((block.stop - block.start, len(self.layout.measures)), np.float64)
+        room = scratch(self.layout, self.longest)
+        cuts = self.cuts if len(self.cuts) == 1 else self.cuts[block]
+        errors = self.errors[block]
+        for s, rows in enumerate(self.rows):
+            k.measure_rows(
+                self.layout, s, rows, self.as_of[block], self.self_root[block], cuts, self.entities[s][block], room,
+                errors, measures,
+            )  # fmt: skip
+        finish_rows(self.layout, measures, self.values[block], errors, self.out[block])
 
 
 def _check_cuts(timelines: Timelines, cuts: NDArray[np.int64]) -> None:
@@ -156,7 +147,7 @@ def evaluate_one(
         if error and (not errors[0] or error < errors[0]):
             errors[0] = error
     out = np.empty((1, len(plan.features)), np.float64)
-    k.finish_rows(layout, measures, request_row(plan, as_of, fields), errors, out)
+    finish_rows(layout, measures, request_row(plan, as_of, fields), errors, out)
     if errors[0]:
         raise LimitError(_problem(plan, int(errors[0]), None))
     features: NDArray[np.float64] = out[0]

@@ -5,8 +5,8 @@ smallest window that holds it and windows are merged when a request is finished,
 Numbers are accumulated as integers (sums in 96 bits, squares in 192) and become a float64 once, correctly rounded, at
 the end: so results do not depend on order, chunks, threads or the CPU's vector extensions.
 
-All compiled functions live in this one file, because Numba's cache notices changes only in the file of the function
-that was compiled, not in those that it calls.
+All functions that call one another live in this one file, because Numba's cache notices changes only in the file of
+the function that was compiled, not in those that it calls. Programs are apart, in `programs.py`.
 """
 
 from __future__ import annotations
@@ -27,14 +27,12 @@ __all__ = [
     "begin",
     "entries",
     "finish",
-    "finish_rows",
+    "kernel",
     "measure_rows",
 ]
 
-# The order of `plan.Aggregate` and of `plan.Op`, whose places the layout holds.
+# The order of `plan.Aggregate`, whose places the layout holds.
 COUNT, SUM, MEAN, STD, MIN, MAX, FIRST, LAST, DISTINCT, SINCE_FIRST, SINCE_LAST, BALANCE = range(12)
-MEASURE, REQUEST, CONSTANT, ADD, SUBTRACT, MULTIPLY, DIVIDE, MINIMUM, MAXIMUM = range(9)
-LESS, LESS_EQUAL, GREATER, GREATER_EQUAL, EQUAL, NOT_EQUAL, FILL = range(9, 16)
 TERM_ADD, TERM_SUBTRACT, TERM_CLOSE = range(3)
 
 # The words of a cell: what one group (a selection, looked at in one slot) adds up to over one stretch of time.
@@ -49,11 +47,10 @@ NEED_ROWS, NEED_NUMBERS, NEED_SQUARES, NEED_DISTINCT = 1, 2, 4, 8  # flags of a 
 DISTINCT_MAX = 4096  # different values of one entity in one window, counted exactly; beyond is an error
 KEYS_MAX = 4096  # different keys of one entity's balance; beyond is an error
 HELD_MAX = max(DISTINCT_MAX, KEYS_MAX)
-STACK_MAX = 32  # operands that a feature's program may hold at once
 INTEGER_MAX = 2**53  # results that are integers must be exact in float64
 
-OK, BEYOND_INTEGER, BEYOND_SQUARES, BEYOND_DISTINCT, BEYOND_KEYS, BEYOND_FINITE = range(6)  # what went wrong
-CODES = 8  # an error is (place of the measure or feature) * CODES + one of these
+OK, BEYOND_INTEGER, BEYOND_SQUARES, BEYOND_DISTINCT, BEYOND_KEYS = range(5)  # what went wrong
+CODES = 8  # an error is the measure's place * CODES + one of these
 
 _INT64_MAX = 2**63 - 1
 _SEQUENCE = 2**48 - 1
@@ -67,11 +64,12 @@ _POWERS = 2.0 ** np.arange(129)
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-def _kernel(function: _F) -> _F:
+def kernel(function: _F) -> _F:
+    """Compile a function on first use, for all CPUs of this kind, to the same arithmetic on every one."""
     return cast(_F, numba.njit(cache=True, nogil=True, fastmath=False)(function))
 
 
-@_kernel
+@kernel
 def _multiply(a: Any, b: Any) -> Any:
     """The product of two uint64 as (high, low)."""
     a0, a1, b0, b1 = a & _LOW, a >> _32, b & _LOW, b >> _32
@@ -80,7 +78,7 @@ def _multiply(a: Any, b: Any) -> Any:
     return p11 + (p01 >> _32) + (p10 >> _32) + (middle >> _32), (p00 & _LOW) | (middle << _32)
 
 
-@_kernel
+@kernel
 def _to_float(high: Any, low: Any) -> Any:
     """The float64 nearest to an unsigned 128-bit integer, ties to even."""
     if high == _ZERO:
@@ -95,7 +93,7 @@ def _to_float(high: Any, low: Any) -> Any:
     return np.float64(high) * _POWERS[shift]
 
 
-@_kernel
+@kernel
 def _total(sum_high: Any, sum_low: Any) -> Any:
     """A sum kept as sums of upper and lower halves: (negative, high, low) of its magnitude."""
     low = np.uint64(sum_high) << _32
@@ -109,7 +107,7 @@ def _total(sum_high: Any, sum_low: Any) -> Any:
     return True, ~np.uint64(high) + (_ONE if total == _ZERO else _ZERO), total
 
 
-@_kernel
+@kernel
 def _add_square(state: Any, c: Any, high: Any, low: Any) -> None:
     """Add a 128-bit product to a cell's 192-bit sum of squares."""
     low_before = np.uint64(state[c, SQUARE_0])
@@ -124,7 +122,7 @@ def _add_square(state: Any, c: Any, high: Any, low: Any) -> None:
     state[c, SQUARE_2] += over
 
 
-@_kernel
+@kernel
 def _update_rows(state: Any, c: Any, bit: Any, times: Any, masks: Any, base: Any, low: Any, high: Any) -> None:
     """Add rows to a cell: how many, when the oldest and the newest; all that the cell holds already are newer."""
     n = state[c, N]
@@ -138,7 +136,7 @@ def _update_rows(state: Any, c: Any, bit: Any, times: Any, masks: Any, base: Any
     state[c, N] = n
 
 
-@_kernel
+@kernel
 def _update_numbers(
     state: Any, c: Any, bit: Any, slot: Any, values: Any, masks: Any, base: Any, low: Any, high: Any
 ) -> None:
@@ -164,7 +162,7 @@ def _update_numbers(
     state[c, OLDEST], state[c, NEWEST] = oldest, newest
 
 
-@_kernel
+@kernel
 def _update_squares(
     state: Any, c: Any, bit: Any, slot: Any, values: Any, masks: Any, base: Any, low: Any, high: Any
 ) -> None:
@@ -186,7 +184,7 @@ def _update_squares(
             _add_square(state, c, product_high, product_low)
 
 
-@_kernel
+@kernel
 def _find(keys: Any, last: Any, key: Any) -> Any:
     """The place of `key` in an open hash set of last + 1 entries (a power of two), or the empty one it would take."""
     mixed = (np.uint64(key) ^ (np.uint64(key) >> _32)) * np.uint64(0x9E3779B97F4A7C15)
@@ -196,7 +194,7 @@ def _find(keys: Any, last: Any, key: Any) -> Any:
     return place
 
 
-@_kernel
+@kernel
 def _update_distinct(
     state: Any, c: Any, members: Any, last: Any, bit: Any, slot: Any, values: Any, masks: Any, base: Any,
     low: Any, high: Any,
@@ -217,7 +215,7 @@ def _update_distinct(
         state[c, VALUES] += 1
 
 
-@_kernel
+@kernel
 def _merge(state: Any, c: Any, newer: Any, needs: Any) -> None:
     """Add a cell of newer rows to the cell `c` of the older rows next to them."""
     if state[newer, N] != 0:
@@ -238,7 +236,7 @@ def _merge(state: Any, c: Any, newer: Any, needs: Any) -> None:
         state[c, VALUES_OVER] |= state[newer, VALUES_OVER]
 
 
-@_kernel
+@kernel
 def _boundary(times: Any, instant: Any, low: Any, high: Any) -> Any:
     """The first place in [low, high) with times >= instant, found in steps that double from the newest."""
     step = 1
@@ -255,7 +253,7 @@ def _boundary(times: Any, instant: Any, low: Any, high: Any) -> Any:
     return low
 
 
-@_kernel
+@kernel
 def _accumulate(
     spec: Any, ladders: Any, rungs: Any, groups: Any, as_of: Any, times: Any, masks: Any, base: Any, values: Any,
     low: Any, high: Any, state: Any, sets: Any, last: Any,
@@ -281,7 +279,7 @@ def _accumulate(
             end = start
 
 
-@_kernel
+@kernel
 def _update_balance(
     b: Any, balances: Any, terms: Any, table: Any, last: Any, as_of: Any, times: Any, masks: Any, base: Any,
     values: Any, low: Any, high: Any,
@@ -315,7 +313,7 @@ def _update_balance(
                 table[place, NET_LOW] += sign * (amount & 0xFFFFFFFF)
 
 
-@_kernel
+@kernel
 def entries(rows: Any) -> Any:
     """How many entries a hash set or table for at most `rows` rows has: a power of two, at least half of them free."""
     size = 2
@@ -324,7 +322,7 @@ def entries(rows: Any) -> Any:
     return size
 
 
-@_kernel
+@kernel
 def _reset_cells(start: Any, end: Any, state: Any) -> None:
     for c in range(start, end):
         for word in range(CELL_WIDTH):
@@ -332,7 +330,7 @@ def _reset_cells(start: Any, end: Any, state: Any) -> None:
         state[c, LEAST], state[c, MOST] = _INT64_MAX, NULL
 
 
-@_kernel
+@kernel
 def _reset_tables(spec: Any, last: Any, sets: Any, tables: Any) -> None:
     for members in range(spec[10], spec[11]):
         sets[members, : last + 1] = NULL
@@ -342,7 +340,7 @@ def _reset_tables(spec: Any, last: Any, sets: Any, tables: Any) -> None:
         tables[b, : last + 1, KEY] = NULL
 
 
-@_kernel
+@kernel
 def _std(state: Any, c: Any) -> Any:
     """The population's standard deviation: sqrt((n * sum of squares - square of sum) / n**2), as (float64, error)."""
     n = np.uint64(state[c, N])
@@ -360,7 +358,7 @@ def _std(state: Any, c: Any) -> Any:
     return np.sqrt(_to_float(rest_high, rest_low) / (count * count)), OK
 
 
-@_kernel
+@kernel
 def _balance(table: Any, last: Any) -> Any:
     """The sum over open keys of what is above zero, as (float64, error)."""
     if table[last + 1, HELD_OVER] != 0:
@@ -381,7 +379,7 @@ def _balance(table: Any, last: Any) -> Any:
     return np.float64(total), OK
 
 
-@_kernel
+@kernel
 def _sum(state: Any, c: Any) -> Any:
     """A cell's sum as (float64 nearest to it, whether that is exact)."""
     high = state[c, SUM_HIGH] + (state[c, SUM_LOW] >> 32)
@@ -392,7 +390,7 @@ def _sum(state: Any, c: Any) -> Any:
     return (-total if negative else total), high == _ZERO and low <= np.uint64(INTEGER_MAX)
 
 
-@_kernel
+@kernel
 def _finish(aggregate: Any, state: Any, c: Any, as_of: Any) -> Any:
     """One measure but a balance, before its scale, as (float64, error)."""
     if aggregate == COUNT:
@@ -421,7 +419,7 @@ def _finish(aggregate: Any, state: Any, c: Any, as_of: Any) -> Any:
     return np.float64(value), (OK if -INTEGER_MAX <= value <= INTEGER_MAX else BEYOND_INTEGER)
 
 
-@_kernel
+@kernel
 def _finish_source(
     spec: Any, merges: Any, measures: Any, divisors: Any, entity: Any, as_of: Any, last: Any, state: Any, tables: Any,
     row: Any, out: Any,
@@ -448,74 +446,7 @@ def _finish_source(
     return error
 
 
-@_kernel
-def _step(operation: Any, a: Any, b: Any) -> Any:
-    """One step on two operands that are not null."""
-    if operation == ADD:
-        return a + b
-    if operation == SUBTRACT:
-        return a - b
-    if operation == MULTIPLY:
-        return a * b
-    if operation == DIVIDE:
-        return a / b if b != 0.0 else np.nan
-    if operation == MINIMUM:
-        return a if a < b else b
-    if operation == MAXIMUM:
-        return a if a > b else b
-    true = (
-        (operation == LESS and a < b)
-        or (operation == LESS_EQUAL and a <= b)
-        or (operation == GREATER and a > b)
-        or (operation == GREATER_EQUAL and a >= b)
-        or (operation == EQUAL and a == b)
-        or (operation == NOT_EQUAL and a != b)
-    )
-    return 1.0 if true else 0.0
-
-
-@_kernel
-def _program(layout: Any, feature: Any, measures: Any, requests: Any, stack: Any) -> Any:
-    """Run one feature's program; NaN is null."""
-    top = 0
-    for s in range(layout.programs[feature], layout.programs[feature + 1]):
-        operation, operand = layout.steps[s, 0], layout.steps[s, 1]
-        if operation == MEASURE:
-            stack[top] = measures[operand]
-            top += 1
-        elif operation == REQUEST:
-            stack[top] = requests[operand]
-            top += 1
-        elif operation == CONSTANT:
-            stack[top] = layout.constants[operand]
-            top += 1
-        elif operation == FILL:
-            if np.isnan(stack[top - 1]):
-                stack[top - 1] = layout.constants[operand]
-        else:
-            top -= 1
-            a, b = stack[top - 1], stack[top]
-            stack[top - 1] = np.nan if np.isnan(a) or np.isnan(b) else _step(operation, a, b)
-    return stack[0]
-
-
-@_kernel
-def finish_rows(layout: Any, measures: Any, requests: Any, errors: Any, out: Any) -> None:
-    """Run all programs of all rows; a row with an error is null throughout."""
-    stack = np.empty(STACK_MAX, np.float64)
-    for i in range(out.shape[0]):
-        for feature in range(out.shape[1]):
-            if errors[i] != OK:
-                out[i, feature] = np.nan
-                continue
-            value = _program(layout, feature, measures[i], requests[i], stack)
-            if np.isinf(value):
-                errors[i] = feature * CODES + BEYOND_FINITE
-            # One bit pattern for null, and +0 for -0.
-            out[i, feature] = np.nan if np.isnan(value) else value + 0.0
-
-
-@_kernel
+@kernel
 def begin(layout: Any, source: Any, rows: Any, scratch: Any) -> Any:
     """Online: empty what a source of `rows` rows is accumulated in; return the last place of its sets and tables."""
     spec = layout.sources[source]
@@ -525,7 +456,7 @@ def begin(layout: Any, source: Any, rows: Any, scratch: Any) -> Any:
     return last
 
 
-@_kernel
+@kernel
 def accumulate_chunk(
     layout: Any, source: Any, as_of: Any, self_root: Any, times: Any, roots: Any, masks: Any, values: Any,
     visible: Any, scratch: Any, last: Any,
@@ -546,7 +477,7 @@ def accumulate_chunk(
         )
 
 
-@_kernel
+@kernel
 def finish(layout: Any, source: Any, entity: Any, as_of: Any, last: Any, scratch: Any, out: Any) -> Any:
     """Online: write a source's measures to `out[0]`; return the first error."""
     return _finish_source(
@@ -555,7 +486,7 @@ def finish(layout: Any, source: Any, entity: Any, as_of: Any, last: Any, scratch
     )  # fmt: skip
 
 
-@_kernel
+@kernel
 def _view(
     known: Any, position: Any, root: Any, mask: Any, as_of: Any, self_root: Any, cut: Any, low: Any, high: Any,
     visible: Any,
@@ -571,7 +502,7 @@ def _view(
     return rivals < 0
 
 
-@_kernel
+@kernel
 def _drop_superseded(
     mask: Any, version: Any, start: Any, end: Any, position: Any, known: Any, as_of: Any, cut: Any, low: Any,
     high: Any, visible: Any,
@@ -585,7 +516,7 @@ def _drop_superseded(
                     visible[j - low] = 0
 
 
-@_kernel
+@kernel
 def measure_rows(
     layout: Any, source: Any, rows: Any, as_of: Any, self_root: Any, cuts: Any, entity: Any,
     scratch: Any, errors: Any, out: Any,
