@@ -113,7 +113,8 @@ def interval(values: Floats) -> tuple[float, float] | None:
 def calibration_line(bad: Floats, log_odds: Floats) -> dict[str, float] | None:
     """Return intercept and slope of observed log-odds on predicted ones (Cox 1958), with standard errors.
 
-    Perfect is intercept 0 and slope 1; a slope below 1 means too extreme. None where a class is absent or separable, or all rows score alike.
+    Perfect is intercept 0 and slope 1; a slope below 1 means too extreme. None where a class is absent or separable, or
+    all rows score alike.
     """
     if not 0 < bad.sum() < len(bad) or np.ptp(log_odds) == 0:
         return None

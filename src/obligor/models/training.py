@@ -146,7 +146,7 @@ def split_of(data: TrainingSet, model: Model) -> Split:
 def _weights(data: TrainingSet, model: Model, split: Split) -> Floats:
     """Return each row's weight, halved for every half-life of its age at the cut-off; 1 on average of training rows."""
     if model.weights == "equal":
-        return data.weights / data.weights[split.train].mean()
+        return _mean_one(data.weights, split)
     try:
         half_life = parse_duration(model.weights)
     except DefinitionError:
@@ -154,8 +154,12 @@ def _weights(data: TrainingSet, model: Model, split: Split) -> Floats:
             f"weights: expected 'equal' or a half-life such as '180d', got {model.weights!r}"
         ) from None
     ages = np.maximum(0, split.cutoff_us - data.as_of) / half_life
-    weights: Floats = data.weights * np.exp2(-ages)
-    return weights / weights[split.train].mean()
+    return _mean_one(data.weights * np.exp2(-ages), split)
+
+
+def _mean_one(weights: Floats, split: Split) -> Floats:
+    scaled: Floats = weights / weights[split.train].mean()
+    return scaled
 
 
 def _fit_boosted(
