@@ -19,8 +19,8 @@ import pytest
 from tests.events.edge import REGISTRY, LoanApplication, Person, Repayment, repayment
 
 from obligor.errors import BadInput, DefinitionError, IntegrityError
+from obligor.events import chunk
 from obligor.events import ingest as module
-from obligor.events import sources
 from obligor.events.ingest import ingest
 from obligor.events.ingest_report import IngestReport
 from obligor.events.log import EventLog
@@ -340,7 +340,7 @@ def _count_commits(log: EventLog, monkeypatch: pytest.MonkeyPatch, fail_at: int 
 
 def test_commits_follow_each_other(load: Load, log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "EVENTS_PER_COMMIT", 1_500)
-    monkeypatch.setattr(sources, "CHUNK_ROWS", 1_000)
+    monkeypatch.setattr(chunk, "CHUNK_ROWS", 1_000)
     sequences = _count_commits(log, monkeypatch)
     done: list[tuple[int, int | None]] = []
     report = load(_table(3_400), progress=lambda rows, total: done.append((rows, total)))
@@ -354,7 +354,7 @@ def test_a_run_that_is_interrupted_is_run_again(
     load: Load, log: EventLog, dead: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "EVENTS_PER_COMMIT", 1)
-    monkeypatch.setattr(sources, "CHUNK_ROWS", 1_000)
+    monkeypatch.setattr(chunk, "CHUNK_ROWS", 1_000)
     count = 3_000
     table = _table(count, amount=[-1.0, *([1.0] * (count - 1))])
     with monkeypatch.context() as patch:
@@ -373,11 +373,11 @@ def test_a_run_that_is_interrupted_is_run_again(
 WORKER = """
 import sys
 from pathlib import Path
-from obligor.events import ingest as module, sources
+from obligor.events import chunk, ingest as module
 from obligor.events.log import EventLog
 from tests.events.test_ingest import CLOCK, MAPPING
 from tests.events.edge import REGISTRY
-module.EVENTS_PER_COMMIT, sources.CHUNK_ROWS = 1, 4_096
+module.EVENTS_PER_COMMIT, chunk.CHUNK_ROWS = 1, 4_096
 folder = Path(sys.argv[1])
 with EventLog.open(folder / "log", REGISTRY) as log:
     def progress(rows, total):

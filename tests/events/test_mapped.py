@@ -10,10 +10,10 @@ import pytest
 from tests.events.edge import Everything, Person, Repayment
 
 from obligor.events.batch import CORRECTION, ORIGINAL, RETRACTION
+from obligor.events.chunk import Chunk
 from obligor.events.fields import parse_timestamp
 from obligor.events.mapped import MappedRows, apply, bind, needed_columns
 from obligor.events.mapping import Mapping, columns, field, row
-from obligor.events.sources import Chunk
 
 UTC = pa.timestamp("us", "UTC")
 

@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from obligor.errors import BadInput, NotFound
-from obligor.events import sources as module
-from obligor.events.sources import Chunk, open_sources
+from obligor.events import chunk as module
+from obligor.events.chunk import Chunk
+from obligor.events.sources import open_sources
 
 ROWS = [{"id": "a", "n": 1}, {"id": "b", "n": None}, {"id": "c", "n": 3}]
 TABLE = pa.Table.from_pylist(ROWS)

@@ -34,6 +34,7 @@ CONTENT_BYTES: Final = 16
 _FORM: Final = b"\x01"
 _FEW_ROWS: Final = 400  # up to here Python is faster than a dozen calls into Arrow
 _QUAD: Final = struct.Struct("<q")
+_LENGTH: Final = struct.Struct("<I")
 _TAGS: Final = {
     "entity": b"e",
     "category": b"c",
@@ -135,7 +136,9 @@ def _segment(name: str, field: Field, columns: Mapping[str, pa.Array]) -> list[b
     elif field.kind == "boolean":
         return [b"" if v is None else prefix + bytes((v,)) for v in values]
     elif columns[name].type != pa.int64():
-        return [b"" if v is None else prefix + _text(v) for v in values]
+        size = _LENGTH.pack
+        encoded = [None if v is None else v.encode() for v in values]
+        return [b"" if e is None else prefix + size(len(e)) + e for e in encoded]
     return [b"" if v is None else prefix + pack(v) for v in values]
 
 
@@ -147,7 +150,7 @@ def _decimal(value: int, places: int) -> bytes:
 
 def _text(value: str) -> bytes:
     encoded = value.encode()
-    return struct.pack("<I", len(encoded)) + encoded
+    return _LENGTH.pack(len(encoded)) + encoded
 
 
 def _constant(value: bytes) -> pa.Scalar:

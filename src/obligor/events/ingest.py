@@ -22,6 +22,7 @@ from obligor.errors import BadInput, IntegrityError, Problem
 from obligor.events.assembly import part_table
 from obligor.events.batch import STANDARD, Batch
 from obligor.events.casting import lacks_zone
+from obligor.events.chunk import Chunk
 from obligor.events.dead_letters import DeadLetters
 from obligor.events.fields import Timestamp
 from obligor.events.ingest_report import Counts, IngestReport
@@ -30,7 +31,7 @@ from obligor.events.mapping import Mapping
 from obligor.events.quality import Tally
 from obligor.events.records import parse_records
 from obligor.events.schema import Event, Registry
-from obligor.events.sources import Chunk, Source, open_sources
+from obligor.events.sources import Source, open_sources
 
 if TYPE_CHECKING:
     from obligor.events.log import EventLog

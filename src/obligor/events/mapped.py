@@ -19,10 +19,10 @@ from obligor.errors import Problem, did_you_mean
 from obligor.events.assembly import Rows, personal_json
 from obligor.events.batch import CORRECTION, ORIGINAL, RETRACTION, arrow_type
 from obligor.events.casting import Cast, Reading, cast, cast_moments, minor_places, plain, translate, unsupported
+from obligor.events.chunk import Chunk
 from obligor.events.fields import Entity, Field, Money, Timestamp, parse_timestamp
 from obligor.events.mapping import Mapping
 from obligor.events.record_columns import ID_LENGTH_MAX
-from obligor.events.sources import Chunk
 
 __all__ = ["Flaw", "MappedRows", "apply", "bind", "needed_columns"]
 

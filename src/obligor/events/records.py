@@ -22,7 +22,7 @@ from obligor.events.fields import Field, Money, parse_timestamp
 from obligor.events.record_columns import ENVELOPE, ID_LENGTH_MAX, read_columns
 from obligor.events.schema import Event, Registry
 
-__all__ = ["ID_LENGTH_MAX", "RECORDS_MAX", "decode_json", "parse_records"]
+__all__ = ["ID_LENGTH_MAX", "RECORDS_MAX", "decode_json", "maybe_duplicate_keys", "parse_records"]
 
 RECORDS_MAX: Final = 100_000
 _DECODER: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder()
@@ -76,7 +76,7 @@ def decode_json(text: bytes, decoder: msgspec.json.Decoder[Any] = _DECODER) -> A
         value = decoder.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise BadInput(f"not valid JSON (NaN and Infinity are not part of it): {error}") from None
-    if _maybe_duplicate_keys(text, value):
+    if maybe_duplicate_keys(text, value):
         try:
             json.loads(text, object_pairs_hook=_refuse_duplicates)
         except (json.JSONDecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -84,7 +84,7 @@ def decode_json(text: bytes, decoder: msgspec.json.Decoder[Any] = _DECODER) -> A
     return value
 
 
-def _maybe_duplicate_keys(text: bytes, value: object) -> bool:
+def maybe_duplicate_keys(text: bytes, value: object) -> bool:
     """Whether keys might be lost in `value`: a cheap count that may be true without cause, never false with one.
 
     A key ends in an unescaped quote and a colon; so its quote and colon are adjacent unless space is between them.
