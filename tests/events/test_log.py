@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import stat
 import threading
 from pathlib import Path
 
 import pytest
 from tests.events.batches import CLOCK, REGISTRY, append, application, correction, new_log, repayment, unsynced
 
-from obligor.errors import BadInput, DefinitionError, NotFound, ObligorError
+from obligor.errors import BadInput, DefinitionError, IntegrityError, NotFound, ObligorError
 from obligor.events.fields import Category, Decimal, Entity, Integer, Money, Text, Timestamp
 from obligor.events.log import EventLog
+from obligor.events.personal import LogKey
 from obligor.events.schema import Event, Registry
 from obligor.events.store import StoreBusy
+from obligor.stores.sqlite import SQLiteStore
+from obligor.stores.sqlite.store import DATABASE
 
 
 def test_a_log_is_found_again_as_it_was_left(tmp_path: Path) -> None:
@@ -51,6 +55,25 @@ def test_where_there_is_no_log_or_one_already(tmp_path: Path) -> None:
     new_log(tmp_path).close()
     with pytest.raises(ObligorError, match="there is a log here already"):
         new_log(tmp_path)
+
+
+def test_a_log_whose_making_was_cut_short_says_so(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / DATABASE).touch()
+    SQLiteStore(str(tmp_path / "bare"), "create").close()
+    for name in ("empty", "bare"):
+        LogKey.create(tmp_path / name)
+        for read_only in (False, True):
+            with pytest.raises(IntegrityError, match="cut short"):
+                EventLog.open(tmp_path / name, REGISTRY, read_only=read_only)
+
+
+def test_the_files_of_a_log_are_for_their_owner(tmp_path: Path) -> None:
+    with new_log(tmp_path) as log:
+        append(log, repayment("r-1"))
+        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "log").iterdir()}
+    assert len(modes) >= 4
+    assert set(modes.values()) == {0o600}
 
 
 def test_an_event_reads_as_the_record_it_was(tmp_path: Path) -> None:

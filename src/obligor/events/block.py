@@ -1,11 +1,12 @@
-"""A block: up to 8,192 events as one value, columnar by type, that the log's chain is computed over.
+"""A block: up to 4,096 events as one value, columnar by type, that the log's chain is computed over.
 
     "OBL1" | length of the header (32 bits) | header (JSON) | one Arrow IPC record batch for each type, in header order
 
 The header names the first sequence, the number of events and for each part its type, rows, bytes and the digest of its
 Arrow schema; schemas are stored once beside the blocks, because one would be larger than a block of one event. A part
 holds `offset` (sequence - first) and the batch's standard columns, with known_time filled; `measured` says by whom.
-Personal fields are not in it: the content hash covers a keyed commitment to them.
+Personal fields are not in it: the content hash covers a keyed commitment to them. LZ4, because a correction decodes the
+block of what it corrects: Zstandard makes blocks of random ids a third smaller and takes three times as long to decode.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ from obligor.events.store import BlockRow, LogStore
 
 __all__ = ["BLOCK_EVENTS_MAX", "STANDARD_COLUMNS", "Block", "BlockReader", "Part", "encode"]
 
-BLOCK_EVENTS_MAX = 8192
+BLOCK_EVENTS_MAX = 4096
 STANDARD_COLUMNS = ("offset", "event_id", "event_time", "known_time", "measured", "kind", "target", "content")
-CACHED_BLOCKS_MAX = 64
+CACHED_BLOCKS_MAX = 32
 _MAGIC = b"OBL1"
 _LENGTH = struct.Struct("<I")
 _COMPRESS_ROWS_MIN = 64  # below, the frames of a compressor cost more than they save
-_COMPRESSED = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", compression_level=1))
+_COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 _END_OF_STREAM_BYTES = 8
 
 Sequences = npt.NDArray[np.int64]
@@ -131,13 +132,22 @@ def _message(table: pa.Table, schema: bytes) -> memoryview:
     return stream[len(schema) : -_END_OF_STREAM_BYTES]
 
 
+class _Kept:
+    """A block in the cache, with what has been decoded of it so far."""
+
+    def __init__(self, block: Block) -> None:
+        self.block = block
+        self.offsets: dict[int, npt.NDArray[np.int32]] = {}
+        self.tables: dict[int, pa.Table] = {}
+
+
 class BlockReader:
-    """Reads rows of a store's blocks by sequence; keeps the last `CACHED_BLOCKS_MAX` blocks' bytes. Thread-safe."""
+    """Reads a store's blocks, in order or by sequence; keeps the last `CACHED_BLOCKS_MAX` it decoded. Thread-safe."""
 
     def __init__(self, store: LogStore) -> None:
         self._store = store
         self._schemas: dict[bytes, StoredSchema] = {}
-        self._blocks: OrderedDict[int, Block] = OrderedDict()
+        self._kept: OrderedDict[int, _Kept] = OrderedDict()
         self._guard = threading.Lock()
 
     def blocks(self, after: int, upto: int) -> Iterator[tuple[BlockRow, Block]]:
@@ -157,38 +167,60 @@ class BlockReader:
         found: dict[str, list[pa.Table]] = {}
         if not sequences:
             return {}
-        for block, wanted in self._grouped(np.unique(np.fromiter(sequences, np.int64, len(sequences)))):
-            for part in block.parts:
-                offsets = block.table(part, self._schema(part.schema), ("offset",))["offset"].to_numpy()
-                places = np.nonzero(np.isin(offsets, wanted - block.first))[0]
+        for kept, wanted in self._grouped(np.unique(np.fromiter(sequences, np.int64, len(sequences)))):
+            for number, part in enumerate(kept.block.parts):
+                places = self._places(kept, number, wanted - kept.block.first)
                 if len(places):
-                    found.setdefault(part.type, []).append(self.part(block, part, columns).take(places))
+                    table = self._table(kept, number)
+                    table = table if columns is None else table.select(["sequence", *columns])
+                    found.setdefault(part.type, []).append(table.take(places))
         return {name: pa.concat_tables(tables, promote_options="default") for name, tables in found.items()}
 
-    def _grouped(self, sequences: Sequences) -> Iterator[tuple[Block, Sequences]]:
+    def _grouped(self, sequences: Sequences) -> Iterator[tuple[_Kept, Sequences]]:
         start = 0
         while start < len(sequences):
-            block = self._block(int(sequences[start]))
-            stop = int(np.searchsorted(sequences, block.first + block.count))
-            yield block, sequences[start:stop]
+            kept = self._keep(int(sequences[start]))
+            stop = int(np.searchsorted(sequences, kept.block.first + kept.block.count))
+            yield kept, sequences[start:stop]
             start = stop
 
-    def _block(self, sequence: int) -> Block:
+    def _places(self, kept: _Kept, number: int, offsets: Sequences) -> Sequences:
+        """Return the rows of a part that have one of these offsets (ascending)."""
+        part = kept.block.parts[number]
+        if part.rows == kept.block.count:
+            return offsets  # the only part: every offset is a row
+        if number not in kept.offsets:
+            table = kept.block.table(part, self._schema(part.schema), ("offset",))
+            kept.offsets[number] = table["offset"].to_numpy()
+        own = kept.offsets[number]
+        places: Sequences = np.searchsorted(own, offsets)
+        there = places < len(own)
+        found: Sequences = places[there][own[places[there]] == offsets[there]]
+        return found
+
+    def _table(self, kept: _Kept, number: int) -> pa.Table:
+        if number not in kept.tables:
+            kept.tables[number] = self.part(kept.block, kept.block.parts[number])
+        return kept.tables[number]
+
+    def _keep(self, sequence: int) -> _Kept:
         with self._guard:
-            for first in reversed(self._blocks):
-                block = self._blocks[first]
-                if first <= sequence < first + block.count:
-                    self._blocks.move_to_end(first)
-                    return block
+            for first in reversed(self._kept):
+                kept = self._kept[first]
+                if first <= sequence < first + kept.block.count:
+                    self._kept.move_to_end(first)
+                    return kept
         row = self._store.block_at(sequence)
         if row is None:
             raise IntegrityError(f"the block that holds sequence {sequence} is missing")
-        block = Block.open(row.body)
+        kept = _Kept(Block.open(row.body))
+        if not row.first == kept.block.first <= sequence < row.first + kept.block.count:
+            raise IntegrityError(f"the block at {row.first} holds {kept.block.count} events from {kept.block.first} on")
         with self._guard:
-            self._blocks[block.first] = block
-            while len(self._blocks) > CACHED_BLOCKS_MAX:
-                self._blocks.popitem(last=False)
-        return block
+            self._kept[row.first] = kept
+            while len(self._kept) > CACHED_BLOCKS_MAX:
+                self._kept.popitem(last=False)
+        return kept
 
     def _schema(self, digest: bytes) -> StoredSchema:
         if digest not in self._schemas:

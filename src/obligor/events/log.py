@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from obligor.errors import BadInput, DefinitionError, NotFound
+from obligor.errors import BadInput, DefinitionError, IntegrityError, NotFound
 from obligor.events import chain
 from obligor.events.block import BlockReader
 from obligor.events.chain import BrokenLink
@@ -51,6 +51,8 @@ class EventLog:
         self.reader = BlockReader(store)
         self.shard = 0
         meta = store.meta()
+        if "id" not in meta:
+            raise IntegrityError("the making of this log was cut short and nothing is in it; delete its folder")
         self.id: bytes = meta["id"]
         self.slot_hash: SlotHash = slot_hash(meta["slot_key"])
         self._key = key

@@ -51,8 +51,7 @@ class SQLiteStore:
         database = self._path / DATABASE
         if mode == "create":
             self._path.mkdir(parents=True, exist_ok=True)
-            if database.exists():
-                raise ObligorError(f"{self._path}: there is a log here already; open it, or choose an empty folder")
+            _create(database)
         elif not database.exists():
             raise NotFound(f"{self._path}: no log here; create one with `obligor init` or `obligor ingest`")
         self._writer = None if mode == "read" else self._open_writer()
@@ -290,6 +289,8 @@ def _pending(row: tuple[Any, ...]) -> PendingRow:
 
 def _check_format(connection: apsw.Connection, path: Path) -> None:
     application = connection.pragma("application_id")
+    if application == 0 and not connection.pragma("page_count"):
+        raise IntegrityError(f"{path}: the making of this log was cut short and nothing is in it; delete the folder")
     if application != APPLICATION_ID:
         raise ObligorError(f"{path / DATABASE}: expected a log of Obligor, got another SQLite file")
     found = connection.pragma("user_version")
@@ -297,6 +298,16 @@ def _check_format(connection: apsw.Connection, path: Path) -> None:
         raise ObligorError(
             f"{path / DATABASE}: expected log format {FORMAT}, got {found}; use the release that wrote it"
         )
+
+
+def _create(database: Path) -> None:
+    """Make the database file, for its owner only; SQLite gives its WAL the same mode."""
+    try:
+        os.close(os.open(database, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        raise ObligorError(
+            f"{database.parent}: there is a log here already; open it or choose an empty folder"
+        ) from None
 
 
 def _lock(path: Path) -> int:
