@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -56,3 +61,29 @@ def test_another_length_is_refused(bundle: Bundle) -> None:
         bundle.score(np.zeros(4))
     with pytest.raises(BadInput, match="expected rows of 5 features"):
         bundle.scores(np.zeros((2, 4)))
+
+
+def test_the_same_bits_without_vector_extensions(bundle: Bundle, data: TrainingSet, tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", data.features[:100])
+    script = (
+        "import sys, numba, numpy as np; from obligor.models.bundle import Bundle;"
+        f"b = Bundle.load({str(bundle.path)!r}); x = np.load({str(tmp_path / 'rows.npy')!r});"
+        "parts = [b.scores(x, m) for m in ('xgboost', 'scorecard')];"
+        "bits = np.array([[p.margin, p.pd] for p in parts]).tobytes();"
+        "bits += np.array([b.contributions(row) for row in x]).tobytes();"
+        "print(numba.config.CPU_NAME, bits.hex())"
+    )
+    plain = {
+        "NUMBA_CPU_NAME": "generic",
+        "NUMBA_CPU_FEATURES": "",
+        "NUMBA_CACHE_DIR": str(tmp_path / "cache"),
+        "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2,-AVX,-FMA,-AVX512F",
+        "NPY_DISABLE_CPU_FEATURES": "AVX2 FMA3 AVX512F AVX512CD AVX512_SKX",
+    }
+    run = [sys.executable, "-W", "ignore", "-c", script]
+    usual, generic = (
+        subprocess.run(run, capture_output=True, text=True, check=True, env={**os.environ, **extra}).stdout.split()
+        for extra in ({}, plain)
+    )
+    assert generic[0] == "generic" != usual[0]
+    assert generic[1] == usual[1]
