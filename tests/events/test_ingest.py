@@ -291,6 +291,22 @@ def test_a_type_of_another_project_is_refused(load: Load) -> None:
         load(_table(application_id=["a"] * 5, outcome=["approve"] * 5, event_time=_at(*range(5))), decided)
 
 
+def test_a_mapping_may_be_for_some_files_only(load: Load, log: EventLog, tmp_path: Path) -> None:
+    pq.write_table(_table(2), tmp_path / "paid.parquet")
+    pq.write_table(_table(3, price=[1, 2, 3]).drop_columns(["loan"]), tmp_path / "asked.parquet")
+    paid = Mapping(event=Repayment, id=columns("no"), event_time="at", units={"amount": "major"}, file="paid*")
+    asked = Mapping(
+        event=LoanApplication, id=columns("no"), event_time="at", columns={"amount": "price"}, file="asked*"
+    )
+    report = load(str(tmp_path / "*.parquet"), [paid, asked])
+    assert {name: counts.accepted for name, counts in report.per_type.items()} == {
+        "loan_application": 3,
+        "repayment": 2,
+    }
+    with pytest.raises(BadInput, match=r"paid\.parquet: no mapping takes this file; they take 'asked\*'"):
+        load(tmp_path / "paid.parquet", [asked])
+
+
 # ---- records in JSON Lines ------------------------------------------------------------------------------------------
 
 
@@ -391,12 +407,12 @@ with EventLog.open(folder / "log", REGISTRY) as log:
 
 
 def test_a_killed_run_loses_and_doubles_nothing(dead: Path, tmp_path: Path) -> None:
-    count = 20 * 4_096
+    count = 12 * 4_096
     pq.write_table(
         _table(count, amount=[-1.0 if i % 1_000 == 0 else 1.0 for i in range(count)]), tmp_path / "rows.parquet"
     )
     EventLog.create(tmp_path / "log", REGISTRY).close()
-    for chunks in (1, 2, 3):
+    for chunks in (1, 4):
         process = subprocess.Popen([sys.executable, "-c", WORKER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         for _ in range(chunks):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import random
+import re
+from decimal import Decimal as PyDecimal
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from tests.events.edge import Everything, Person, Repayment
+from tests.events.edge import KEY, Everything, Person, Repayment, parse
 
+from obligor.events import casting
+from obligor.events.assembly import part_table
 from obligor.events.batch import CORRECTION, ORIGINAL, RETRACTION
 from obligor.events.chunk import Chunk
-from obligor.events.fields import parse_timestamp
+from obligor.events.fields import Boolean, Field, Integer, Money, parse_timestamp
 from obligor.events.mapped import MappedRows, apply, bind, needed_columns
 from obligor.events.mapping import Mapping, columns, field, row
 
@@ -268,3 +273,103 @@ def test_several_currencies_need_a_column() -> None:
 
 def test_moments_of_the_table_are_utc() -> None:
     assert parse_timestamp("1970-01-01T00:00:00.000001Z") == _apply(_source(), _mapping()).event_time[0].as_py()
+
+
+# ---- a naive twin: each row of texts as the record that it says ------------------------------------------------------
+
+_PLAIN = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)
+_ODD = ["", "x", "-1", "1.50", "1.5001", "007", "1e3", " 1", "nan", "true", "FALSE", "gold", "NGN", "JPY", "USD"]
+_ODD += [
+    "2026-01-01T00:00:00Z",
+    "2026-01-01T00:00:00.1234567Z",
+    "2026-02-30T00:00:00Z",
+    "9223372036854775808",
+    "ü" * 21,
+]
+
+
+def _whole(text: str) -> Any:
+    """Return the integer that a text says, or the text, which the record's own check then refuses."""
+    if not _PLAIN.fullmatch(text) or len(text) > 40 or PyDecimal(text) != int(PyDecimal(text)):
+        return text
+    return int(PyDecimal(text))
+
+
+def _said(field: Field, cell: str, currency: str | None) -> Any:
+    """Return the JSON value that a text cell says for a field."""
+    if isinstance(field, Money):
+        return _whole(cell) if len(field.currencies) == 1 else {"amount": _whole(cell), "currency": currency}
+    if isinstance(field, Integer):
+        return _whole(cell)
+    if isinstance(field, Boolean):
+        return {"true": True, "false": False}.get(cell.lower(), cell)
+    return cell
+
+
+def _record(row: dict[str, str | None]) -> dict[str, Any]:
+    record: dict[str, Any] = {"type": "everything", "event_id": f"everything:{row['no']}", "event_time": row["at"]}
+    for name, field in Everything.fields.items():
+        cell = row[name]
+        if cell is not None:
+            record[name] = _said(field, cell, row.get(f"{name}.currency"))
+    return record
+
+
+def _random_rows(rng: random.Random) -> list[dict[str, str | None]]:
+    right = {
+        "price": "5",
+        "price.currency": "NGN",
+        "rebate.currency": "KES",
+        "rate": "0.1",
+        "items": "3",
+        "first": "true",
+    }
+    right |= {"due": "2026-01-01T00:00:00Z", "at": "2026-01-01T00:00:00Z", "basket": "x", "note": "x", "consumer": "c"}
+    names = [*Everything.fields, "price.currency", "rebate.currency", "at"]
+    rows = []
+    for number in range(rng.randint(1, 12)):
+        row: dict[str, str | None] = {name: right.get(name) for name in names}
+        for name in rng.sample(names, rng.choice([0, 0, 1, 2])):
+            row[name] = rng.choice([None, *_ODD])
+        rows.append({"no": str(number), **row})
+    return rows
+
+
+def _both_ways(rows: list[dict[str, str | None]]) -> tuple[Any, Any]:
+    """Return (right rows, content and values) by the mapping, and by the records that the rows say."""
+    table = pa.table({name: pa.array([row[name] for row in rows], pa.string()) for name in rows[0]})
+    read = _apply(table, Mapping(event=Everything, id=columns("no"), event_time="at"))
+    keep = ~read.bad()
+    part = part_table(Everything, read.rows(keep), np.arange(keep.sum()), KEY)
+    batch, problems = parse([_record(row) for row in rows])
+    named = [bool(own) for own in _problems(read)]
+    assert named == read.bad().tolist()
+    mapped = ([i for i, right in enumerate(keep.tolist()) if not right], part.to_pylist())
+    return mapped, (list(problems), batch.parts["everything"].to_pylist() if batch.size else [])
+
+
+def test_rows_of_text_are_the_records_that_they_say() -> None:
+    rng = random.Random(4)
+    refused = taken = 0
+    for _ in range(300):
+        mapped, said = _both_ways(_random_rows(rng))
+        assert mapped == said
+        refused, taken = refused + len(said[0]), taken + len(said[1])
+    assert min(refused, taken) > 400
+
+
+def test_a_planted_fault_in_casting_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = _random_rows(random.Random(6))[:1]
+    rows[0] = {
+        **rows[0],
+        **{name: None for name in Everything.fields if Everything.fields[name].optional},
+        "items": "-1",
+    }
+    right = _both_ways(rows)
+    assert right[0] == right[1]
+    real = casting._numbers
+    monkeypatch.setattr(
+        casting, "_numbers", lambda column, places, low, high, why: real(column, places, None, high, why)
+    )
+    wrong = _both_ways(rows)
+    assert wrong[0] != wrong[1]
