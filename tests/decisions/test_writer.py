@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from tests.decisions.desk import Desk, application, batch_of, desk_bundle, open_log, repayment, sale
 
-from obligor.decisions.writer import Decided, Item
+from obligor.decisions.writer import REBUILDS_MAX, Decided, Item
 from obligor.errors import Conflict, ObligorError
 from obligor.events.changes import Changes
 from obligor.events.staging import Appended
 from obligor.features import state as state_module
-from obligor.features.state import Head
+from obligor.features.state import Head, StateMisfit
 from obligor.models.bundle import Bundle
 
 
@@ -157,6 +157,24 @@ def test_a_state_that_does_not_fit_is_rebuilt_and_the_batch_goes_on(desk: Desk) 
     assert 'obligor_failures_total{error="StateMisfit"} 1.0' in desk.metrics.render().decode()
     record = desk.decide(1)
     desk.assert_offline_agrees(record)
+
+
+def test_what_a_new_state_does_not_fit_is_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    apply = state_module.StagedState.apply
+
+    def fail(self: state_module.StagedState, changes: Changes) -> None:
+        if any("merchant" in table.column_names for table in changes.inserted.values()):
+            raise StateMisfit("a planted fault")
+        apply(self, changes)
+
+    monkeypatch.setattr(state_module.StagedState, "apply", fail)
+    for number in range(REBUILDS_MAX + 2):
+        refused, appended = desk.writer.process([desk.events(sale(1)), desk.events(repayment(number))])
+        assert isinstance(refused, StateMisfit)
+        assert isinstance(appended, Appended)
+    assert desk.log.find("s-1") is None
+    text = desk.metrics.render().decode()
+    assert f'obligor_step_seconds_count{{step="catch_up"}} {REBUILDS_MAX + 1}.0' in text
 
 
 def test_a_state_behind_the_log_catches_up(desk: Desk, tmp_path: Path) -> None:

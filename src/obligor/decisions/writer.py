@@ -36,7 +36,9 @@ from obligor.features.plan import Plan
 from obligor.features.state import Head, OnlineState, StagedState, StateMisfit
 from obligor.features.tails import warm_up
 
-__all__ = ["Application", "ApplicationItem", "Decided", "EventsItem", "Item", "Result", "Writer"]
+__all__ = ["REBUILDS_MAX", "Application", "ApplicationItem", "Decided", "EventsItem", "Item", "Result", "Writer"]
+
+REBUILDS_MAX = 3  # of the state, in one writer's life
 
 # What computing one item can raise; anything else (the disk, memory) is the writer's own failure and stops it.
 _ITEM_FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, ObligorError, TypeError, ValueError)
@@ -115,6 +117,7 @@ class Writer:
         self._application = log.registry[plan.application]
         self._entities = list(self._application.entities())
         self.applied = 0  # sequence that the state stands for
+        self._rebuilds = 0
 
     # -- state
 
@@ -124,8 +127,11 @@ class Writer:
             self.applied = self._state.catch_up(self._log)
 
     def _rebuild(self) -> None:
-        self._state.clear()
-        self.catch_up()
+        """Build the state anew; not again and again, because what a new state does not fit is the item's fault."""
+        if self._rebuilds < REBUILDS_MAX:
+            self._rebuilds += 1
+            self._state.clear()
+            self.catch_up()
 
     def warm_up(self) -> None:
         """Compute once all that a decision needs and forget it, so that no request waits for code to load."""
@@ -163,8 +169,11 @@ class Writer:
             self.catch_up()
         try:
             return self._batch(items)
+        except StateMisfit as error:
+            self._metrics.failure(type(error).__name__)
+            self._rebuild()
         except _ITEM_FAILURES as error:
-            self._note(error)
+            self._metrics.failure(type(error).__name__)
         return [self._alone(item) for item in items]
 
     def _alone(self, item: Item) -> Result | ObligorError:
@@ -172,13 +181,8 @@ class Writer:
         try:
             return self._batch([item])[0]
         except _ITEM_FAILURES as error:
-            self._note(error)
+            self._metrics.failure(type(error).__name__)
             return _refused(error)
-
-    def _note(self, error: Exception) -> None:
-        self._metrics.failure(type(error).__name__)
-        if isinstance(error, StateMisfit):
-            self._rebuild()
 
     def _batch(self, items: Sequence[Item]) -> list[Result | ObligorError]:
         with self._log.begin(self._clock()) as tx, self._state.begin() as state:

@@ -83,6 +83,8 @@ class LmdbTransaction:
             self._transaction.commit()
         except lmdb.MapFullError:
             raise _full() from None
+        except lmdb.Error as error:
+            raise OSError(errno.EIO, f"the online state could not be written: {error}") from error
 
     def abort(self) -> None:
         """Drop the writes and end the transaction; nothing happens when it has ended."""
