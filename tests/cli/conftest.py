@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,3 +39,9 @@ def lender(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run("ingest", *files, "--declared", "--project", str(folder))
     run("train", "--project", str(folder), "--cutoff", "2026-04-05", "--ceiling", str(folder / "raw" / "truth.parquet"))
     return folder
+
+
+@pytest.fixture
+def copy(lender: Path, tmp_path: Path) -> Path:
+    """A copy that a test may write to."""
+    return Path(shutil.copytree(lender, tmp_path / "lender"))

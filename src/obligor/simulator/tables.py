@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from obligor.simulator import rows as r
+import obligor.simulator.rows as r
 from obligor.simulator.lending import FAILURES
 from obligor.simulator.life import BANK_KINDS, SCREENS
 from obligor.simulator.people import CATEGORIES
