@@ -295,23 +295,23 @@ def _whole(text: str) -> Any:
     return int(PyDecimal(text))
 
 
-def _said(field: Field, cell: str, currency: str | None) -> Any:
+def _said(kind: Field, cell: str, currency: str | None) -> Any:
     """Return the JSON value that a text cell says for a field."""
-    if isinstance(field, Money):
-        return _whole(cell) if len(field.currencies) == 1 else {"amount": _whole(cell), "currency": currency}
-    if isinstance(field, Integer):
+    if isinstance(kind, Money):
+        return _whole(cell) if len(kind.currencies) == 1 else {"amount": _whole(cell), "currency": currency}
+    if isinstance(kind, Integer):
         return _whole(cell)
-    if isinstance(field, Boolean):
+    if isinstance(kind, Boolean):
         return {"true": True, "false": False}.get(cell.lower(), cell)
     return cell
 
 
 def _record(row: dict[str, str | None]) -> dict[str, Any]:
     record: dict[str, Any] = {"type": "everything", "event_id": f"everything:{row['no']}", "event_time": row["at"]}
-    for name, field in Everything.fields.items():
+    for name, kind in Everything.fields.items():
         cell = row[name]
         if cell is not None:
-            record[name] = _said(field, cell, row.get(f"{name}.currency"))
+            record[name] = _said(kind, cell, row.get(f"{name}.currency"))
     return record
 
 

@@ -76,6 +76,11 @@ def test_pandas_nan_is_null_and_polars_nan_is_not() -> None:
     assert _chunks(pl.DataFrame({"x": [1.0, float("nan")]}))[0].table["x"].null_count == 0
 
 
+def test_a_pandas_column_of_mixed_types_is_refused() -> None:
+    with pytest.raises(BadInput, match="a column of mixed types"):
+        open_sources(pd.DataFrame({"x": ["a", 5, None]}))
+
+
 def test_patterns_and_lists_are_taken_in_order(tmp_path: Path) -> None:
     for name in ("b.csv", "a.csv"):
         (tmp_path / name).write_text("id\nx\n")

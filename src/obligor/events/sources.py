@@ -101,7 +101,10 @@ def _table(frame: Any) -> pa.Table:
         frame = frame.collect() if hasattr(frame, "collect") else frame
         return frame.to_arrow()
     if library == "pandas":
-        return pa.Table.from_pandas(frame, preserve_index=False)
+        try:
+            return pa.Table.from_pandas(frame, preserve_index=False)
+        except pa.ArrowException as error:
+            raise BadInput(f"the pandas frame has a column of mixed types: {error}") from None
     raise BadInput(f"expected a path, a pattern, or an Arrow, polars or pandas frame, got {type(frame).__name__}")
 
 
