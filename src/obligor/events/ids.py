@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["SlotHash", "following_slot", "slot_hash"]
+__all__ = ["SlotHash", "StagedIds", "following_slot", "slot_hash"]
 
 SlotHash = Callable[[Iterable[str]], npt.NDArray[np.int64]]
+Int64s = npt.NDArray[np.int64]
 _SLOT_MAX = 2**63 - 1
+_MANY = 4096  # from here an array is sorted and searched; below, a dictionary is faster
 
 
 def slot_hash(key: bytes) -> SlotHash:
@@ -37,3 +39,61 @@ def slot_hash(key: bytes) -> SlotHash:
 def following_slot(slot: int) -> int:
     """Return the slot that is tried after `slot`."""
     return slot + 1 if slot < _SLOT_MAX else -_SLOT_MAX - 1
+
+
+class StagedIds:
+    """The slots that one transaction has taken so far, with the sequences in them; can be undone to an earlier mark."""
+
+    def __init__(self) -> None:
+        self._added: list[tuple[Int64s, Int64s]] = []
+        self._few: dict[int, int] = {}
+        self._many: list[tuple[Int64s, Int64s]] = []
+
+    def mark(self) -> int:
+        """Return a mark to undo to."""
+        return len(self._added)
+
+    def undo(self, mark: int) -> None:
+        """Take back what was added since the mark."""
+        for slots, _ in reversed(self._added[mark:]):
+            if len(slots) < _MANY:
+                for slot in slots.tolist():
+                    del self._few[slot]
+            else:
+                self._many.pop()
+        del self._added[mark:]
+
+    def add(self, slots: Int64s, sequences: Int64s) -> None:
+        """Take free slots."""
+        self._added.append((slots, sequences))
+        if len(slots) < _MANY:
+            self._few.update(zip(slots.tolist(), sequences.tolist(), strict=True))
+        else:
+            order = np.argsort(slots)
+            self._many.append((slots[order], sequences[order]))
+
+    def get(self, slot: int) -> int | None:
+        """Return the sequence in a slot, or None."""
+        sequence = self._few.get(slot)
+        for slots, sequences in self._many if sequence is None else ():
+            place = int(np.searchsorted(slots, slot))
+            if place < len(slots) and slots[place] == slot:
+                return int(sequences[place])
+        return sequence
+
+    def among(self, slots: Int64s) -> list[int]:
+        """Return which of these slots (ascending) are taken."""
+        taken = [slot for slot in slots.tolist() if slot in self._few] if self._few else []
+        for own, _ in self._many:
+            places = np.searchsorted(own, slots)
+            places[places == len(own)] = 0
+            taken += slots[own[places] == slots].tolist()
+        return taken
+
+    def ascending(self) -> tuple[Int64s, Int64s]:
+        """Return all slots in ascending order, and their sequences: the order that an index grows fastest in."""
+        if not self._added:
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        slots = np.concatenate([slots for slots, _ in self._added])
+        order = np.argsort(slots)
+        return slots[order], np.concatenate([sequences for _, sequences in self._added])[order]

@@ -48,7 +48,7 @@ class Placement:
         order = np.argsort(self.slots)
         wanted = np.unique(np.concatenate([self.slots, targets])) if len(targets) else self.slots[order]
         self._hits = self._log.store.find(wanted)
-        known = [*self._hits, *self._tx.staged_slots(wanted), *targets.tolist()]
+        known = [*self._hits, *self._tx.ids.among(wanted), *targets.tolist()]
         plain = plain_rows(rows, self.slots, order, known, self._awaited())
         beyond = rows.declared > clock_us
         for i in np.nonzero(plain & beyond)[0].tolist():
@@ -127,7 +127,7 @@ class Placement:
         return row
 
     def _sequence_at(self, slot: int, looked_up: bool) -> int | None:
-        staged = self._tx.staged_slot(slot)
+        staged = self._tx.ids.get(slot)
         if staged is not None:
             return staged
         if looked_up:

@@ -20,6 +20,7 @@ from obligor.events import chain
 from obligor.events.batch import ORIGINAL, Batch
 from obligor.events.block import BLOCK_EVENTS_MAX, encode
 from obligor.events.changes import Changes, change_rows, merged, winner_rows
+from obligor.events.ids import StagedIds
 from obligor.events.placement import Placement
 from obligor.events.positions import pack
 from obligor.events.staging import DECLARED_NONE, Appended, Bools, Int64s, Rows, known_times
@@ -48,7 +49,7 @@ class Mark(NamedTuple):
 
     head: Head
     segments: int
-    claims: int
+    ids: int
     ledger: int
     personal: int
     versions: int
@@ -66,8 +67,7 @@ class Transaction:
         self._clock_us, self._finish = clock_us, finish
         self._start = self._head = log.head
         self._segments: list[Segment] = []
-        self._claims: list[tuple[Int64s, Int64s]] = []
-        self._slots: dict[int, int] = {}
+        self.ids = StagedIds()
         self._ledger: list[LedgerRow] = []
         self._decisions: set[str] = set()
         self._personal: list[tuple[int, bytes]] = []
@@ -100,7 +100,7 @@ class Transaction:
         return Mark(
             self._head,
             len(self._segments),
-            len(self._claims),
+            self.ids.mark(),
             len(self._ledger),
             len(self._personal),
             self.versions.mark(),
@@ -110,13 +110,10 @@ class Transaction:
     def undo(self, mark: Mark) -> None:
         """Take back everything since the mark; what `changes` reported since then is reported no more."""
         self._head, self._changed = mark.head, mark.changed
-        for slots, _ in self._claims[mark.claims :]:
-            for slot in slots.tolist():
-                del self._slots[slot]
+        self.ids.undo(mark.ids)
         for row in self._ledger[mark.ledger :]:
             self._decisions.discard(row.decision_id)
         del self._segments[mark.segments :]
-        del self._claims[mark.claims :]
         del self._ledger[mark.ledger :]
         del self._personal[mark.personal :]
         self.versions.undo(mark.versions)
@@ -148,18 +145,13 @@ class Transaction:
         pack(self._log.shard, first + count)
         sequence[accepted] = np.arange(first, first + count)
         known[accepted] = known_times(rows.declared[accepted], self._clock_us, self._head.known_time)
-        self._claim(placement.slots[accepted], sequence[accepted])
+        self.ids.add(placement.slots[accepted], sequence[accepted])
         self._stage(rows, accepted, sequence, known)
         if count:
             last = max(self._head.known_time, int(known[accepted].max()))
             self._head = self._head._replace(sequence=first + count - 1, known_time=last)
         placement.settle(sequence, known, self.versions)
         return Appended(placement.status, np.where(sequence > 0, sequence + pack(self._log.shard, 0), -1), known)
-
-    def _claim(self, slots: Int64s, sequence: Int64s) -> None:
-        if len(slots):
-            self._slots.update(zip(slots.tolist(), sequence.tolist(), strict=True))
-            self._claims.append((slots, sequence))
 
     def _stage(self, rows: Rows, accepted: Bools, sequence: Int64s, known: Int64s) -> None:
         for name, table in rows.parts:
@@ -175,14 +167,6 @@ class Transaction:
             if personal.null_count < len(personal):
                 pairs = zip(own.tolist(), personal.to_pylist(), strict=True)
                 self._personal += [(one, plain) for one, plain in pairs if plain is not None]
-
-    def staged_slot(self, slot: int) -> int | None:
-        """Return the sequence staged at a slot of the id index."""
-        return self._slots.get(slot)
-
-    def staged_slots(self, slots: Int64s) -> list[int]:
-        """Return which of the slots are staged."""
-        return [slot for slot in slots.tolist() if slot in self._slots] if self._slots else []
 
     def identity(self, sequence: int) -> Identity:
         """Return id, type, content, kind and known_time of an event, committed or staged."""
@@ -280,15 +264,13 @@ class Transaction:
 
     def _write(self) -> None:
         blocks, schemas = self._blocks()
-        slots = np.concatenate([s for s, _ in self._claims]) if self._claims else np.empty(0, np.int64)
-        sequences = np.concatenate([s for _, s in self._claims]) if self._claims else np.empty(0, np.int64)
-        order = np.argsort(slots)
+        slots, sequences = self.ids.ascending()
         key, log_id, shard = self._log.key, self._log.id, self._log.shard
         commit = Commit(
             blocks=blocks,
             schemas=schemas,
-            slots=slots[order],
-            sequences=sequences[order],
+            slots=slots,
+            sequences=sequences,
             versions=self.versions.effective,
             pending=self.versions.pending,
             resolved=self.versions.resolved,
