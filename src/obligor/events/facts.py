@@ -83,7 +83,7 @@ def read_facts(
 ) -> Facts:
     """Read the versions of a type's facts that sequences up to `upto` show."""
     schema, with_id = _wanted(event, columns)
-    versions = [v for v in store.versions_visible(0, upto) if v.type == event.event_name]
+    versions = store.versions_visible(0, upto, event.event_name)
     effective = pa.array(sorted(v.sequence for v in versions if v.kind == CORRECTION), pa.int64())
     names = ["event_id", "event_time", "known_time", "kind", *schema.names]
     tables = []

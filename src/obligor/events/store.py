@@ -150,8 +150,8 @@ class LogStore(Protocol):
     def versions_of(self, roots: Iterable[int]) -> list[VersionRow]:
         """Return all effective versions of these facts."""
 
-    def versions_visible(self, after: int, upto: int) -> list[VersionRow]:
-        """Return the versions whose visible_sequence is in (after, upto]."""
+    def versions_visible(self, after: int, upto: int, type_name: str | None = None) -> list[VersionRow]:
+        """Return the versions, of one type or all, whose visible_sequence is in (after, upto]."""
 
     def pending_row(self, sequence: int) -> PendingRow | None:
         """Return the pending version at a sequence."""

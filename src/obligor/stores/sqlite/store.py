@@ -198,10 +198,10 @@ class SQLiteStore:
         sql = f"{_VERSION} WHERE root IN (SELECT value FROM carray(?)) ORDER BY sequence"
         return [VersionRow(*row) for row in self._reader().execute(sql, (apsw.carray(wanted),))]
 
-    def versions_visible(self, after: int, upto: int) -> list[VersionRow]:
-        """Return the versions whose visible_sequence is in (after, upto]."""
-        sql = f"{_VERSION} WHERE visible_sequence > ? AND visible_sequence <= ?"
-        return [VersionRow(*row) for row in self._reader().execute(sql, (after, upto))]
+    def versions_visible(self, after: int, upto: int, type_name: str | None = None) -> list[VersionRow]:
+        """Return the versions, of one type or all, whose visible_sequence is in (after, upto]."""
+        sql = f"{_VERSION} WHERE visible_sequence > ? AND visible_sequence <= ? AND type = coalesce(?, type)"
+        return [VersionRow(*row) for row in self._all(sql, (after, upto, type_name))]
 
     def pending_row(self, sequence: int) -> PendingRow | None:
         """Return the pending version at a sequence."""
