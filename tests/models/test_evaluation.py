@@ -13,7 +13,7 @@ from tests.models.lender import SMALL
 from obligor.errors import BadInput, DefinitionError
 from obligor.models.bundle import Bundle, encode_json
 from obligor.models.evaluation import evaluate_scorer
-from obligor.models.metrics import auc
+from obligor.models.metrics import auc, psi, psi_bins
 from obligor.models.training import split_of
 from obligor.models.training_set import TrainingSet
 
@@ -88,6 +88,16 @@ def test_drivers_are_mean_contributions(bundle: Bundle, data: TrainingSet) -> No
     assert found["tenure"] == pytest.approx(np.abs(parts[:, 1]).mean())
     assert max(found, key=lambda name: found[name]) == "utilisation"
     assert "exposure" not in found
+
+
+def test_every_month_and_segment_has_its_psi(bundle: Bundle, data: TrainingSet) -> None:
+    assert all(month["psi"] >= 0 for month in bundle.evaluation["months"])
+    split, pd = split_of(data, SMALL), bundle.scores(data.features).pd
+    agent = data.features[:, 2] == 2
+    before, after = pd[split.train & agent], pd[split.test & agent]
+    channel = next(s for s in bundle.evaluation["segments"] if s["name"] == "channel")
+    found = next(v["psi"] for v in channel["values"] if v["value"] == "agent")
+    assert found == pytest.approx(psi(before, after, psi_bins(before)))
 
 
 def test_strategy_rises_to_the_whole(bundle: Bundle) -> None:

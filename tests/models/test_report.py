@@ -70,6 +70,7 @@ def test_says_what_was_measured(bundle: Bundle) -> None:
     assert f"{bundle.evaluation['rows']['test']:,} applications from 2026-02-01" in text
     assert "30 or more days past due, within 60 days" in text
     assert "By channel" in text
+    assert "<td>agent</td>" in text.split("<h2>The scorecard</h2>")[1]  # a category's bins have its values' names
     assert text.count("<svg") == 8
     assert bundle.hash in text
 

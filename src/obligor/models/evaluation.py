@@ -30,6 +30,8 @@ SEGMENT_VALUES_MAX: Final = 12
 CLASS_ROWS_MIN: Final = 10  # goods and bads without which a ranking metric is not shown
 DRIVER_ROWS_MAX: Final = 2_000  # test rows whose contributions are averaged
 CURVE_POINTS: Final = 101
+PSI_ROWS_MIN: Final = 100  # training rows of a group without which its PSI says nothing
+JUDGED: Final = ("auc", "ks", "brier")
 HISTOGRAM_BINS: Final = 24
 
 
@@ -94,6 +96,9 @@ def evaluate_scorer(
         "stability": _stability(scorer, data, champion, train, test),
         "drivers": _drivers(scorer, data, test, rng),
         "scorecard": scorer.scorecard.to_data(),
+        "categories": {
+            f.name: [*(f.values or ()), "(unknown)"] for f in scorer.inputs.features if f.type == "category"
+        },
     }
 
 
@@ -231,20 +236,23 @@ def _distribution(data: TrainingSet, pd: Floats, test: Bools) -> dict[str, Any]:
 
 
 def _judged(bad: Floats, pd: Floats, resamples: int, rng: np.random.Generator) -> dict[str, Any]:
-    """Return a group with its AUC and KS and their intervals, where it has enough of both classes."""
+    """Return a group with AUC, KS and Brier score and their intervals, where it has enough of both classes."""
     group = _group(bad, pd)
     if min(group["bads"], group["rows"] - group["bads"]) < CLASS_ROWS_MIN:
-        return {**group, "auc": None, "ks": None}
+        return {**group, **dict.fromkeys(JUDGED)}
     ranking = {"one": Ranking.of(bad, pd)}
     samples = bootstrap(ranking, resamples=min(resamples, 200), rng=rng)["one"]
     values = measure(ranking["one"])
-    return {**group, "auc": _point(values["auc"], samples["auc"]), "ks": _point(values["ks"], samples["ks"])}
+    return {**group, **{metric: _point(values[metric], samples[metric]) for metric in JUDGED}}
 
 
 def _months(
     data: TrainingSet, pd: Floats, train: Bools, test: Bools, resamples: int, rng: np.random.Generator
 ) -> list[dict[str, Any]]:
-    """Return each month: rows by status, and of its training or test rows what was predicted and what happened."""
+    """Return each month: rows by status, PSI of all its scores against the training rows', and of its training or test
+    rows what was predicted and what happened.
+    """
+    edges = psi_bins(pd[train])
     out = []
     for month in np.unique(data.months):
         here = data.months == month
@@ -253,6 +261,7 @@ def _months(
             "month": str(month),
             "by_status": {str(s): int(n) for s, n in zip(statuses, counts, strict=True)},
             "mean_pd": _number(float(pd[here].mean())),
+            "psi": psi(pd[train], pd[here], edges),
         }
         for name, mask in (("train", train & here), ("test", test & here)):
             if mask.any():
@@ -272,11 +281,18 @@ def _segment(
     if values.dtype.kind != "U":
         kept.sort()
     rows = [
-        {"value": value, **_judged(data.bad[mask], pd[mask], resamples, rng)}
+        {"value": value, "psi": _psi_within(pd, train, test, labels == value)}
+        | _judged(data.bad[mask], pd[mask], resamples, rng)
         for value in kept
         for mask in (test & (labels == value),)
     ]
     return {"name": name, "values": rows, "values_left_out": max(0, len(found) - len(kept))}
+
+
+def _psi_within(pd: Floats, train: Bools, test: Bools, here: Bools) -> float | None:
+    """Return the PSI of the score within a group; None where the group has too few training rows to compare with."""
+    before = pd[train & here]
+    return psi(before, pd[test & here], psi_bins(before)) if len(before) >= PSI_ROWS_MIN else None
 
 
 def _quarters(values: Floats, train: Bools) -> NDArray[np.str_]:

@@ -208,7 +208,20 @@ def _time(evaluation: Evaluation) -> str:
     pair = f'<div class="pair">{level}{rank}</div>'
     words = "Each month's applications by what is known of them, then how the score did in each."
     card = _card("Applications", volume.svg("Applications by month and status"), legend(*keys))
-    return _section("Does it hold over time?", words, card + pair)
+    return _section("Does it hold over time?", words, card + pair + _month_table(months))
+
+
+def _month_table(months: Sequence[Mapping[str, Any]]) -> str:
+    rows = []
+    for m in months:
+        slice_ = "test" if "test" in m else "training" if "train" in m else ""
+        group = m.get("test") or m.get("train") or {}
+        judged = [f"{group[k]['value']:.3f}" if group.get(k) else "" for k in ("auc", "ks", "brier")]
+        rates = [_rate(group["observed"]), _rate(group["predicted"])] if group else ["", ""]
+        counts = [f"{group['rows']:,}", f"{group['bads']:,}"] if group else ["", ""]
+        rows.append([m["month"], slice_, *counts, *rates, *judged, f"{m['psi']:.3f}"])
+    head = ["month", "used for", "rows", "bads", "observed", "predicted", "AUC", "KS", "Brier", "PSI of the score"]
+    return f'<div class="card"><details><summary>All months</summary>{_table(head, rows, left=2)}</details></div>'
 
 
 def _status_rank(status: str) -> tuple[int, str]:
@@ -266,7 +279,8 @@ def _segment(segment: Mapping[str, Any]) -> str:
         ratio = v["observed"] / v["predicted"]
         rows.append(
             [escape(v["value"]), f"{v['rows']:,}", f"{v['bads']:,}", _rate(v["observed"]),
-             _rate(v["predicted"]), f"{ratio:.2f}", shown]
+             _rate(v["predicted"]), f"{ratio:.2f}",
+             "" if v["psi"] is None else f"{v['psi']:.3f}", shown]
         )  # fmt: skip
     left_out = segment["values_left_out"]
     words = (
@@ -274,7 +288,7 @@ def _segment(segment: Mapping[str, Any]) -> str:
         if left_out
         else "Test rows; a dash spans the 95% interval of the AUC."
     )
-    head = [segment["name"], "rows", "bads", "observed", "predicted", "observed ÷ predicted", "AUC"]
+    head = [segment["name"], "rows", "bads", "observed", "predicted", "observed ÷ predicted", "PSI", "AUC"]
     return _section(f"By {segment['name']}", words, f'<div class="card">{_table(head, rows)}</div>')
 
 
@@ -346,10 +360,10 @@ def _scorecard(evaluation: Evaluation) -> str:
     parts = []
     for card in cards:
         edges = card["edges"]
-        names = [_bin_name(i, edges) for i in range(len(edges) + 1)] + ["null"]
+        bins = evaluation["categories"].get(card["feature"]) or [_bin_name(i, edges) for i in range(len(edges) + 1)]
         rows = [
             [escape(name), f"{n:,}", percent(round(b / n, 4)) if n else "", f"{points:+.1f}"]
-            for name, n, b, points in zip(names, card["rows"], card["bads"], card["points"], strict=True)
+            for name, n, b, points in zip([*bins, "null"], card["rows"], card["bads"], card["points"], strict=True)
             if n
         ]
         table = _table(["value", "rows", "bad rate", "points"], rows)
