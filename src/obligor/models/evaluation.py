@@ -102,6 +102,10 @@ def evaluate_scorer(
     }
 
 
+def _category_values(scorer: Scorer) -> dict[str, list[str]]:
+    return {f.name: [*(f.values or ()), "(unknown)"] for f in scorer.inputs.features if f.type == "category"}
+
+
 def _true_pds(data: TrainingSet, test: Bools, ceiling: Mapping[str, float]) -> Floats:
     names = [data.application_id[i] for i in np.flatnonzero(test)]
     missing = [name for name in names if not 0.0 < ceiling.get(name, 0.0) < 1.0]
