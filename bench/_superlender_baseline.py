@@ -14,6 +14,9 @@ import pandas as pd
 
 __all__ = ["features", "fit_and_score"]
 
+Columns = dict[str, Any]  # name -> values of all loans, by as_of
+Places = np.ndarray[Any, np.dtype[np.int64]]
+
 LAGOS = pd.Timedelta(hours=1)
 SETTINGS: dict[str, Any] = {
     "n_estimators": 150,
@@ -40,51 +43,59 @@ def features(folder: Path) -> pd.DataFrame:
     loans["late"] = _days(loans.firstrepaiddate - loans.firstduedate)
     loans["late_days"] = _days(loans.firstrepaiddate.dt.normalize() - loans.firstduedate.dt.normalize())
     loans["open_days"] = _days(loans.closeddate - loans.approveddate)
-    rows = [
-        _loan_features(loan, customer)
-        for _, customer in loans.sort_values("as_of").groupby("customerid", sort=False)
-        for _, loan in customer.iterrows()
-    ]
+    loans = loans.sort_values("as_of", kind="stable").reset_index(drop=True)
+    columns = {name: loans[name].to_numpy() for name in loans.columns}
+    customers = [np.sort(rows) for rows in loans.groupby("customerid").indices.values()]
+    rows = [_loan_features(columns, row, customer) for customer in customers for row in customer]
     return pd.DataFrame(rows).set_index("systemloanid")
 
 
 def _days(length: Any) -> Any:
-    return length / pd.Timedelta(days=1)
+    return length / np.timedelta64(1, "D")
 
 
-def _loan_features(loan: pd.Series, customer: pd.DataFrame) -> dict[str, Any]:
-    now = loan.as_of
-    opened = customer[customer.approveddate < now]
-    repaid = customer[customer.firstrepaiddate < now].sort_values("firstrepaiddate")
-    closed = customer[customer.closeddate < now].sort_values("closeddate")
-    row = {
-        "systemloanid": loan.systemloanid,
+def _before(columns: Columns, customer: Places, name: str, now: Any) -> Places:
+    """Return the customer's loans whose moment `name` lies before `now`, in its order."""
+    moments = columns[name][customer]
+    past = customer[moments < now]
+    ordered: Places = past[np.argsort(columns[name][past], kind="stable")]
+    return ordered
+
+
+def _loan_features(columns: Columns, row: int, customer: Places) -> dict[str, Any]:
+    now = columns["as_of"][row]
+    opened, repaid, closed = (
+        _before(columns, customer, name, now) for name in ("approveddate", "firstrepaiddate", "closeddate")
+    )
+    found = {
+        "systemloanid": columns["systemloanid"][row],
         "as_of": now,
-        "bad": bool(loan.bad),
-        "scored": bool(loan.scored),
-        "amount": loan.loanamount,
-        "total_due": loan.totaldue,
-        "term": loan.termdays,
-        "number": loan.loannumber,
-        "referred": float(isinstance(loan.referredby, str)),
-        "hour": now.hour,
+        "bad": bool(columns["bad"][row]),
+        "scored": bool(columns["scored"][row]),
+        "amount": columns["loanamount"][row],
+        "total_due": columns["totaldue"][row],
+        "term": columns["termdays"][row],
+        "number": columns["loannumber"][row],
+        "referred": float(isinstance(columns["referredby"][row], str)),
+        "hour": pd.Timestamp(now).hour,
         "opened": len(opened),
         "repaid": len(repaid),
         "closed": len(closed),
     }
     if len(opened):
-        ages = _days(now - opened.as_of).to_numpy()
-        row |= {"since_opened": ages[-1], "since_first": ages[0]}
-        row |= {f"opened_{days}": int((ages < days).sum()) for days in (30, 90, 180)}
+        ages = _days(now - columns["as_of"][opened])
+        found |= {"since_opened": ages[-1], "since_first": ages[0]}
+        found |= {f"opened_{days}": int((ages < days).sum()) for days in (30, 90, 180)}
     if len(repaid):
-        row |= _lateness(repaid, now)
+        found |= _lateness(columns, repaid, now)
     if len(closed):
-        row |= _past_loans(closed, loan, now)
-    return row
+        found |= _past_loans(columns, closed, row, now)
+    return found
 
 
-def _lateness(repaid: pd.DataFrame, now: pd.Timestamp) -> dict[str, Any]:
-    late = repaid.late.to_numpy()
+def _lateness(columns: Columns, repaid: Places, now: Any) -> dict[str, Any]:
+    late, moments = columns["late"][repaid], columns["firstrepaiddate"][repaid]
+    by_calendar = columns["late_days"][repaid] > 0
     return {
         "late_last": late[-1],
         "late_before": late[-2] if len(late) > 1 else np.nan,
@@ -94,27 +105,27 @@ def _lateness(repaid: pd.DataFrame, now: pd.Timestamp) -> dict[str, Any]:
         "late_max": late.max(),
         "late_min": late.min(),
         "late_std": late.std(),
-        "late_count": int((repaid.late_days > 0).sum()),
-        "late_share": float((repaid.late_days > 0).mean()),
-        "since_repaid": _days(now - repaid.firstrepaiddate.iloc[-1]),
-        "since_first_repaid": _days(now - repaid.firstrepaiddate.iloc[0]),
-        "hour_repaid": repaid.firstrepaiddate.iloc[-1].hour,
+        "late_count": int(by_calendar.sum()),
+        "late_share": float(by_calendar.mean()),
+        "since_repaid": _days(now - moments[-1]),
+        "since_first_repaid": _days(now - moments[0]),
+        "hour_repaid": pd.Timestamp(moments[-1]).hour,
     }
 
 
-def _past_loans(closed: pd.DataFrame, loan: pd.Series, now: pd.Timestamp) -> dict[str, Any]:
-    last = closed.iloc[-1]
+def _past_loans(columns: Columns, closed: Places, row: int, now: Any) -> dict[str, Any]:
+    last, amounts = closed[-1], columns["loanamount"][closed]
     return {
-        "since_closed": _days(now - last.closeddate),
-        "last_amount": last.loanamount,
-        "last_term": last.termdays,
-        "last_open_days": last.open_days,
-        "mean_open_days": closed.open_days.mean(),
-        "mean_amount": closed.loanamount.mean(),
-        "max_amount": closed.loanamount.max(),
-        "sum_amount": closed.loanamount.sum(),
-        "amount_to_last": loan.loanamount / last.loanamount,
-        "mean_price": (closed.totaldue / closed.loanamount - 1).mean(),
+        "since_closed": _days(now - columns["closeddate"][last]),
+        "last_amount": amounts[-1],
+        "last_term": columns["termdays"][last],
+        "last_open_days": columns["open_days"][last],
+        "mean_open_days": columns["open_days"][closed].mean(),
+        "mean_amount": amounts.mean(),
+        "max_amount": amounts.max(),
+        "sum_amount": amounts.sum(),
+        "amount_to_last": columns["loanamount"][row] / amounts[-1],
+        "mean_price": (columns["totaldue"][closed] / amounts - 1).mean(),
     }
 
 

@@ -6,7 +6,10 @@ first repayment within a window picks one earlier loan; over windows of several 
 
 from __future__ import annotations
 
-from obligor.features import Feature, as_of, feature, maximum, minimum, outstanding, request, reserved
+from functools import reduce
+from operator import add
+
+from obligor.features import as_of, feature, maximum, minimum, outstanding, request, reserved
 
 from .events import FirstRepayment, LoanApplication, LoanClosed, LoanOpened
 
@@ -26,39 +29,38 @@ hour = as_of.hour(reason="TIMING", description="Hour of the application, in Lago
 
 # ---- lateness of earlier first repayments ---------------------------------------------------------------------------
 
-_since_due = as_of.since(_repaid.first("due_at", *_WINDOWS))
 late_days = feature(
-    _since_due - _repaid.time_since_first(*_WINDOWS, unit="days"),
+    as_of.since(_repaid.first("due_at", *_WINDOWS)) - _repaid.time_since_first(*_WINDOWS, unit="days"),
     reason="LATENESS",
+    monotone="increasing",
     description="Days from the due date to the first repayment, of the earliest loan first repaid in the window",
 )
 last_late_days = feature(
     as_of.since(_repaid.last("due_at")) - _repaid.time_since_last(unit="days"),
     reason="LATENESS",
+    monotone="increasing",
     description="Days from the due date to the first repayment, of the latest loan",
 )
-
-
-def _of_all(combine: str) -> Feature:
-    """Return the greatest or least lateness, or the mean, over the loans that the windows pick."""
-    picked = [late_days[window].fill(0) for window in _WINDOWS]
-    known = [late_days[window].fill(-1_000_000) > -999_999 for window in _WINDOWS]
-    if combine == "mean":
-        return sum(picked[1:], picked[0]) / sum(known[1:], known[0])
-    low, whole = -1_000_000 if combine == "maximum" else 1_000_000, late_days["lifetime"]
-    for window in _WINDOWS[:-1]:
-        one = late_days[window].fill(low)
-        whole = maximum(whole, one) if combine == "maximum" else minimum(whole, one)
-    return whole
-
-
+_picked = [late_days[window] for window in _WINDOWS] + [last_late_days]  # null where the window holds no repayment
+_NEVER = 100_000  # days; beyond any lateness, so that a null neither wins nor counts
 worst_late_days = feature(
-    maximum(_of_all("maximum"), last_late_days), reason="LATENESS", description="The latest of these first repayments"
+    reduce(maximum, [one.fill(-_NEVER) for one in _picked], last_late_days),
+    reason="LATENESS",
+    monotone="increasing",
+    description="The latest of these first repayments, in days from its due date",
 )
 best_late_days = feature(
-    minimum(_of_all("minimum"), last_late_days), reason="LATENESS", description="The earliest of these first repayments"
+    reduce(minimum, [one.fill(_NEVER) for one in _picked], last_late_days),
+    reason="LATENESS",
+    monotone="increasing",
+    description="The earliest of these first repayments, in days from its due date",
 )
-usual_late_days = feature(_of_all("mean"), reason="LATENESS", description="Mean lateness over the windows")
+usual_late_days = feature(
+    reduce(add, [one.fill(0) for one in _picked]) / reduce(add, [one.fill(-_NEVER) > -_NEVER for one in _picked]),
+    reason="LATENESS",
+    monotone="increasing",
+    description="Mean lateness over the windows",
+)
 
 # ---- how the customer borrows ---------------------------------------------------------------------------------------
 
