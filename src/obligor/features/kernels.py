@@ -1,7 +1,7 @@
 """The kernels: every aggregate defined once, for backfill, training, replay and the service alike.
 
-A kernel is driven by a plan's arrays (`layout.Layout`); nothing is compiled from a plan. A row is updated into the
-smallest window that holds it and windows are merged when a request is finished, so that nested windows cost one pass.
+A kernel is driven by a plan's arrays (`layout.Layout`); nothing is compiled from a plan. Rows are added newest first, a
+window's cell being carried on into the next longer window's, so that nested windows cost one pass over the longest.
 Numbers are accumulated as integers (sums in 96 bits, squares in 192) and become a float64 once, correctly rounded, at
 the end: so results do not depend on order, chunks, threads or the CPU's vector extensions.
 
@@ -35,15 +35,15 @@ __all__ = [
 COUNT, SUM, MEAN, STD, MIN, MAX, FIRST, LAST, DISTINCT, SINCE_FIRST, SINCE_LAST, BALANCE = range(12)
 TERM_ADD, TERM_SUBTRACT, TERM_CLOSE = range(3)
 
-# The words of a cell: what one group (a selection, looked at in one slot) adds up to over one stretch of time.
-N, SUM_HIGH, SUM_LOW, SQUARE_2, SQUARE_1, SQUARE_0, LEAST, MOST, OLDEST, NEWEST, OLDEST_TIME, NEWEST_TIME = range(12)
-VALUES, VALUES_OVER = 12, 13
-CELL_WIDTH = 14
+# The words of a cell: what one group (a selection, looked at in one slot) adds up to in one window.
+ROWS, OLDEST_TIME, NEWEST_TIME, N, SUM_HIGH, SUM_LOW, LEAST, MOST, OLDEST, NEWEST = range(10)
+SQUARE_2, SQUARE_1, SQUARE_0, VALUES, VALUES_OVER = range(10, 15)
+CELL_WIDTH = 16
 # The words of a balance's entry: a key, whether it is closed, its adds less its subtracts as sums of halves.
 KEY, CLOSED, NET_HIGH, NET_LOW = range(4)
 HELD, HELD_OVER = 0, 1  # words of a table's last entry: how many it holds, whether it would have needed more
 
-NEED_ROWS, NEED_NUMBERS, NEED_SQUARES, NEED_DISTINCT = 1, 2, 4, 8  # flags of a group
+NEED_TIMES, NEED_NUMBERS, NEED_SQUARES, NEED_DISTINCT = 1, 2, 4, 8  # flags of a group
 DISTINCT_MAX = 4096  # different values of one entity in one window, counted exactly; beyond is an error
 KEYS_MAX = 4096  # different keys of one entity's balance; beyond is an error
 HELD_MAX = max(DISTINCT_MAX, KEYS_MAX)
@@ -124,42 +124,51 @@ def _add_square(state: Any, c: Any, high: Any, low: Any) -> None:
 
 @kernel
 def _update_rows(state: Any, c: Any, bit: Any, times: Any, masks: Any, base: Any, low: Any, high: Any) -> None:
-    """Add rows to a cell: how many, when the oldest and the newest; all that the cell holds already are newer."""
-    n = state[c, N]
+    """Add rows to a cell: how many, when the oldest and the newest."""
+    n, oldest, newest = 0, low, low
     for j in range(high - 1, low - 1, -1):
         if masks[np.uint64(j - base)] & bit == 0:
             continue
-        if n == 0:
-            state[c, NEWEST_TIME] = times[np.uint64(j)]
-        state[c, OLDEST_TIME] = times[np.uint64(j)]
+        newest = j if n == 0 else newest
+        oldest = j
         n += 1
-    state[c, N] = n
+    if n != 0:
+        state[c, OLDEST_TIME] = times[oldest]
+        if state[c, ROWS] == 0:
+            state[c, NEWEST_TIME] = times[newest]
+        state[c, ROWS] += n
 
 
 @kernel
 def _update_numbers(
     state: Any, c: Any, bit: Any, slot: Any, values: Any, masks: Any, base: Any, low: Any, high: Any
 ) -> None:
-    """Add a column's numbers to a cell: how many, their sum, the least, the most, the oldest and the newest."""
-    n, sum_high, sum_low, least, most = state[c, N], 0, 0, state[c, LEAST], state[c, MOST]
-    oldest, newest = state[c, OLDEST], state[c, NEWEST]
+    """Add rows to a cell: how many, and of their numbers how many, the sum, the least, most, oldest and newest."""
+    rows, n, sum_high, sum_low, least, most = 0, 0, 0, 0, state[c, LEAST], state[c, MOST]
+    oldest, newest = low, low
     for j in range(high - 1, low - 1, -1):
-        v = values[slot, np.uint64(j)]
-        if masks[np.uint64(j - base)] & bit == 0 or v == NULL:
+        if masks[np.uint64(j - base)] & bit == 0:
             continue
-        if n == 0:
-            newest = v
-        oldest = v
+        rows += 1
+        v = values[slot, np.uint64(j)]
+        if v == NULL:
+            continue
+        newest = j if n == 0 else newest
+        oldest = j
         n += 1
         sum_high += v >> 32
         sum_low += v & 0xFFFFFFFF
         least = min(least, v)
         most = max(most, v)
-    state[c, N] = n
-    state[c, SUM_HIGH] += sum_high
-    state[c, SUM_LOW] += sum_low
-    state[c, LEAST], state[c, MOST] = least, most
-    state[c, OLDEST], state[c, NEWEST] = oldest, newest
+    state[c, ROWS] += rows
+    if n != 0:
+        state[c, OLDEST] = values[slot, oldest]
+        if state[c, N] == 0:
+            state[c, NEWEST] = values[slot, newest]
+        state[c, N] += n
+        state[c, SUM_HIGH] += sum_high
+        state[c, SUM_LOW] += sum_low
+        state[c, LEAST], state[c, MOST] = least, most
 
 
 @kernel
@@ -216,24 +225,12 @@ def _update_distinct(
 
 
 @kernel
-def _merge(state: Any, c: Any, newer: Any, needs: Any) -> None:
-    """Add a cell of newer rows to the cell `c` of the older rows next to them."""
-    if state[newer, N] != 0:
-        if state[c, N] == 0:
-            state[c, OLDEST], state[c, OLDEST_TIME] = state[newer, OLDEST], state[newer, OLDEST_TIME]
-        state[c, NEWEST], state[c, NEWEST_TIME] = state[newer, NEWEST], state[newer, NEWEST_TIME]
-        state[c, N] += state[newer, N]
-    if needs & NEED_NUMBERS:
-        state[c, SUM_HIGH] += state[newer, SUM_HIGH]
-        state[c, SUM_LOW] += state[newer, SUM_LOW]
-        state[c, LEAST] = min(state[c, LEAST], state[newer, LEAST])
-        state[c, MOST] = max(state[c, MOST], state[newer, MOST])
-    if needs & NEED_SQUARES:
-        _add_square(state, c, np.uint64(state[newer, SQUARE_1]), np.uint64(state[newer, SQUARE_0]))
-        state[c, SQUARE_2] += state[newer, SQUARE_2]
-    if needs & NEED_DISTINCT:
-        state[c, VALUES] += state[newer, VALUES]
-        state[c, VALUES_OVER] |= state[newer, VALUES_OVER]
+def _carry(ladder: Any, groups: Any, rung: Any, state: Any) -> None:
+    """Begin a window with what the next shorter one holds."""
+    for g in range(ladder[3], ladder[4]):
+        c = groups[g, 3] + rung
+        for word in range(CELL_WIDTH):
+            state[np.uint64(c), word] = state[np.uint64(c - 1), word]
 
 
 @kernel
@@ -256,24 +253,27 @@ def _boundary(times: Any, instant: Any, low: Any, high: Any) -> Any:
 @kernel
 def _accumulate(
     spec: Any, ladders: Any, rungs: Any, groups: Any, as_of: Any, times: Any, masks: Any, base: Any, values: Any,
-    low: Any, high: Any, state: Any, sets: Any, last: Any,
+    low: Any, high: Any, reached: Any, state: Any, sets: Any, last: Any,
 ) -> None:  # fmt: skip
     """Add the rows [low, high), all of them older than those added before; masks of invisible rows are 0."""
-    for ladder in range(spec[2], spec[3]):
-        offset, first_rung = ladders[ladder, 0], ladders[ladder, 1]
-        end = high if offset == 0 else _boundary(times, as_of - offset, low, high)
-        for rung in range(first_rung, ladders[ladder, 2]):
-            start = _boundary(times, as_of - offset - rungs[rung], low, end)
+    for at in range(spec[2], spec[3]):
+        ladder = ladders[at]
+        end = high if ladder[0] == 0 else _boundary(times, as_of - ladder[0], low, high)
+        for rung in range(ladder[2] - ladder[1]):
+            start = _boundary(times, as_of - ladder[0] - rungs[ladder[1] + rung], low, end)
             if start == end:
                 continue
-            for g in range(ladders[ladder, 3], ladders[ladder, 4]):
-                bit, slot, needs, c = groups[g, 0], groups[g, 1], groups[g, 2], groups[g, 3] + rung - first_rung
-                if needs & NEED_ROWS:
-                    _update_rows(state, c, bit, times, masks, base, start, end)
+            while reached[at] < rung:
+                reached[at] += 1
+                _carry(ladder, groups, reached[at], state)
+            for g in range(ladder[3], ladder[4]):
+                bit, slot, needs, c = groups[g, 0], groups[g, 1], groups[g, 2], groups[g, 3] + rung
                 if needs & NEED_NUMBERS:
                     _update_numbers(state, c, bit, slot, values, masks, base, start, end)
                 if needs & NEED_SQUARES:
                     _update_squares(state, c, bit, slot, values, masks, base, start, end)
+                if needs & NEED_TIMES:
+                    _update_rows(state, c, bit, times, masks, base, start, end)
                 if needs & NEED_DISTINCT:
                     _update_distinct(state, c, sets[groups[g, 4]], last, bit, slot, values, masks, base, start, end)
             end = start
@@ -323,16 +323,19 @@ def entries(rows: Any) -> Any:
 
 
 @kernel
-def _reset_cells(start: Any, end: Any, state: Any) -> None:
-    for c in range(start, end):
-        for word in range(CELL_WIDTH):
-            state[np.uint64(c), word] = 0
-        state[c, LEAST], state[c, MOST] = _INT64_MAX, NULL
+def _reset_cells(spec: Any, ladders: Any, groups: Any, reached: Any, state: Any) -> None:
+    for at in range(spec[2], spec[3]):
+        reached[at] = 0
+        for g in range(ladders[at, 3], ladders[at, 4]):
+            c = groups[g, 3]
+            for word in range(CELL_WIDTH):
+                state[np.uint64(c), word] = 0
+            state[c, LEAST], state[c, MOST] = _INT64_MAX, NULL
 
 
 @kernel
 def _reset_tables(spec: Any, last: Any, sets: Any, tables: Any) -> None:
-    for members in range(spec[10], spec[11]):
+    for members in range(spec[8], spec[9]):
         sets[members, : last + 1] = NULL
         sets[members, last + 1] = 0
     for b in range(spec[6], spec[7]):
@@ -342,7 +345,7 @@ def _reset_tables(spec: Any, last: Any, sets: Any, tables: Any) -> None:
 
 @kernel
 def _std(state: Any, c: Any) -> Any:
-    """The population's standard deviation: sqrt((n * sum of squares - square of sum) / n**2), as (float64, error)."""
+    """The population's deviation: sqrt((n * sum of squares - square of sum) / n**2); infinity beyond the limit."""
     n = np.uint64(state[c, N])
     _, high, low = _total(state[c, SUM_HIGH], state[c, SUM_LOW])
     squares_high, squares_low = np.uint64(state[c, SQUARE_1]), np.uint64(state[c, SQUARE_0])
@@ -350,19 +353,19 @@ def _std(state: Any, c: Any) -> Any:
     carry, scaled_low = _multiply(squares_low, n)
     scaled_high += carry
     if state[c, SQUARE_2] != 0 or high != _ZERO or over != _ZERO or scaled_high < carry or scaled_high >> np.uint64(63):
-        return np.nan, BEYOND_SQUARES
+        return np.inf
     mean_high, mean_low = _multiply(low, low)
     rest_low = scaled_low - mean_low
     rest_high = scaled_high - mean_high - (_ONE if scaled_low < mean_low else _ZERO)
     count = np.float64(state[c, N])
-    return np.sqrt(_to_float(rest_high, rest_low) / (count * count)), OK
+    return np.sqrt(_to_float(rest_high, rest_low) / (count * count))
 
 
 @kernel
 def _balance(table: Any, last: Any) -> Any:
-    """The sum over open keys of what is above zero, as (float64, error)."""
+    """The sum over open keys of what is above zero; too many keys are minus infinity, too large a sum infinity."""
     if table[last + 1, HELD_OVER] != 0:
-        return np.nan, BEYOND_KEYS
+        return -np.inf
     total = _ZERO
     for place in range(last + 1):
         if table[place, KEY] == NULL or table[place, CLOSED] != 0:
@@ -371,12 +374,10 @@ def _balance(table: Any, last: Any) -> Any:
         negative, high, low = _total(table[place, NET_HIGH] + (low >> 32), low & 0xFFFFFFFF)
         if negative:
             continue
-        if high != _ZERO or low > np.uint64(INTEGER_MAX):
-            return np.nan, BEYOND_INTEGER
+        if high != _ZERO or low > np.uint64(INTEGER_MAX) or total > np.uint64(INTEGER_MAX):
+            return np.inf
         total += low
-        if total > np.uint64(INTEGER_MAX):
-            return np.nan, BEYOND_INTEGER
-    return np.float64(total), OK
+    return np.float64(total) if total <= np.uint64(INTEGER_MAX) else np.inf
 
 
 @kernel
@@ -391,58 +392,73 @@ def _sum(state: Any, c: Any) -> Any:
 
 
 @kernel
-def _finish(aggregate: Any, state: Any, c: Any, as_of: Any) -> Any:
-    """One measure but a balance, before its scale, as (float64, error)."""
-    if aggregate == COUNT:
-        return np.float64(state[c, N]), OK
-    if aggregate == SUM:
-        total, exact = _sum(state, c)
-        return total, (OK if exact else BEYOND_INTEGER)
-    if aggregate == DISTINCT:
-        return np.float64(state[c, VALUES]), (BEYOND_DISTINCT if state[c, VALUES_OVER] else OK)
+def _exact(value: Any) -> Any:
+    """An integer as float64, infinity beyond what is exact."""
+    return np.float64(value) if -INTEGER_MAX <= value <= INTEGER_MAX else np.inf
+
+
+@kernel
+def _finish_cell(state: Any, c: Any, needs: Any, as_of: Any, results: Any) -> None:
+    """Write a cell's aggregates to `results[c]`; infinity is a crossed limit."""
+    results[c, COUNT] = np.float64(state[c, ROWS])
+    if needs & NEED_TIMES:
+        some = state[c, ROWS] != 0
+        results[c, SINCE_FIRST] = np.float64(as_of - state[c, OLDEST_TIME]) / 1e6 if some else np.nan
+        results[c, SINCE_LAST] = np.float64(as_of - state[c, NEWEST_TIME]) / 1e6 if some else np.nan
+    if needs & NEED_DISTINCT:
+        results[c, DISTINCT] = np.inf if state[c, VALUES_OVER] else np.float64(state[c, VALUES])
+    if needs & NEED_NUMBERS == 0:
+        return
     if state[c, N] == 0:
-        return np.nan, OK
-    if aggregate == MEAN:
-        return _sum(state, c)[0] / np.float64(state[c, N]), OK
+        results[c, :] = np.nan
+        results[c, COUNT], results[c, SUM] = np.float64(state[c, ROWS]), 0.0
+        return
+    total, exact = _sum(state, c)
+    results[c, SUM] = total if exact else np.inf
+    results[c, MEAN] = total / np.float64(state[c, N])
+    results[c, MIN], results[c, MAX] = _exact(state[c, LEAST]), _exact(state[c, MOST])
+    results[c, FIRST], results[c, LAST] = _exact(state[c, OLDEST]), _exact(state[c, NEWEST])
+    if needs & NEED_SQUARES:
+        results[c, STD] = _std(state, c)
+
+
+@kernel
+def _crossed(aggregate: Any, value: Any) -> Any:
+    """Which limit an infinite result says was crossed."""
     if aggregate == STD:
-        return _std(state, c)
-    if aggregate in (SINCE_FIRST, SINCE_LAST):
-        time = state[c, OLDEST_TIME] if aggregate == SINCE_FIRST else state[c, NEWEST_TIME]
-        return np.float64(as_of - time) / 1e6, OK
-    value = state[c, LEAST]
-    if aggregate == MAX:
-        value = state[c, MOST]
-    elif aggregate == FIRST:
-        value = state[c, OLDEST]
-    elif aggregate == LAST:
-        value = state[c, NEWEST]
-    return np.float64(value), (OK if -INTEGER_MAX <= value <= INTEGER_MAX else BEYOND_INTEGER)
+        return BEYOND_SQUARES
+    if aggregate == DISTINCT:
+        return BEYOND_DISTINCT
+    return BEYOND_KEYS if value < 0 else BEYOND_INTEGER
 
 
 @kernel
 def _finish_source(
-    spec: Any, merges: Any, measures: Any, divisors: Any, entity: Any, as_of: Any, last: Any, state: Any, tables: Any,
-    row: Any, out: Any,
+    spec: Any, ladders: Any, groups: Any, measures: Any, divisors: Any, entity: Any, as_of: Any, last: Any,
+    reached: Any, state: Any, tables: Any, results: Any, row: Any, out: Any,
 ) -> Any:  # fmt: skip
-    """Merge stretches of time into windows and write a source's measures to `out[row]`; return the first error.
+    """Write a source's measures to `out[row]`; return the first error.
 
     `entity` is -2 where the application names none: every measure is null then.
     """
-    for c in range(spec[8], spec[9]):
-        if merges[c] != 0:
-            _merge(state, c, c - 1, merges[c])
+    for at in range(spec[2], spec[3]):
+        ladder = ladders[at]
+        rungs = ladder[2] - ladder[1]
+        for rung in range(reached[at] + 1, rungs):
+            _carry(ladder, groups, rung, state)
+        for g in range(ladder[3], ladder[4]):
+            for c in range(groups[g, 3], groups[g, 3] + rungs):
+                _finish_cell(state, c, groups[g, 2], as_of, results)
+    for b in range(spec[6], spec[7]):
+        results[state.shape[0] + b, BALANCE] = _balance(tables[b], last)
     error = OK
     for m in range(spec[4], spec[5]):
-        place, aggregate, at = measures[m, 0], measures[m, 1], measures[m, 2]
-        if entity == -2:
-            value, code = np.nan, OK
-        elif aggregate == BALANCE:
-            value, code = _balance(tables[at], last)
-        else:
-            value, code = _finish(aggregate, state, at, as_of)
+        place, aggregate = measures[m, 0], measures[m, 1]
+        value = results[measures[m, 2], aggregate] if entity != -2 else np.nan
         out[row, place] = value if divisors[m] == 1.0 else value / divisors[m]
-        if code != OK and (error == OK or place * CODES + code < error):
-            error = place * CODES + code
+        if np.isinf(value):
+            code = place * CODES + _crossed(aggregate, value)
+            error = code if error == OK else min(error, code)
     return error
 
 
@@ -451,7 +467,7 @@ def begin(layout: Any, source: Any, rows: Any, scratch: Any) -> Any:
     """Online: empty what a source of `rows` rows is accumulated in; return the last place of its sets and tables."""
     spec = layout.sources[source]
     last = entries(rows) - 1
-    _reset_cells(spec[8], spec[9], scratch.state)
+    _reset_cells(spec, layout.ladders, layout.groups, scratch.reached, scratch.state)
     _reset_tables(spec, last, scratch.sets, scratch.tables)
     return last
 
@@ -469,7 +485,7 @@ def accumulate_chunk(
         visible[np.uint64(j - low)] = masks[np.uint64(j)] if roots[np.uint64(j)] != self_root else 0
     _accumulate(
         spec, layout.ladders, layout.rungs, layout.groups, as_of, times, visible, low, values, low, high,
-        scratch.state, scratch.sets, last,
+        scratch.reached, scratch.state, scratch.sets, last,
     )  # fmt: skip
     for b in range(spec[6], spec[7]):
         _update_balance(
@@ -481,8 +497,8 @@ def accumulate_chunk(
 def finish(layout: Any, source: Any, entity: Any, as_of: Any, last: Any, scratch: Any, out: Any) -> Any:
     """Online: write a source's measures to `out[0]`; return the first error."""
     return _finish_source(
-        layout.sources[source], layout.merges, layout.measures, layout.divisors, entity, as_of, last, scratch.state,
-        scratch.tables, 0, out,
+        layout.sources[source], layout.ladders, layout.groups, layout.measures, layout.divisors, entity, as_of, last,
+        scratch.reached, scratch.state, scratch.tables, scratch.results, 0, out,
     )  # fmt: skip
 
 
@@ -524,7 +540,7 @@ def measure_rows(
     """Offline: the measures of one source for many requests; `entity` is -1 without facts, -2 where none is named."""
     # Named tuples stay here: the functions called for every request take only the arrays that they need.
     spec, ladders, rungs, groups = layout.sources[source], layout.ladders, layout.rungs, layout.groups
-    merges, measures, divisors = layout.merges, layout.measures, layout.divisors
+    measures, divisors, reached, results = layout.measures, layout.divisors, scratch.reached, scratch.results
     times, known, position, root, mask, values = (
         rows.event_time, rows.known, rows.position, rows.root, rows.mask, rows.values,
     )  # fmt: skip
@@ -544,15 +560,32 @@ def measure_rows(
                 mask, rows.version, rows.above_start, rows.above_end, rows.above_position, rows.above_known,
                 as_of[i], cut, low, high, visible,
             )  # fmt: skip
-        _reset_cells(spec[8], spec[9], state)
-        if spec[6] < spec[7] or spec[10] < spec[11]:
+        _reset_cells(spec, ladders, groups, reached, state)
+        if spec[6] < spec[7] or spec[8] < spec[9]:
             last = entries(high - low) - 1
             _reset_tables(spec, last, sets, tables)
-        _accumulate(spec, ladders, rungs, groups, as_of[i], times, visible, low, values, low, high, state, sets, last)
+        _accumulate(
+            spec, ladders, rungs, groups, as_of[i], times, visible, low, values, low, high, reached, state, sets, last
+        )
         for b in range(spec[6], spec[7]):
             _update_balance(
                 b, layout.balances, layout.terms, tables[b], last, as_of[i], times, visible, low, values, low, high
             )
-        error = _finish_source(spec, merges, measures, divisors, entity[i], as_of[i], last, state, tables, i, out)
+        error = _finish_source(
+            spec,
+            ladders,
+            groups,
+            measures,
+            divisors,
+            entity[i],
+            as_of[i],
+            last,
+            reached,
+            state,
+            tables,
+            results,
+            i,
+            out,
+        )
         if error != OK and (errors[i] == OK or error < errors[i]):
             errors[i] = error

@@ -24,19 +24,18 @@ FOREVER_US = 2**62  # a window without a lower bound; longer than any that dates
 
 _OPERATIONS: tuple[str, ...] = get_args(Op)
 _ROLES = ("add", "subtract", "close")
-_NEEDS = {"std": k.NEED_NUMBERS | k.NEED_SQUARES, "distinct": k.NEED_DISTINCT}
+_NEEDS = {"count": 0, "std": k.NEED_NUMBERS | k.NEED_SQUARES, "distinct": k.NEED_DISTINCT}
 _Group: TypeAlias = tuple[int, int, int, bool]  # offset, selection, slot, and a pass of its own for distinct values
 
 
 class Layout(NamedTuple):
     """A plan as arrays; every index is into the next array. Made by `layout.py`."""
 
-    sources: NDArray[np.int64]  # (sources, 12): mask, reach_us, start and end: ladders, measures, balances, cells, sets
+    sources: NDArray[np.int64]  # (sources, 10): mask, reach_us, then start and end of ladders, measures, balances, sets
     ladders: NDArray[np.int64]  # (ladders, 5): offset_us, rung start, end, group start, end
     rungs: NDArray[np.int64]  # (rungs,) window length in us, ascending within a ladder
     groups: NDArray[np.int64]  # (groups, 5): mask bit, slot or -1, needs, first cell, its set or -1
-    merges: NDArray[np.int64]  # (cells,) needs of the cell's group, 0 for the newest stretch of time of a group
-    measures: NDArray[np.int64]  # (measures, 3) source by source: place in the plan, aggregate, cell or balance
+    measures: NDArray[np.int64]  # (measures, 3) source by source: place in the plan, aggregate, row of the results
     divisors: NDArray[np.float64]  # (measures,) 10 ** scale
     balances: NDArray[np.int64]  # (balances, 2): term start, end
     terms: NDArray[np.int64]  # (terms, 6): mask bit, role, slots of key, amount and expiry or -1, expiry in us or NULL
@@ -50,6 +49,8 @@ class Scratch(NamedTuple):
     """What one thread works in; `begin` makes it ready for one request's source."""
 
     state: NDArray[np.int64]  # (cells, CELL_WIDTH)
+    reached: NDArray[np.int64]  # (ladders,) the longest window that rows were added to
+    results: NDArray[np.float64]  # (cells + balances, aggregates)
     sets: NDArray[np.int64]  # (sets, entries + 2): open hash sets; the last word is how many are held
     tables: NDArray[np.int64]  # (balances, entries + 1, 4): open hash tables; the last entry counts
 
@@ -98,26 +99,22 @@ class _Builder:
         self.divisors: list[float] = []
         self.balances: list[tuple[int, int]] = []
         self.terms: list[tuple[int, ...]] = []
-        self.merges: list[int] = []
         self.cells = self.sets = 0
 
     def add_source(self, measures: list[tuple[int, Measure]]) -> int:
         """Add the measures of one source, each with its place in the plan; return its reach."""
         ladders, of_measure, balances = len(self.ladders), len(self.measures), len(self.balances)
         mask, reach = 0, 0
-        cells, sets = self.cells, self.sets
-        by_group: dict[_Group, list[tuple[int, Measure]]] = {}
+        sets = self.sets
         for place, measure in measures:
             if measure.aggregate == "balance":
                 mask |= self._add_balance(place, measure)
                 reach = FOREVER_US
-                continue
-            assert measure.selection is not None
-            slot = -1 if measure.slot is None else measure.slot
-            key = (measure.offset_us, measure.selection, slot, measure.aggregate == "distinct")
-            by_group.setdefault(key, []).append((place, measure))
-            mask |= 1 << measure.selection
-            reach = max(reach, _reach(measure))
+            else:
+                assert measure.selection is not None
+                mask |= 1 << measure.selection
+                reach = max(reach, _reach(measure))
+        by_group = _grouped(measures)
         by_ladder: dict[tuple[int, tuple[int, ...]], list[_Group]] = {}
         for group, members in by_group.items():
             windows = tuple(sorted({_window(m) for _, m in members}))
@@ -125,7 +122,7 @@ class _Builder:
         for (offset, windows), groups in by_ladder.items():
             self._add_ladder(offset, windows, {group: by_group[group] for group in groups})
         bounds = (ladders, len(self.ladders), of_measure, len(self.measures), balances, len(self.balances))
-        self.sources.append((mask, reach, *bounds, cells, self.cells, sets, self.sets))
+        self.sources.append((mask, reach, *bounds, sets, self.sets))
         return reach
 
     def _add_ladder(
@@ -133,15 +130,14 @@ class _Builder:
     ) -> None:
         start = len(self.groups)
         for (_, selection, slot, _), members in groups.items():
-            needs = 0
+            needs = k.NEED_TIMES if slot < 0 else 0
             for place, measure in members:
-                needs |= k.NEED_ROWS if slot < 0 else _NEEDS.get(measure.aggregate, k.NEED_NUMBERS)
+                needs |= _NEEDS.get(measure.aggregate, 0 if slot < 0 else k.NEED_NUMBERS)
                 self._add_measure(place, measure, self.cells + windows.index(_window(measure)))
             members_set = self.sets if needs & k.NEED_DISTINCT else -1
             self.sets += members_set >= 0
             self.groups.append((1 << selection, slot, needs, self.cells, members_set))
             self.cells += len(windows)
-            self.merges += [0, *[needs] * (len(windows) - 1)]
         self.ladders.append((offset, len(self.rungs), len(self.rungs) + len(windows), start, len(self.groups)))
         self.rungs += windows
 
@@ -150,7 +146,7 @@ class _Builder:
         self.divisors.append(float(10**measure.scale))
 
     def _add_balance(self, place: int, measure: Measure) -> int:
-        self._add_measure(place, measure, len(self.balances))
+        self._add_measure(place, measure, -1 - len(self.balances))  # its row follows all cells
         start, mask = len(self.terms), 0
         for term in measure.terms or ():
             after = NULL if term.expires_after_us is None else min(term.expires_after_us, FOREVER_US)
@@ -159,6 +155,26 @@ class _Builder:
             mask |= 1 << term.selection
         self.balances.append((start, len(self.terms)))
         return mask
+
+
+def _grouped(measures: list[tuple[int, Measure]]) -> dict[_Group, list[tuple[int, Measure]]]:
+    """Return the measures, but balances, by group; a count joins a group that passes over its rows for a column."""
+    groups: dict[_Group, list[tuple[int, Measure]]] = {}
+    for place, measure in sorted(measures, key=lambda one: one[1].aggregate == "count"):
+        if measure.aggregate == "balance" or measure.selection is None:
+            continue
+        slot = -1 if measure.slot is None else measure.slot
+        key = (measure.offset_us, measure.selection, slot, measure.aggregate == "distinct")
+        if measure.aggregate == "count":
+            hosts = (
+                host
+                for host, members in groups.items()
+                if host[:2] == key[:2] and host[2] >= 0 and not host[3]
+                if any(_window(member) == _window(measure) for _, member in members)
+            )
+            key = next(hosts, key)
+        groups.setdefault(key, []).append((place, measure))
+    return groups
 
 
 def _window(measure: Measure) -> int:
@@ -196,13 +212,13 @@ def _compile(plan: Plan) -> Compiled:
         reach = builder.add_source(measures)
         sources.append(Source(timeline, via, None if reach == FOREVER_US else reach))
     starts, steps, constants = _programs(plan)
+    rows = [(place, code, at if at >= 0 else builder.cells - 1 - at) for place, code, at in builder.measures]
     layout = Layout(
-        sources=_table(builder.sources, 12),
+        sources=_table(builder.sources, 10),
         ladders=_table(builder.ladders, 5),
         rungs=np.array(builder.rungs, np.int64),
         groups=_table(builder.groups, 5),
-        merges=np.array(builder.merges, np.int64),
-        measures=_table(builder.measures, 3),
+        measures=_table(rows, 3),
         divisors=np.array(builder.divisors, np.float64),
         balances=_table(builder.balances, 2),
         terms=_table(builder.terms, 6),
@@ -235,6 +251,8 @@ def scratch(layout: Layout, rows_max: int) -> Scratch:
     cells, sets = (int(size) for size in layout.sizes)
     return Scratch(
         state=np.empty((cells, k.CELL_WIDTH), np.int64),
+        reached=np.empty(len(layout.ladders), np.int64),
+        results=np.empty((cells + len(layout.balances), len(AGGREGATES)), np.float64),
         sets=np.empty((sets, entries + 2), np.int64),
         tables=np.empty((len(layout.balances), entries + 1, 4), np.int64),
     )

@@ -168,11 +168,12 @@ def _build(plan: Plan, name: str, spec: TimelineSpec, facts: Mapping[str, Facts]
 
 def _project(plan: Plan, name: str, event: str, facts: Facts, offset: int) -> tuple[_Part, Versions]:
     """Return the rows of one event type; their places in `versions` start at `offset`."""
-    rows = project(plan, name, event, facts.rows)
-    whole = len(rows) == facts.rows.num_rows
+    table = _in_one_piece(facts.rows)
+    rows = project(plan, name, event, table)
+    whole = len(rows) == table.num_rows
     position, known = (
         column if whole else column[rows.source]
-        for column in (_integers(facts.rows.column("position")), _integers(facts.rows.column("known")))
+        for column in (_integers(table.column("position")), _integers(table.column("known")))
     )
     version = np.asarray(facts.version if whole else facts.version[rows.source], np.int32)
     versioned = version >= 0
@@ -225,5 +226,12 @@ def _order(codes: Ints, event_time: Ints, root: Ints) -> Ints | None:
     return np.lexsort((root, event_time, codes)).astype(np.int64)
 
 
-def _integers(column: pa.ChunkedArray) -> Ints:
-    return np.asarray(column.cast(pa.int64()).to_numpy(), np.int64)
+def _in_one_piece(table: pa.Table) -> Any:
+    """Return the table as one record batch, whose columns are read without a copy; itself if a column is too large."""
+    batches = table.combine_chunks().to_batches() if table.num_rows else []
+    return batches[0] if len(batches) == 1 else table
+
+
+def _integers(column: pa.Array | pa.ChunkedArray) -> Ints:
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return np.asarray(array.cast(pa.int64()).to_numpy(zero_copy_only=False), np.int64)
