@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.models.fitted import Floats
 
 from obligor.errors import BadInput, IntegrityError
-from obligor.models.calibration import LOG_ODDS_MAX, Calibration, Method, anchor, fit_calibration
+from obligor.models.calibration import LOG_ODDS_MAX, Calibration, Method, fit_calibration
 from obligor.models.portable import sigmoid
 
 
@@ -62,19 +62,6 @@ def test_survives_json_to_the_bit(method: Method) -> None:
     calibration = fit_calibration(margins, bad, method=method)
     again = Calibration.from_data(calibration.to_data())
     assert again.pds(margins).tolist() == calibration.pds(margins).tolist()
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_anchoring_moves_the_level_and_keeps_the_shape(method: Method) -> None:
-    margins, bad, _ = _slice(4, 5_000)
-    calibration = fit_calibration(margins, bad, method=method)
-    rarer = bad * (np.arange(5_000) % 3 == 0)
-    moved = anchor(calibration, margins, rarer)
-    assert moved.pds(margins).mean() == pytest.approx(rarer.mean(), rel=1e-9)
-    shift = moved.log_odds(0.0) - calibration.log_odds(0.0)
-    assert shift < -0.5
-    assert moved.log_odds(-2.0) - calibration.log_odds(-2.0) == pytest.approx(shift, abs=1e-12)
-    assert Calibration.from_data(moved.to_data()).pd(0.5) == moved.pd(0.5)
 
 
 def test_one_class_is_refused() -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pyarrow as pa
 import pytest
+from tests.models.lender import training_data
 
 from obligor.errors import BadInput
-from obligor.models.splits import Ints, Split, purged_split
+from obligor.features.plan import Plan
+from obligor.models.splits import Ints, Split, folds, purged_split
 
 DAY = 86_400_000_000
 HORIZON = 30 * DAY
@@ -26,11 +31,11 @@ def test_slices_are_purged_and_disjoint() -> None:
     split, as_of, known_at = _split()
     assert known_at[split.train].max() <= CUTOFF
     assert as_of[split.test].min() >= CUTOFF
-    later = split.selection | split.calibration
-    assert known_at[split.fit].max() <= split.later_from_us <= as_of[later].min()
-    assert not (split.selection & split.calibration).any()
+    assert as_of[split.fit].max() < split.later_from_us <= as_of[split.selection].min()
+    assert not (split.fit & split.selection).any()
     assert not (split.train & split.test).any()
-    assert ((split.fit | later) <= split.train).all()
+    assert ((split.fit | split.selection) == split.train).all()
+    assert split.selection.sum() / split.train.sum() == pytest.approx(0.3, abs=0.01)
     between = (as_of < CUTOFF) & (known_at > CUTOFF)
     assert between.any()
     assert not (between & (split.train | split.test)).any()
@@ -44,21 +49,22 @@ def test_a_row_at_the_edge() -> None:
     assert split.test[300:].tolist() == [False, False, False, True]
 
 
-def test_both_later_slices_reach_the_end() -> None:
-    split, as_of, _ = _split()
-    newest = np.sort(as_of[split.train])[-4:]
-    assert np.isin(newest, as_of[split.selection]).any()
-    assert np.isin(newest, as_of[split.calibration]).any()
-
-
-def test_a_long_horizon_still_leaves_both_slices() -> None:
-    as_of = np.arange(2000) * (400 * DAY // 2000)
-    bad = np.arange(2000) % 3 == 0
-    for horizon, left in ((0, 1.0), (120 * DAY, 160 / 280), (180 * DAY, 40 / 220)):
-        split = purged_split(as_of, as_of + horizon, np.ones(2000, bool), bad, cutoff_us=CUTOFF)
-        used = int(split.fit.sum() + split.selection.sum() + split.calibration.sum())
-        assert used / split.train.sum() == pytest.approx(left, abs=0.02)
-        assert split.fit.sum() / used == pytest.approx(0.7, abs=0.01)
+def test_folds_keep_an_applicant_together_and_are_even() -> None:
+    data = training_data(1_000)
+    rows = data.matured
+    fold = folds(data, rows, 5, seed=3)
+    assert set(fold[rows].tolist()) == set(range(5))
+    assert set(fold[~rows].tolist()) == {-1}
+    assert np.bincount(fold[rows]).max() - np.bincount(fold[rows]).min() <= 1
+    assert folds(data, rows, 5, seed=3).tolist() == fold.tolist() != folds(data, rows, 5, seed=4).tolist()
+    measure = {"timeline": "consumer", "via": "consumer", "selection": 0, "slot": None, "aggregate": "count",
+               "window_us": None, "offset_us": 0, "scale": 0, "terms": None}  # fmt: skip
+    timeline = {"selections": [{"event": "loan", "by": "consumer", "where": None}], "fields": {}}
+    of_consumers = Plan.load({**data.plan.data, "timelines": {"consumer": timeline}, "measures": [measure]})
+    consumers = [f"c-{row % 40}" for row in range(len(data))]
+    grouped = replace(data, plan=of_consumers, fields=data.fields.append_column("consumer", pa.array(consumers)))
+    by_consumer = {(one, int(f)) for one, f, r in zip(consumers, folds(grouped, rows, 5, 3), rows, strict=True) if r}
+    assert len(by_consumer) == 40
 
 
 def test_the_test_period_can_end() -> None:
@@ -75,11 +81,11 @@ def test_the_order_of_rows_does_not_matter() -> None:
     two = purged_split(
         as_of[shuffled], as_of[shuffled] + HORIZON, np.ones(1000, bool), bad[shuffled], cutoff_us=300 * DAY
     )
-    assert one.calibration[shuffled].tolist() == two.calibration.tolist()
+    assert one.selection[shuffled].tolist() == two.selection.tolist()
 
 
 def test_too_little_is_named() -> None:
-    with pytest.raises(BadInput, match="the slice 'fit' has"):
+    with pytest.raises(BadInput, match="the slice 'selection' has"):
         _split(rows=100)
     as_of = np.full(5, CUTOFF)
     with pytest.raises(BadInput, match="no outcome was known at the cut-off"):

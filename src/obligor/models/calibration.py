@@ -21,14 +21,13 @@ from obligor.errors import BadInput, IntegrityError
 from obligor.models.logistic import fit_logistic
 from obligor.models.portable import sigmoid
 
-__all__ = ["LOG_ODDS_MAX", "Calibration", "Method", "anchor", "fit_calibration"]
+__all__ = ["LOG_ODDS_MAX", "Calibration", "Method", "fit_calibration"]
 
 Floats = NDArray[np.float64]
 Method = Literal["logistic", "isotonic"]
 
 LOG_ODDS_MAX: Final = 30.0  # a PD of 9.4e-14
 KNOTS_MAX: Final = 64
-_BISECTIONS: Final = 60
 
 
 @dataclass(frozen=True)
@@ -96,25 +95,6 @@ def fit_calibration(margins: Floats, bad: Floats, weights: Floats | None = None,
         return Calibration(slope, intercept, np.empty(0), np.empty(0))
     knots, levels = _isotonic(margins, bad, w)
     return Calibration(1.0, 0.0, knots, levels)
-
-
-def anchor(calibration: Calibration, margins: Floats, bad: Floats, weights: Floats | None = None) -> Calibration:
-    """Return the calibration shifted in log-odds until the mean PD of these rows is their bad rate.
-
-    For a model that was fitted again on more rows: it knows the newer level already, so the shift that its predecessor
-    needed must not be applied twice. The shape stays.
-    """
-    w = np.ones(len(bad)) if weights is None else weights
-    z = np.array([calibration.log_odds(float(m)) for m in margins])
-    target = float(np.sum(w * bad) / np.sum(w))
-    low, high = -LOG_ODDS_MAX, LOG_ODDS_MAX
-    for _ in range(_BISECTIONS):
-        shift = (low + high) / 2
-        mean = float(np.sum(w / (1 + np.exp(-(z + shift)))) / np.sum(w))
-        low, high = (shift, high) if mean < target else (low, shift)
-    if len(calibration.knots):
-        return Calibration(1.0, 0.0, calibration.knots, calibration.levels + shift)
-    return Calibration(calibration.slope, calibration.intercept + shift, calibration.knots, calibration.levels)
 
 
 def _isotonic(margins: Floats, bad: Floats, w: Floats) -> tuple[Floats, Floats]:

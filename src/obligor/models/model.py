@@ -26,10 +26,9 @@ class Model:
     weights: str = "equal"  # or the half-life of a row's weight by age at the cut-off, such as "180d"
     segments: tuple[str, ...] = ()  # features or fields of the application that the report breaks down by
     search: int = 16  # candidates tried on the later slice; the first is a sound default
-    later_share: float = 0.3  # of the training rows that the purge leaves, the last: half selects, half calibrates
+    later_share: float = 0.3  # the last part of the training rows in time: stops the boosting and selects
     depth_max: int = 4  # shallow trees explain faster and drift less
     learning_rate: float = 0.05
     rounds_max: int = 500  # trees
-    refit: bool = True  # train once more on all training rows with the rounds found
     bootstrap: int = 300  # resamples behind each interval
     threads: int = 2  # candidates tried side by side; the result does not depend on it

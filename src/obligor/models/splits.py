@@ -1,22 +1,26 @@
-"""Purged out-of-time slices: nothing is learned from an outcome that was not known when the next slice begins.
+"""Purged out-of-time slices: nothing is learned from an outcome that was not known when the test begins.
 
 train        matured, and the outcome was known (as_of + horizon + lag) at the cut-off
-  fit        of these the earlier ones, whose outcome was known when the later slice begins
-  selection  later: stops the boosting, picks the candidate       } every other row in time,
-  calibration  later: maps log-odds to probabilities              } so that both see the newest loans
+  fit        of these the earlier ones
+  selection  the later ones: they stop the boosting and pick the candidate
 test         matured by seen_at, as_of at or after the cut-off
+
+Between fit and selection there is no second purge: every outcome of either was known at the cut-off, which is when all
+of this happens, and with a long horizon a purge would leave almost nothing to select on.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from obligor.errors import BadInput
+from obligor.models.training_set import TrainingSet
 
-__all__ = ["Split", "purged_split"]
+__all__ = ["Split", "folds", "purged_split"]
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -31,9 +35,8 @@ class Split:
     train: Bools
     fit: Bools
     selection: Bools
-    calibration: Bools
     test: Bools
-    later_from_us: int  # where the later slice begins
+    later_from_us: int  # where the selection begins
     cutoff_us: int
 
 
@@ -63,31 +66,27 @@ def purged_split(
             f"no outcome was known at the cut-off {_day(cutoff_us)}: {int(matured.sum())} rows have matured, the first "
             f"{_day(int(known_at[matured].min())) if matured.any() else 'never'}"
         )
-    later_from = _later_from(moments, np.sort(known_at[train]), later_share)
-    later = train & (as_of >= later_from)
-    fit = train & (as_of < later_from) & (known_at <= later_from)
-    rank = np.empty(len(as_of), dtype=np.int64)
-    rank[np.argsort(as_of, kind="stable")] = np.arange(len(as_of))
-    parity = np.zeros(len(as_of), dtype=np.int64)
-    parity[later] = np.argsort(np.argsort(rank[later])) % 2
-    split = Split(train, fit, later & (parity == 0), later & (parity == 1), test, later_from, cutoff_us)
+    later_from = int(moments[min(len(moments) - 1, int(len(moments) * (1.0 - later_share)))])
+    split = Split(train, train & (as_of < later_from), train & (as_of >= later_from), test, later_from, cutoff_us)
     _check(split, bad)
     return split
 
 
-def _later_from(moments: Ints, known: Ints, later_share: float) -> int:
-    """Return the first moment from which on at most `later_share` of the rows that the purge leaves are later.
+def folds(data: TrainingSet, rows: Bools, number: int, seed: int) -> Ints:
+    """Return a fold from 0 to `number` - 1 for each row, the same for all of one applicant; -1 outside `rows`.
 
-    The longer the horizon, the more rows lie between the two slices; they are left out of both.
+    The applicant is the entity through which most of the plan's measures look; without measures each row is its own.
     """
-    later = len(moments) - np.searchsorted(moments, moments, side="left")
-    earlier = np.searchsorted(known, moments, side="right")  # known by then, hence asked before
-    enough = np.flatnonzero(later <= later_share * (later + earlier))
-    return int(moments[enough[0] if len(enough) else -1])
+    vias = Counter(measure.via for measure in data.plan.measures)
+    applicant = data.fields.column(vias.most_common(1)[0][0]).to_pylist() if vias else list(data.application_id)
+    order = np.random.default_rng([seed, 3])
+    names = sorted({str(applicant[row]) for row in np.flatnonzero(rows)})
+    place = dict(zip(names, (order.permutation(len(names)) % number).tolist(), strict=True))
+    return np.array([place[str(one)] if take else -1 for one, take in zip(applicant, rows, strict=True)], np.int64)
 
 
 def _check(split: Split, bad: Bools) -> None:
-    for name in ("fit", "selection", "calibration"):
+    for name in ("fit", "selection"):
         rows = getattr(split, name)
         bads = int((rows & bad).sum())
         goods = int(rows.sum()) - bads

@@ -1,9 +1,9 @@
 """From a training set to a bundle: split, search, fit, calibrate, evaluate, write. One function, one pass.
 
-Trees and scorecard are fitted on the earlier training rows and calibrated on later ones, then (with `refit`) fitted
-once more on all training rows, so that the newest loans teach too; the calibration keeps its shape and is shifted to
-the later rows' level, which the second fit has partly learned by itself. The same snapshot, config and seed give the
-same bundle, byte for byte.
+The candidate and its number of trees are chosen on the later training rows; trees and scorecard are then fitted on all
+of them, so that the newest loans teach too. What maps their log-odds to probabilities is learned on the same rows, each
+scored by a model that saw no loan of its applicant (five folds): a model's margins on its own rows are too sure, and a
+slice held back for it would be the newest loans or too few. The same snapshot, config and seed give the same bundle.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from obligor.errors import BadInput, DefinitionError
 from obligor.events.schema import parse_duration
 from obligor.models.boosting import Rows, Trial, check_finite, fit_trees, search
 from obligor.models.bundle import Bundle, encode_json, write_bundle
-from obligor.models.calibration import Calibration, anchor, fit_calibration
+from obligor.models.calibration import Calibration, fit_calibration
 from obligor.models.carding import fit_scorecard
 from obligor.models.evaluation import evaluate_scorer
 from obligor.models.inputs import Inputs
 from obligor.models.model import Model
 from obligor.models.scorecard import Scorecard
 from obligor.models.scorer import ModelName, Reference, Scorer
-from obligor.models.splits import Split, purged_split
+from obligor.models.splits import Split, folds, purged_split
 from obligor.models.training_set import TrainingSet, local_instant
 from obligor.models.trees import Trees
 
@@ -38,6 +38,7 @@ Bools = NDArray[np.bool_]
 Progress = Callable[[str, int, int], None]  # step, done, total
 
 FORMAT: Final = 1
+FOLDS: Final = 5  # of applicants, for calibration
 
 
 def _silent(step: str, done: int, total: int) -> None:
@@ -72,7 +73,7 @@ def train(
         lambda done: progress("search", done, max(1, model.search)),
     )  # fmt: skip
     progress("fit", 0, 2)
-    trees, trees_data, trees_calibration = _fit_boosted(rows, split, inputs, model, trials[0])
+    trees, trees_data, trees_calibration = _fit_boosted(data, rows, split, inputs, model, trials[0])
     progress("fit", 1, 2)
     scorecard, scorecard_calibration = _fit_card(data, rows, split, model)
     progress("fit", 2, 2)
@@ -163,38 +164,40 @@ def _mean_one(weights: Floats, split: Split) -> Floats:
 
 
 def _fit_boosted(
-    rows: Rows, split: Split, inputs: Inputs, model: Model, best: Trial
+    data: TrainingSet, rows: Rows, split: Split, inputs: Inputs, model: Model, best: Trial
 ) -> tuple[Trees, dict[str, Any], Calibration]:
-    data = fit_trees(rows.take(split.fit), inputs, model, best.parameters, best.rounds)
-    trees = Trees.from_xgboost(data)
-    calibration = _calibrate(trees.margins(rows.columns), rows, split, model)
-    if model.refit:
-        data = fit_trees(rows.take(split.train), inputs, model, best.parameters, best.rounds)
-        trees = Trees.from_xgboost(data)
-        calibration = _anchor(calibration, trees.margins(rows.columns), rows, split)
-    return trees, data, calibration
+    def fitted(mask: Bools) -> dict[str, Any]:
+        return fit_trees(rows.take(mask), inputs, model, best.parameters, best.rounds)
+
+    def margins(mask: Bools) -> Floats:
+        return Trees.from_xgboost(fitted(mask)).margins(rows.columns)
+
+    calibration = _calibrate(margins, data, rows, split, model)
+    final = fitted(split.train)
+    return Trees.from_xgboost(final), final, calibration
 
 
 def _fit_card(data: TrainingSet, rows: Rows, split: Split, model: Model) -> tuple[Scorecard, Calibration]:
     def fitted(mask: Bools) -> Scorecard:
         return fit_scorecard(data.features[mask], data.bad[mask], rows.weights[mask], data.plan.features)
 
-    card = fitted(split.fit)
-    calibration = _calibrate(card.margins(data.features), rows, split, model)
-    if model.refit:
-        card = fitted(split.train)
-        calibration = _anchor(calibration, card.margins(data.features), rows, split)
-    return card, calibration
+    def margins(mask: Bools) -> Floats:
+        return fitted(mask).margins(data.features)
+
+    return fitted(split.train), _calibrate(margins, data, rows, split, model)
 
 
-def _calibrate(margins: Floats, rows: Rows, split: Split, model: Model) -> Calibration:
-    later = split.calibration
-    return fit_calibration(margins[later], rows.bad[later], rows.weights[later], method=model.calibration)
-
-
-def _anchor(calibration: Calibration, margins: Floats, rows: Rows, split: Split) -> Calibration:
-    later = split.selection | split.calibration
-    return anchor(calibration, margins[later], rows.bad[later], rows.weights[later])
+def _calibrate(
+    margins_of: Callable[[Bools], Floats], data: TrainingSet, rows: Rows, split: Split, model: Model
+) -> Calibration:
+    """Return the map to probabilities; `margins_of(mask)` scores all rows by a model fitted on those of the mask."""
+    fold = folds(data, split.train, FOLDS, model.seed)
+    margins = np.full(len(data), np.nan)
+    for number in range(FOLDS):
+        held = split.train & (fold == number)
+        margins[held] = margins_of(split.train & (fold != number))[held]
+    train = split.train
+    return fit_calibration(margins[train], rows.bad[train], rows.weights[train], method=model.calibration)
 
 
 def _reference(data: TrainingSet, margins: Floats, train: Bools) -> Reference:
@@ -210,7 +213,7 @@ def _record(
 ) -> dict[str, Any]:
     import xgboost
 
-    slices = {name: int(getattr(split, name).sum()) for name in ("train", "fit", "selection", "calibration", "test")}
+    slices = {name: int(getattr(split, name).sum()) for name in ("train", "fit", "selection", "test")}
     return {
         "format": FORMAT,
         "model": {name: value for name, value in dataclasses.asdict(model).items() if name != "threads"},
