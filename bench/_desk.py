@@ -182,7 +182,7 @@ def bundle(root: Path, seed: int) -> Bundle:
         status=np.full(rows, "matured"),
         bad=bad,
         weights=np.ones(rows),
-        fields=pa.table({"amount": np.full(rows, 100)}),
+        fields=pa.table({via: [f"{via}-{i % 500}" for i in range(rows)] for via in ("consumer", "merchant")}),
         limits={},
     )
     small = train(
@@ -281,6 +281,7 @@ def served(folder: Path, bundle_path: Path) -> Iterator[int]:
 
 def _ready(port: int) -> bool:
     try:
+        assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200, "the service failed"
         return httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
     except httpx.TransportError:
         return False

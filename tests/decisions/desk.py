@@ -140,7 +140,7 @@ def desk_bundle(root: Path) -> Bundle:
         status=np.full(rows, "matured"),
         bad=(risk / 50_000 + chance.normal(size=rows) > 1).astype(np.float64),
         weights=np.ones(rows),
-        fields=pa.table({"amount": np.full(rows, 100)}),
+        fields=pa.table({via: [f"{via}-{i % 500}" for i in range(rows)] for via in ("consumer", "merchant")}),
         limits={},
     )
     model = Model(cutoff="2027-01-01", search=1, rounds_max=20, bootstrap=2, threads=1)

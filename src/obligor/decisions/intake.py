@@ -52,7 +52,7 @@ class Intake(Generic[I, R]):
         items_max: int = 1_024,
         weight_max: int = 200_000,
         batch_items_max: int = 128,
-        batch_weight_max: int = 4_000,
+        batch_weight_max: int = 2_000,
     ) -> None:
         """`prepare` runs first on the thread; `*_max` bound what waits and what one batch takes."""
         self._process, self._prepare = process, prepare
