@@ -134,6 +134,9 @@ def test_any_history_equals_the_naive_log(history: History, weak: bool) -> None:
         assert_changes([*log.changes(0, middle), *log.changes(middle)], naive)
         assert naive.pending() == [one.sequence for one in log.pending()]
         assert log.pending_count == len(log.pending())
+        awaited = {one.target for one in log.pending() if not one.void}
+        assert awaited <= log.waiting
+        assert log.waiting <= {one.target for one in log.pending()}, "what has arrived is awaited no more"
         assert {e.row.id: e.position for e in naive.entries} == {one: log.find(one) for one in IDS if log.find(one)}
         assert log.verify(deep=True) == []
 
