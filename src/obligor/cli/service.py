@@ -142,17 +142,22 @@ def replay(
     project: InProject = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Compute decisions again from log and bundle alone and compare every byte; exit code 1 where one differs."""
+    """Compute decisions again from log and bundle alone and compare every byte; exit code 1 where one differs.
+
+    All of them: the hash chains of log and ledger are verified as well.
+    """
     import obligor
+    from obligor.decisions.replay import audit
     from obligor.decisions.replay import replay as run
 
     out = Output(as_json)
     opened = obligor.open(project)
-    with progress_bar("replay", hidden=as_json), opened.log(read_only=True) as log:
-        if decision is not None:
-            log.decision(decision)
-        broken = log.verify()
-        verdicts = run(log, opened.all_bundles(), None if decision is None else [decision])
+    with opened.log(read_only=True) as log, progress_bar("replay", hidden=as_json) as step:
+        if decision is None:
+            whole = audit(log, opened.all_bundles(), progress=lambda done: step(done, ""))
+            broken, verdicts = whole.broken, list(whole.verdicts)
+        else:
+            broken, verdicts = (), run(log, opened.all_bundles(), [decision])
     counts = Counter(verdict.verdict for verdict in verdicts)
     for link in broken:
         sys.stderr.write(f"broken chain: {link}\n")
