@@ -196,6 +196,28 @@ def test_a_write_that_fails_leaves_the_log_as_it_was(log: EventLog, monkeypatch:
     assert log.verify(deep=True) == []
 
 
+def test_a_write_that_fails_after_it_is_durable_is_found_in_the_log(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller hears of a failure, sends the same again, and learns that it is there."""
+    write = log.store.write
+
+    def late(commit: Commit) -> None:
+        write(commit)
+        raise OSError("input/output error")
+
+    rows = [repayment("r-1"), correction("k-1", "zz")]
+    with monkeypatch.context() as patch:
+        patch.setattr(log.store, "write", late)
+        with log.begin(CLOCK) as tx:
+            tx.append(batch_of(rows))
+            with pytest.raises(OSError, match="input/output"):
+                tx.commit()
+    assert (log.cut(), log.pending_count, log.waiting) == ({0: 2}, 1, {"zz"})
+    assert append(log, *rows, repayment("zz")) == ["duplicate", "duplicate", "accepted"]
+    assert (log.pending(), log.verify(deep=True)) == ([], [])
+
+
 def test_one_transaction_at_a_time_and_none_after_its_end(log: EventLog) -> None:
     with log.begin(CLOCK) as tx:
         with pytest.raises(BadInput, match="open already"):

@@ -57,13 +57,11 @@ class EventLog:
         self.slot_hash: SlotHash = slot_hash(meta["slot_key"])
         self._key = key
         self._writing = threading.Lock()
-        self._head = self._stored_head()
-        waiting = [] if read_only else store.pending()
-        self.waiting = {row.target for row in waiting if not row.void}
-        self.pending_count = len(waiting)
+        self._head, self.waiting, self.pending_count = self._stored_head(), set[str](), 0
         if read_only:
             check_types(meta["types"], registry)
         else:
+            self._reload()
             types = merge_types(meta["types"], registry)
             if types != meta["types"]:
                 store.set_meta({"types": types})
@@ -162,8 +160,18 @@ class EventLog:
             raise BadInput("a transaction of this log is open already; commit it or leave it first")
         return Transaction(self, clock_us, self._finish)
 
-    def _finish(self, committed: Transaction | None) -> None:
+    def _reload(self) -> None:
+        """Read where the log ends and what is pending, as the store has it."""
+        self._head = self._stored_head()
+        pending = self.store.pending()
+        self.waiting = {row.target for row in pending if not row.void}
+        self.pending_count = len(pending)
+
+    def _finish(self, committed: Transaction | None, failed: bool) -> None:
+        """End a transaction; after a write that failed, look what the store has: a commit may have failed late."""
         try:
+            if failed:
+                self._reload()
             if committed is not None:
                 self._head = committed.head
                 self.pending_count = committed.versions.pending_count

@@ -62,7 +62,7 @@ class Transaction:
     `with log.begin(clock_us) as tx:` rolls back what was not committed.
     """
 
-    def __init__(self, log: EventLog, clock_us: int, finish: Callable[[Transaction | None], None]) -> None:
+    def __init__(self, log: EventLog, clock_us: int, finish: Callable[[Transaction | None, bool], None]) -> None:
         self._log, self._store, self._reader = log, log.store, log.reader
         self._clock_us, self._finish = clock_us, finish
         self._start = self._head = log.head
@@ -81,7 +81,7 @@ class Transaction:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if self._open:
             self._open = False
-            self._finish(None)
+            self._finish(None, False)
 
     # -- marks
 
@@ -254,13 +254,13 @@ class Transaction:
         """Write everything staged, durably; afterwards the transaction is over."""
         assert self._open, "the transaction is over"
         self._open = False
-        written = None
+        written = False
         try:
             if self._segments or self._ledger:
                 self._write()
-            written = self
+            written = True
         finally:
-            self._finish(written)
+            self._finish(self if written else None, not written)
 
     def _write(self) -> None:
         blocks, schemas = self._blocks()
