@@ -89,7 +89,7 @@ async def send(port: int, seconds: int, seed: int) -> tuple[list[float], Counter
     requests = []
     for i in range(seconds * RATE_PER_S):
         consumer, amount = f"consumer-{chance.randrange(CONSUMERS)}", chance.randrange(10_000, 90_000)
-        record = {"event_id": f"live-{i}", "event_time": at, "consumer": consumer, "merchant": "merchant-0"}
+        record = {"event_id": f"live-{seed}-{i}", "event_time": at, "consumer": consumer, "merchant": "merchant-0"}
         requests.append(post("/v1/decisions", json.dumps({**record, "amount": amount, "channel": "web"}).encode()))
     idle: asyncio.Queue[Connection] = asyncio.Queue()
     connections = [await Connection.open(port) for _ in range(CONNECTIONS)]

@@ -240,6 +240,7 @@ class Desk:
 
     def close(self) -> None:
         """Close both."""
+        self.writer.settle()
         self.state.close()
         self.log.close()
 
@@ -254,6 +255,7 @@ class Desk:
     def one(self, item: Item) -> Any:
         """Return the result of one item on its own."""
         (result,) = self.writer.process([item])
+        self.writer.settle()
         return result
 
     def decide(self, *args: Any, **fields: Any) -> dict[str, Any]:

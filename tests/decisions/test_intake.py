@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ class Gated:
         return [Conflict("odd") if item.name % 2 else item.name for item in items]
 
 
-def _started(process: Gated, **bounds: int) -> Intake[Work, int]:
+def _started(process: Gated, **bounds: Any) -> Intake[Work, int]:
     ready = threading.Event()
     intake: Intake[Work, int] = Intake(process, prepare=ready.set, **bounds)
     intake.start()
@@ -68,6 +69,24 @@ def test_a_batch_is_bounded_by_weight_but_takes_at_least_one() -> None:
     assert [future.result(SECONDS_MAX) for future in futures] == [0, 2, 4, 6, 8, 10]
     assert process.batches == [[0], [2, 4], [6], [8], [10]]
     assert (intake.items, intake.weight) == (0, 0)
+    intake.stop()
+
+
+def test_results_are_out_before_settling() -> None:
+    ready, settling, gate = threading.Event(), threading.Event(), threading.Event()
+
+    def settle() -> None:
+        settling.set()
+        assert gate.wait(SECONDS_MAX)
+
+    intake: Intake[Work, int] = Intake(lambda items: [7 for _ in items], prepare=ready.set, settle=settle)
+    intake.start()
+    assert ready.wait(SECONDS_MAX)
+    while not intake.ready:
+        threading.Event().wait(0.001)
+    assert intake.submit(Work(0)).result(SECONDS_MAX) == 7
+    assert settling.wait(SECONDS_MAX)
+    gate.set()
     intake.stop()
 
 

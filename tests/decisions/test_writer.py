@@ -218,6 +218,18 @@ def test_a_state_that_cannot_commit_changes_no_result(desk: Desk, monkeypatch: p
     desk.assert_offline_agrees(record)
 
 
+def test_results_are_out_before_the_state_is_settled_and_the_next_batch_sees_all(desk: Desk) -> None:
+    (first,) = desk.writer.process([desk.application(1)])
+    assert isinstance(first, Decided)
+    assert (desk.writer.applied, desk.log.head.sequence) == (0, 2)
+    (second,) = desk.writer.process([desk.application(2)])  # nobody settled: this does
+    assert isinstance(second, Decided)
+    record = json.loads(second.record)
+    assert (desk.feature(record, "asked_before"), record["outcome"]) == (1, "decline")
+    desk.writer.settle()
+    assert desk.writer.applied == desk.log.head.sequence == 4
+
+
 def test_a_log_that_cannot_commit_acknowledges_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(commit: object) -> None:
         raise OSError(28, "a planted full disk")

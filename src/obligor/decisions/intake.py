@@ -49,13 +49,17 @@ class Intake(Generic[I, R]):
         process: Callable[[Sequence[I]], Sequence[R | ObligorError]],
         *,
         prepare: Callable[[], None] = lambda: None,
+        settle: Callable[[], None] = lambda: None,
         items_max: int = 1_024,
         weight_max: int = 200_000,
         batch_items_max: int = 128,
         batch_weight_max: int = 2_000,
     ) -> None:
-        """`prepare` runs first on the thread; `*_max` bound what waits and what one batch takes."""
-        self._process, self._prepare = process, prepare
+        """`prepare` runs first on the thread, `settle` after the results of each batch are out.
+
+        The `*_max` bound what waits and what one batch takes.
+        """
+        self._process, self._prepare, self._settle = process, prepare, settle
         self._items_max, self._weight_max = items_max, weight_max
         self._batch_items_max, self._batch_weight_max = batch_items_max, batch_weight_max
         self._waiting: deque[tuple[I, Future[R]]] = deque()
@@ -145,6 +149,7 @@ class Intake(Generic[I, R]):
                     else:
                         future.set_result(result)
                 taken = []
+                self._settle()
         finally:
             self._end(taken)
 

@@ -62,7 +62,9 @@ class Service:
             clock=clock,
             metrics=self.metrics,
         )
-        self._intake: Intake[Item, Result] = Intake(self._writer.process, prepare=self._prepare)
+        self._intake: Intake[Item, Result] = Intake(
+            self._writer.process, prepare=self._prepare, settle=self._writer.settle
+        )
         self._watch()
 
     def start(self) -> None:

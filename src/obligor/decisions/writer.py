@@ -2,8 +2,8 @@
 
 In the order of the items: events are staged; an application is staged, its features are computed from the state with
 everything staged before it, it is decided, and its decision is staged as an event, so that the next application of the
-same consumer meets the exposure of this one. Then the log commits, then the state with the log's position, and only
-then does anybody hear of it. An item that fails is undone alone.
+same consumer meets the exposure of this one. Then the log commits, and only then does anybody hear of it. The state
+follows with the log's position, before the next item is looked at. An item that fails is undone alone.
 
 `as_of` is the application's known_time, which the log assigns; the clock is given, never chosen by callers.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from obligor.decisions.policy import Policy
 from obligor.decisions.record import decision_id, derive_seed, encode
 from obligor.errors import BadInput, Conflict, LimitError, ObligorError, Problem
 from obligor.events.batch import Batch
+from obligor.events.changes import Changes
 from obligor.events.log import EventLog
 from obligor.events.records import parse_records
 from obligor.events.staging import Appended
@@ -118,6 +119,8 @@ class Writer:
         self._entities = list(self._application.entities())
         self.applied = 0  # sequence that the state stands for
         self._rebuilds = 0
+        self._unsettled: StagedState | None = None  # its log transaction is durable, `_trailing` is to be applied
+        self._trailing: Changes
 
     # -- state
 
@@ -163,8 +166,10 @@ class Writer:
     def process(self, items: Sequence[Item]) -> list[Result | ObligorError]:
         """Commit the items and return a result for each; an error is the result of an item that was refused.
 
-        Raises what is not an item's failure: then nothing may be assumed about any of them.
+        Raises what is not an item's failure: then nothing may be assumed about any of them. The state's last step is
+        left for `settle`, which is to be called when the results are out.
         """
+        self.settle()
         if self.applied != self._log.head.sequence:
             self.catch_up()
         try:
@@ -178,6 +183,7 @@ class Writer:
 
     def _alone(self, item: Item) -> Result | ObligorError:
         """Commit one item of a batch that failed as a whole, so that the others do not pay for it."""
+        self.settle()
         try:
             return self._batch([item])[0]
         except _ITEM_FAILURES as error:
@@ -185,27 +191,40 @@ class Writer:
             return _refused(error)
 
     def _batch(self, items: Sequence[Item]) -> list[Result | ObligorError]:
-        with self._log.begin(self._clock()) as tx, self._state.begin() as state:
-            batch = _Staged(tx, state)
+        with ExitStack() as undo:
+            tx = undo.enter_context(self._log.begin(self._clock()))
+            batch = _Staged(tx, undo.enter_context(self._state.begin()))
             results = [self._item(batch, item) for item in items]
-            self._apply(batch)
+            if isinstance(items[-1], EventsItem):
+                self._apply(batch)  # what the state refuses must not become durable
+            self._trailing = tx.changes()
             with self._timed("commit"):
                 tx.commit()
-            self._commit_state(state)
+            undo.pop_all()
+        self._unsettled = batch.state
         self._metrics.batch(len(items))
         for decision in batch.taken:
             self._metrics.decision(decision.outcome, decision.rung)
         return results
 
-    def _commit_state(self, state: StagedState) -> None:
-        """Commit the state after the log. A failure changes no result: the log is durable, the state catches up."""
+    def settle(self) -> None:
+        """Bring the state after the log: what the last application of a batch changed, and the position.
+
+        It is no part of a batch's results: the log is durable, and a state that fails here catches up later.
+        """
+        state, self._unsettled = self._unsettled, None
+        if state is None:
+            return
         head = self._log.head
         try:
-            with self._timed("commit_state"):
+            with state, self._timed("commit_state"):
+                state.apply(self._trailing)
                 state.commit(Head(self._log.id.hex(), head.sequence, head.chain.hex()))
             self.applied = head.sequence
-        except OSError as error:
+        except (OSError, StateMisfit) as error:
             self._metrics.failure(type(error).__name__)
+            if isinstance(error, StateMisfit):
+                self._rebuild()
 
     def _item(self, batch: _Staged, item: Item) -> Result | ObligorError:
         """Stage one item; what it staged is undone when it fails."""
