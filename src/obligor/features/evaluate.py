@@ -95,7 +95,7 @@ class _Work:
                 self.layout, s, rows, self.as_of[block], self.self_root[block], cuts, self.entities[s][block], room,
                 errors, measures,
             )  # fmt: skip
-        finish_rows(self.layout, measures, self.values[block], errors, self.out[block])
+        finish_rows(self.layout, measures, self.values[block], errors, room.stack, self.out[block])
 
 
 def _check_cuts(timelines: Timelines, cuts: NDArray[np.int64]) -> None:
@@ -147,7 +147,7 @@ def evaluate_one(
         if error and (not errors[0] or error < errors[0]):
             errors[0] = error
     out = np.empty((1, len(plan.features)), np.float64)
-    finish_rows(layout, measures, request_row(plan, as_of, fields), errors, out)
+    finish_rows(layout, measures, request_row(plan, as_of, fields), errors, scratch(layout, 0).stack, out)
     if errors[0]:
         raise LimitError(_problem(plan, int(errors[0]), None))
     features: NDArray[np.float64] = out[0]
@@ -160,9 +160,8 @@ def _measure_source(
     layout = compiled(plan).layout
     sizes = [len(chunk.event_time) for chunk in chunks]
     room = scratch(layout, sum(sizes))
-    visible = np.empty(max(sizes, default=0), np.int64)
     last = k.begin(layout, s, sum(sizes), room)
     for chunk in reversed(chunks):
         times, roots, masks, values = map(read_only, chunk)
-        k.accumulate_chunk(layout, s, as_of, self_root, times, roots, masks, values, visible, room, last)
+        k.accumulate_chunk(layout, s, as_of, self_root, times, roots, masks, values, room, last)
     return int(k.finish(layout, s, entity, as_of, last, room, measures))

@@ -64,9 +64,18 @@ _POWERS = 2.0 ** np.arange(129)
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
+# No fastmath: no operation is reordered or fused. `_nrt`: arrays are only borrowed, so that no reference is counted.
+_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "fastmath": False, "error_model": "numpy", "_nrt": False}
+
+
 def kernel(function: _F) -> _F:
-    """Compile a function on first use, for all CPUs of this kind, to the same arithmetic on every one."""
-    return cast(_F, numba.njit(cache=True, nogil=True, fastmath=False)(function))
+    """Compile a function on first use, to the same arithmetic on every CPU; it must not allocate."""
+    return cast(_F, numba.njit(**_OPTIONS)(function))
+
+
+def inlined(function: _F) -> _F:
+    """Compile a function into its callers: what is called for every request and takes many arrays."""
+    return cast(_F, numba.njit(forceinline=True, **_OPTIONS)(function))
 
 
 @kernel
@@ -139,7 +148,7 @@ def _update_rows(state: Any, c: Any, bit: Any, times: Any, masks: Any, base: Any
         state[c, ROWS] += n
 
 
-@kernel
+@inlined
 def _update_numbers(
     state: Any, c: Any, bit: Any, slot: Any, values: Any, masks: Any, base: Any, low: Any, high: Any
 ) -> None:
@@ -224,7 +233,7 @@ def _update_distinct(
         state[c, VALUES] += 1
 
 
-@kernel
+@inlined
 def _carry(ladder: Any, groups: Any, rung: Any, state: Any) -> None:
     """Begin a window with what the next shorter one holds."""
     for g in range(ladder[3], ladder[4]):
@@ -233,7 +242,7 @@ def _carry(ladder: Any, groups: Any, rung: Any, state: Any) -> None:
             state[np.uint64(c), word] = state[np.uint64(c - 1), word]
 
 
-@kernel
+@inlined
 def _boundary(times: Any, instant: Any, low: Any, high: Any) -> Any:
     """The first place in [low, high) with times >= instant, found in steps that double from the newest."""
     step = 1
@@ -250,7 +259,7 @@ def _boundary(times: Any, instant: Any, low: Any, high: Any) -> Any:
     return low
 
 
-@kernel
+@inlined
 def _accumulate(
     spec: Any, ladders: Any, rungs: Any, groups: Any, as_of: Any, times: Any, masks: Any, base: Any, values: Any,
     low: Any, high: Any, reached: Any, state: Any, sets: Any, last: Any,
@@ -322,7 +331,7 @@ def entries(rows: Any) -> Any:
     return size
 
 
-@kernel
+@inlined
 def _reset_cells(spec: Any, ladders: Any, groups: Any, reached: Any, state: Any) -> None:
     for at in range(spec[2], spec[3]):
         reached[at] = 0
@@ -380,7 +389,7 @@ def _balance(table: Any, last: Any) -> Any:
     return np.float64(total) if total <= np.uint64(INTEGER_MAX) else np.inf
 
 
-@kernel
+@inlined
 def _sum(state: Any, c: Any) -> Any:
     """A cell's sum as (float64 nearest to it, whether that is exact)."""
     high = state[c, SUM_HIGH] + (state[c, SUM_LOW] >> 32)
@@ -391,13 +400,13 @@ def _sum(state: Any, c: Any) -> Any:
     return (-total if negative else total), high == _ZERO and low <= np.uint64(INTEGER_MAX)
 
 
-@kernel
+@inlined
 def _exact(value: Any) -> Any:
     """An integer as float64, infinity beyond what is exact."""
     return np.float64(value) if -INTEGER_MAX <= value <= INTEGER_MAX else np.inf
 
 
-@kernel
+@inlined
 def _finish_cell(state: Any, c: Any, needs: Any, as_of: Any, results: Any) -> None:
     """Write a cell's aggregates to `results[c]`; infinity is a crossed limit."""
     results[c, COUNT] = np.float64(state[c, ROWS])
@@ -432,7 +441,7 @@ def _crossed(aggregate: Any, value: Any) -> Any:
     return BEYOND_KEYS if value < 0 else BEYOND_INTEGER
 
 
-@kernel
+@inlined
 def _finish_source(
     spec: Any, ladders: Any, groups: Any, measures: Any, divisors: Any, entity: Any, as_of: Any, last: Any,
     reached: Any, state: Any, tables: Any, results: Any, row: Any, out: Any,
@@ -475,10 +484,10 @@ def begin(layout: Any, source: Any, rows: Any, scratch: Any) -> Any:
 @kernel
 def accumulate_chunk(
     layout: Any, source: Any, as_of: Any, self_root: Any, times: Any, roots: Any, masks: Any, values: Any,
-    visible: Any, scratch: Any, last: Any,
+    scratch: Any, last: Any,
 ) -> None:  # fmt: skip
-    """Online: add a chunk of winners, older than the chunks added before; `visible` is room for its masks."""
-    spec = layout.sources[source]
+    """Online: add a chunk of winners, older than the chunks added before."""
+    spec, visible = layout.sources[source], scratch.visible
     high = _boundary(times, as_of, 0, times.shape[0])
     low = _boundary(times, as_of - spec[1], 0, high)
     for j in range(low, high):
@@ -502,7 +511,7 @@ def finish(layout: Any, source: Any, entity: Any, as_of: Any, last: Any, scratch
     )  # fmt: skip
 
 
-@kernel
+@inlined
 def _view(
     known: Any, position: Any, root: Any, mask: Any, as_of: Any, self_root: Any, cut: Any, low: Any, high: Any,
     visible: Any,
@@ -545,16 +554,13 @@ def measure_rows(
         rows.event_time, rows.known, rows.position, rows.root, rows.mask, rows.values,
     )  # fmt: skip
     state, sets, tables = scratch.state, scratch.sets, scratch.tables
-    visible = np.empty(1024, np.int64)
-    last = 0
+    visible, last = scratch.visible, 0
     for i in range(as_of.shape[0]):
         low, high, cut = 0, 0, cuts[i if cuts.shape[0] > 1 else 0]
         if entity[i] >= 0:
             low, high = rows.offsets[entity[i]], rows.offsets[entity[i] + 1]
         high = _boundary(times, as_of[i], low, high)
         low = _boundary(times, as_of[i] - spec[1], low, high)
-        if high - low > visible.shape[0]:
-            visible = np.empty(2 * (high - low), np.int64)
         if _view(known, position, root, mask, as_of[i], self_root[i], cut, low, high, visible):
             _drop_superseded(
                 mask, rows.version, rows.above_start, rows.above_end, rows.above_position, rows.above_known,

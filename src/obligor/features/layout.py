@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from obligor.features import kernels as k
 from obligor.features.chunks import NULL
-from obligor.features.plan import AGGREGATES, Measure, Op, Plan
+from obligor.features.plan import AGGREGATES, STACK_MAX, Measure, Op, Plan
 
 __all__ = ["FOREVER_US", "Compiled", "Layout", "Rows", "Scratch", "Source", "compiled", "read_only", "scratch"]
 
@@ -53,6 +53,8 @@ class Scratch(NamedTuple):
     results: NDArray[np.float64]  # (cells + balances, aggregates)
     sets: NDArray[np.int64]  # (sets, entries + 2): open hash sets; the last word is how many are held
     tables: NDArray[np.int64]  # (balances, entries + 1, 4): open hash tables; the last entry counts
+    visible: NDArray[np.int64]  # (rows,) masks of the rows that are in the view
+    stack: NDArray[np.float64]  # (STACK_MAX,) of programs
 
 
 class Rows(NamedTuple):
@@ -255,6 +257,8 @@ def scratch(layout: Layout, rows_max: int) -> Scratch:
         results=np.empty((cells + len(layout.balances), len(AGGREGATES)), np.float64),
         sets=np.empty((sets, entries + 2), np.int64),
         tables=np.empty((len(layout.balances), entries + 1, 4), np.int64),
+        visible=np.empty(rows_max, np.int64),
+        stack=np.empty(STACK_MAX, np.float64),
     )
 
 
