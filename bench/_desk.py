@@ -46,6 +46,7 @@ from obligor.models.model import Model
 from obligor.models.training import train
 from obligor.models.training_set import TrainingSet
 from obligor.stores.lmdb import LmdbStateStore
+from obligor.stores.sqlite import SQLiteStore
 
 DAY_US = 86_400_000_000
 TREES, DEPTH, FEATURES = 300, 4, 60
@@ -238,7 +239,7 @@ def service(folder: Path, bundle_path: Path) -> Service:
     """Open log and state in `folder` under the bundle."""
     loaded = Bundle.load(bundle_path)
     state = OnlineState(loaded.plan, LmdbStateStore(folder / "state"))
-    return Service(EventLog.open(folder / "log", REGISTRY), state, loaded, clock=clock_us)
+    return Service(EventLog.open(folder / "log", REGISTRY, store=SQLiteStore), state, loaded, clock=clock_us)
 
 
 def serve(folder: Path, bundle_path: Path, port: int) -> None:

@@ -30,6 +30,7 @@ from obligor.decisions.answers import moment
 from obligor.decisions.replay import replay
 from obligor.events.log import EventLog
 from obligor.models.bundle import Bundle
+from obligor.stores.sqlite import SQLiteStore
 
 SEED = 20_261_122
 RATE_PER_S = 50
@@ -125,7 +126,7 @@ def main(quick: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bundle = _desk.bundle(folder / "bundles", SEED)
-        log = EventLog.create(folder / "log", _desk.REGISTRY)
+        log = EventLog.create(folder / "log", _desk.REGISTRY, store=SQLiteStore)
         now_us = _desk.clock_us()
         loaded = _desk.load(log, history(now_us, SEED), now_us)
         log.close()
@@ -135,7 +136,7 @@ def main(quick: bool) -> dict[str, Any]:
             latencies, answers = asyncio.run(send(port, seconds, SEED))
             steps = {step: ms for step, ms in _desk.steps_ms(port).items() if step not in before}
         sync_p50, sync_p99 = _desk.fdatasync_ms(folder)
-        with EventLog.open(folder / "log", _desk.REGISTRY, read_only=True) as log:
+        with EventLog.open(folder / "log", _desk.REGISTRY, read_only=True, store=SQLiteStore) as log:
             sample = [row.decision_id for row in log.decisions()]
             assert len(sample) == len(latencies), "a decision a request"
             verdicts = Counter(

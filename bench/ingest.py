@@ -27,6 +27,7 @@ from obligor.events.ingest import ingest
 from obligor.events.log import EventLog
 from obligor.events.mapping import Mapping, field
 from obligor.events.schema import Event, Registry
+from obligor.stores.sqlite import SQLiteStore
 from obligor.stores.sqlite.store import DATABASE
 
 EVENTS = 10_000_000
@@ -83,7 +84,7 @@ def bulk_half(quick: bool) -> dict[str, float]:
             marks.append((done, time.perf_counter()))
             print(f"\r{done:>12,} of {total:,}", end="", file=sys.stderr)
 
-        with EventLog.create(folder / "log", Registry([Repayment])) as log:
+        with EventLog.create(folder / "log", Registry([Repayment]), store=SQLiteStore) as log:
             begin, busy = time.perf_counter(), time.process_time()
             report = ingest(
                 log,

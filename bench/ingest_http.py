@@ -30,6 +30,7 @@ from obligor.decisions.answers import moment
 from obligor.events.assembly import Rows, part_table
 from obligor.events.batch import Batch
 from obligor.events.log import EventLog
+from obligor.stores.sqlite import SQLiteStore
 
 __all__ = ["http_half"]
 
@@ -143,7 +144,7 @@ def http_half(quick: bool) -> dict[str, Any]:
         bundle = _desk.bundle(folder / "bundles", SEED)
         now_us = _desk.clock_us()
         start_us = now_us - 120 * _desk.DAY_US
-        with EventLog.create(folder / "log", _desk.REGISTRY) as log:
+        with EventLog.create(folder / "log", _desk.REGISTRY, store=SQLiteStore) as log:
             for first in range(0, held, BULK_EVENTS):
                 span = [start_us + (now_us - start_us) * part // held for part in (first, first + BULK_EVENTS)]
                 _desk.append_batch(log, bulk(chance, BULK_EVENTS, span[0], span[1], log.commitment_key), now_us)
@@ -155,7 +156,7 @@ def http_half(quick: bool) -> dict[str, Any]:
             lag = _gauge(port, "obligor_state_lag_events")
             steps = _desk.steps_ms(port)
             failures = [line for line in _metrics(port) if line.startswith("obligor_failures_total{")]
-        with EventLog.open(folder / "log", _desk.REGISTRY, read_only=True) as log:
+        with EventLog.open(folder / "log", _desk.REGISTRY, read_only=True, store=SQLiteStore) as log:
             total = log.head.sequence
     assert total == held + count * BATCH, f"the log holds {total} events"
     assert lag == 0, f"the state is {lag} events behind"

@@ -34,6 +34,7 @@ from bench.tampering import change_value
 from obligor.decisions.replay import audit
 from obligor.events.log import EventLog
 from obligor.models.bundle import PARTS, Bundle, write_bundle
+from obligor.stores.sqlite import SQLiteStore
 from obligor.stores.sqlite.store import DATABASE
 
 SEED = 20_261_122
@@ -102,7 +103,7 @@ def audited(copy: Path) -> dict[str, Any]:
 def write_audit(copy: Path) -> None:
     """Replay every decision in a copy; the fresh process's part."""
     bundles = {bundle.hash: bundle for bundle in map(Bundle.load, (copy / "bundles").iterdir())}
-    with EventLog.open(copy / "log", _desk.REGISTRY, read_only=True) as log:
+    with EventLog.open(copy / "log", _desk.REGISTRY, read_only=True, store=SQLiteStore) as log:
         started = time.perf_counter()
         found = audit(log, bundles)
         seconds = time.perf_counter() - started
@@ -134,7 +135,7 @@ class Control:
 
 def controls(copy: Path, count: int, chance: random.Random) -> list[Control]:
     """Choose what to change: each value has a part in at least one decision, by the naive specification."""
-    with EventLog.open(copy / "log", _desk.REGISTRY, read_only=True) as log:
+    with EventLog.open(copy / "log", _desk.REGISTRY, read_only=True, store=SQLiteStore) as log:
         expected = Expected(log)
         chosen: list[Control] = []
         for i in range(count):
@@ -154,7 +155,7 @@ def measured(folder: Path, decisions: int, count: int) -> dict[str, Any]:
     """Take decisions, replay them, run the controls; return the figures."""
     bundle = deciding(_desk.bundle(folder / "drafts", SEED), folder / "bundles")
     now_us = _desk.clock_us()
-    with EventLog.create(folder / "log", _desk.REGISTRY) as log:
+    with EventLog.create(folder / "log", _desk.REGISTRY, store=SQLiteStore) as log:
         _desk.load(log, history(now_us, SEED, HISTORY_EVENTS), now_us)
     traffic = Traffic(decisions, SEED)
     with _desk.served(folder, bundle.path) as port:

@@ -19,6 +19,7 @@ from obligor.events.block import Block, encode
 from obligor.events.log import EventLog
 from obligor.events.positions import sequence_of
 from obligor.events.schema import Registry
+from obligor.stores.sqlite import SQLiteStore
 from obligor.stores.sqlite.store import DATABASE
 
 __all__ = ["change_record", "change_value", "rechain"]
@@ -27,7 +28,7 @@ __all__ = ["change_record", "change_value", "rechain"]
 def change_value(folder: Path, registry: Registry, position: int, column: str, value: object) -> object:
     """Replace one column's value of the event at `position` in the log in `folder`; return the value before."""
     sequence = sequence_of(position)
-    with EventLog.open(folder, registry, read_only=True) as log:
+    with EventLog.open(folder, registry, read_only=True, store=SQLiteStore) as log:
         row = log.store.block_at(sequence)
         assert row is not None, f"no block holds {sequence}"
         block = Block.open(row.body)

@@ -16,6 +16,7 @@ from obligor.decisions.answers import moment
 from obligor.events.log import EventLog
 from obligor.events.predicates import Predicate
 from obligor.events.records import parse_records
+from obligor.stores.sqlite import SQLiteStore
 
 TABLE = pa.table({"amount": pa.array([1, 5, None], pa.int64()), "status": ["failed", None, "succeeded"]})
 
@@ -78,7 +79,7 @@ def add(log: EventLog, at: int, **record: Any) -> None:
 
 
 def test_outcomes_follow_the_real_logs_corrections_by_cut_and_by_seen_at(tmp_path: Path) -> None:
-    with EventLog.create(tmp_path / "log", REGISTRY) as log:
+    with EventLog.create(tmp_path / "log", REGISTRY, store=SQLiteStore) as log:
         ask = {"type": "loan_application", "consumer": "c-1", "amount": 100}
         for loan in ("1", "2"):
             add(log, START, event_id=f"a-{loan}", loan=f"l-{loan}", **ask)

@@ -27,6 +27,7 @@ from obligor.models.model import Model
 from obligor.models.training import train
 from obligor.models.training_set import TrainingSet
 from obligor.stores.lmdb import LmdbStateStore
+from obligor.stores.sqlite import SQLiteStore
 
 START_US = 1_767_225_600_000_000  # 2026-01-01
 DAY_US = 86_400_000_000
@@ -160,7 +161,11 @@ class Clock:
 
 def open_log(path: Path) -> EventLog:
     """Open the log in `path`, made where there is none."""
-    return EventLog.open(path, REGISTRY) if path.exists() else EventLog.create(path, REGISTRY)
+    return (
+        EventLog.open(path, REGISTRY, store=SQLiteStore)
+        if path.exists()
+        else EventLog.create(path, REGISTRY, store=SQLiteStore)
+    )
 
 
 def open_state(path: Path, plan: Plan) -> OnlineState:

@@ -36,6 +36,7 @@ from obligor.features import (
 )
 from obligor.features.state import OnlineState
 from obligor.stores.lmdb import LmdbStateStore
+from obligor.stores.sqlite import SQLiteStore
 
 HOUR = 3_600_000_000
 DAY = 24 * HOUR
@@ -206,7 +207,7 @@ class Desk:
 
     def __init__(self, folder: Path, bundle: ShopBundle | None = None) -> None:
         self.folder, self.bundle, self.now = folder, bundle or ShopBundle(), START
-        self.log = EventLog.create(folder / "log", REGISTRY, random=random.Random(8).randbytes)
+        self.log = EventLog.create(folder / "log", REGISTRY, random=random.Random(8).randbytes, store=SQLiteStore)
         self.state = OnlineState(self.bundle.plan, LmdbStateStore(folder / "state", size_bytes_max=1 << 26))
         self.writer = Writer(
             self.log,

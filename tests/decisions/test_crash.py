@@ -38,6 +38,7 @@ from obligor.decisions.replay import audit
 from obligor.decisions.service import Service
 from obligor.events.log import EventLog
 from obligor.models.bundle import Bundle
+from obligor.stores.sqlite import SQLiteStore
 
 KILLS = 50 if os.environ.get("OBLIGOR_SOAK") else 6
 CLIENTS = 4
@@ -157,7 +158,7 @@ def test_nothing_acknowledged_is_lost_or_doubled(tmp_path: Path, bundle: Bundle)
             for thread in threads:
                 thread.join(SECONDS_MAX)
                 assert not thread.is_alive()
-            with EventLog.open(tmp_path / "log", REGISTRY, read_only=True) as log:
+            with EventLog.open(tmp_path / "log", REGISTRY, read_only=True, store=SQLiteStore) as log:
                 acknowledged = _assert_all_there(log, clients)
         process, address = servers.start()  # everything without an answer is sent again and gets one
         for client in clients:
@@ -171,7 +172,7 @@ def test_nothing_acknowledged_is_lost_or_doubled(tmp_path: Path, bundle: Bundle)
     finally:
         servers.close()
     assert acknowledged > 10 * KILLS
-    with EventLog.open(tmp_path / "log", REGISTRY, read_only=True) as log:
+    with EventLog.open(tmp_path / "log", REGISTRY, read_only=True, store=SQLiteStore) as log:
         _assert_all_there(log, clients)
         report = audit(log, {bundle.hash: bundle})
         assert report.broken == ()
@@ -188,7 +189,10 @@ def test_an_acknowledgement_before_the_write_is_caught(tmp_path: Path, bundle: B
         servers.kill(process)
     finally:
         servers.close()
-    with EventLog.open(tmp_path / "log", REGISTRY, read_only=True) as log, pytest.raises(KeyError, match="r-2"):
+    with (
+        EventLog.open(tmp_path / "log", REGISTRY, read_only=True, store=SQLiteStore) as log,
+        pytest.raises(KeyError, match="r-2"),
+    ):
         _assert_all_there(log, [client])
 
 

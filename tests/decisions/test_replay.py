@@ -38,6 +38,7 @@ from obligor.events.ingest import ingest
 from obligor.events.log import EventLog
 from obligor.events.records import parse_records
 from obligor.models.training_set import training_set
+from obligor.stores.sqlite import SQLiteStore
 
 BUNDLE = ShopBundle()
 BUNDLES = {BUNDLE.hash: BUNDLE}
@@ -59,7 +60,7 @@ def copy_of(log: Path, folder: Path) -> Path:
 
 
 def audited(log: Path) -> Audit:
-    with EventLog.open(log, REGISTRY, read_only=True) as opened:
+    with EventLog.open(log, REGISTRY, read_only=True, store=SQLiteStore) as opened:
         return audit(opened, BUNDLES)
 
 
@@ -83,7 +84,7 @@ def test_other_histories_replay_too(seed: int, tmp_path: Path) -> None:
 
 def test_one_decision_is_judged_as_among_all(shop: tuple[Path, list[dict[str, Any]]]) -> None:
     log, decided = shop
-    with EventLog.open(log, REGISTRY, read_only=True) as opened:
+    with EventLog.open(log, REGISTRY, read_only=True, store=SQLiteStore) as opened:
         for record in decided[::40]:
             (verdict,) = replay(opened, BUNDLES, [record["decision_id"]])
             assert (verdict.verdict, verdict.decision_id) == ("identical", record["decision_id"])
@@ -114,7 +115,7 @@ def test_a_limit_crossed_online_is_crossed_in_replay(tmp_path: Path) -> None:
 
 
 def test_lower_rungs_replay(tmp_path: Path) -> None:
-    with EventLog.create(tmp_path / "log", REGISTRY) as log:
+    with EventLog.create(tmp_path / "log", REGISTRY, store=SQLiteStore) as log:
         policy = load_policy(POLICY, PLAN.data, Purchase.describe())
         for i, rung in enumerate(("scorecard", "refer")):
             ask = {"type": "purchase", "consumer": "c-1", "amount": 9_000, "event_time": moment(START)}
@@ -174,7 +175,7 @@ def test_a_changed_amount_is_named(shop: tuple[Path, list[dict[str, Any]]], tmp_
 def test_a_changed_event_is_named_where_it_counts(shop: tuple[Path, list[dict[str, Any]]], tmp_path: Path) -> None:
     log, decided = shop
     copy = copy_of(log, tmp_path)
-    with EventLog.open(copy, REGISTRY, read_only=True) as opened:
+    with EventLog.open(copy, REGISTRY, read_only=True, store=SQLiteStore) as opened:
         sales = opened.facts("sale").rows.to_pylist()
     sale = next(row for row in sales if row["position"] == row["root"] and row["known"] - row["event_time"] < HOUR)
     change_value(copy, REGISTRY, sale["position"], "amount", sale["amount"] + 1)
@@ -192,7 +193,7 @@ def test_a_changed_event_is_named_where_it_counts(shop: tuple[Path, list[dict[st
 
 
 def _merchant(log: Path, record: dict[str, Any]) -> object:
-    with EventLog.open(log, REGISTRY, read_only=True) as opened:
+    with EventLog.open(log, REGISTRY, read_only=True, store=SQLiteStore) as opened:
         return opened.application(record["application"]["position"]).to_pylist()[0]["merchant"]
 
 
@@ -203,7 +204,7 @@ def test_a_forger_who_computes_the_links_anew_is_found_by_the_records(
     copy = copy_of(log, tmp_path)
     forged = decided[len(decided) // 2]
     change_value(copy, REGISTRY, forged["application"]["position"], "amount", forged["request"]["amount"] + 1)
-    with EventLog.open(copy, REGISTRY, read_only=True) as opened:
+    with EventLog.open(copy, REGISTRY, read_only=True, store=SQLiteStore) as opened:
         log_id = opened.id
     rechain(copy, log_id)
     found = audited(copy)
@@ -276,7 +277,7 @@ def test_a_changed_record_breaks_the_ledger_and_is_named(
 
 def test_another_model_under_the_same_name_differs(shop: tuple[Path, list[dict[str, Any]]]) -> None:
     log, _ = shop
-    with EventLog.open(log, REGISTRY, read_only=True) as opened:
+    with EventLog.open(log, REGISTRY, read_only=True, store=SQLiteStore) as opened:
         verdicts = replay(opened, {BUNDLE.hash: ShopBundle(scale=1.0001e-5)})
         assert all("score.pd" in verdict.fields for verdict in verdicts if verdict.verdict == "differs")
         assert sum(verdict.verdict == "differs" for verdict in verdicts) > len(verdicts) // 2
@@ -289,7 +290,7 @@ def test_another_model_under_the_same_name_differs(shop: tuple[Path, list[dict[s
 def test_a_policy_that_no_longer_loads_is_said(shop: tuple[Path, list[dict[str, Any]]]) -> None:
     log, decided = shop
     broken = ShopBundle(policy=POLICY.replace(b"late_30d", b"late_31d"))
-    with EventLog.open(log, REGISTRY, read_only=True) as opened:
+    with EventLog.open(log, REGISTRY, read_only=True, store=SQLiteStore) as opened:
         (verdict,) = replay(opened, {BUNDLE.hash: broken}, [decided[0]["decision_id"]])
     assert verdict.verdict == "not replayable"
     assert "unknown feature 'late_31d'" in verdict.why

@@ -15,7 +15,7 @@ from obligor.events.batch import CORRECTION, ORIGINAL, RETRACTION, Batch, part_s
 from obligor.events.fields import Category, Entity, Integer, Money, Text
 from obligor.events.log import EventLog
 from obligor.events.schema import Event, Registry
-from obligor.events.store import Mode
+from obligor.events.store import Mode, StoreOpener
 from obligor.stores.sqlite import SQLiteStore
 
 CLOCK = 1_800_000_000_000_000
@@ -100,9 +100,9 @@ def append(log: EventLog, *rows: Row, clock: int = CLOCK) -> list[str]:
     return [one.partition(":")[0] for one in status]
 
 
-def new_log(folder: Path, **options: Any) -> EventLog:
+def new_log(folder: Path, store: StoreOpener = SQLiteStore) -> EventLog:
     """Create a log with fixed keys."""
-    return EventLog.create(folder / "log", REGISTRY, random=lambda n: bytes(range(n)), **options)
+    return EventLog.create(folder / "log", REGISTRY, store=store, random=lambda n: bytes(range(n)))
 
 
 def unsynced(path: str, mode: Mode) -> SQLiteStore:

@@ -28,7 +28,7 @@ def stored(schemas: dict[bytes, bytes], digest: bytes) -> StoredSchema:
     return StoredSchema(pa.ipc.read_schema(pa.py_buffer(schemas[digest])), schemas[digest])
 
 
-@pytest.mark.parametrize("rows", [1, 63, 64, 4096])
+@pytest.mark.parametrize("rows", [1, 63, 64, 2048])
 def test_a_block_gives_back_what_was_put_in(rows: int) -> None:
     """Below and above the size from which parts are compressed."""
     body, schemas = encode(5, 2 * rows, [("a", table(rows)), ("b", table(rows, amounts=3))])

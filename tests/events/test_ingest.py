@@ -25,6 +25,7 @@ from obligor.events.ingest import ingest
 from obligor.events.ingest_report import IngestReport
 from obligor.events.log import EventLog
 from obligor.events.mapping import Mapping, columns, field, row
+from obligor.stores.sqlite import SQLiteStore
 
 CLOCK = 1_800_000_000_000_000
 MAPPING = Mapping(event=Repayment, id=columns("no"), event_time="at", units={"amount": "major"})
@@ -37,7 +38,7 @@ Load = Callable[..., IngestReport]
 
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[EventLog]:
-    with EventLog.create(tmp_path / "log", REGISTRY) as opened:
+    with EventLog.create(tmp_path / "log", REGISTRY, store=SQLiteStore) as opened:
         yield opened
 
 
@@ -391,11 +392,12 @@ import sys
 from pathlib import Path
 from obligor.events import chunk, ingest as module
 from obligor.events.log import EventLog
+from obligor.stores.sqlite import SQLiteStore
 from tests.events.test_ingest import CLOCK, MAPPING
 from tests.events.edge import REGISTRY
 module.EVENTS_PER_COMMIT, chunk.CHUNK_ROWS = 1, 4_096
 folder = Path(sys.argv[1])
-with EventLog.open(folder / "log", REGISTRY) as log:
+with EventLog.open(folder / "log", REGISTRY, store=SQLiteStore) as log:
     def progress(rows, total):
         print(rows, flush=True)
     dead = folder / "dead.jsonl"
@@ -411,7 +413,7 @@ def test_a_killed_run_loses_and_doubles_nothing(dead: Path, tmp_path: Path) -> N
     pq.write_table(
         _table(count, amount=[-1.0 if i % 1_000 == 0 else 1.0 for i in range(count)]), tmp_path / "rows.parquet"
     )
-    EventLog.create(tmp_path / "log", REGISTRY).close()
+    EventLog.create(tmp_path / "log", REGISTRY, store=SQLiteStore).close()
     for chunks in (1, 4):
         process = subprocess.Popen([sys.executable, "-c", WORKER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
@@ -422,7 +424,7 @@ def test_a_killed_run_loses_and_doubles_nothing(dead: Path, tmp_path: Path) -> N
         process.wait()
         process.stdout.close()
         assert not (dead).exists()
-    with EventLog.open(tmp_path / "log", REGISTRY) as log:
+    with EventLog.open(tmp_path / "log", REGISTRY, store=SQLiteStore) as log:
         committed = log.head.sequence
         assert committed >= 4_096
         report = ingest(log, tmp_path / "rows.parquet", MAPPING, clock_us=CLOCK, dead_letters=dead)

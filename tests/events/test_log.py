@@ -21,7 +21,7 @@ def test_a_log_is_found_again_as_it_was_left(tmp_path: Path) -> None:
     with new_log(tmp_path) as log:
         append(log, repayment("r-1", 10), correction("k-1", "absent"))
         expected = (log.id, log.key, log.cut(), log.chain(), log.last_known_time, log.pending_count, log.waiting)
-    with EventLog.open(tmp_path / "log", REGISTRY) as log:
+    with EventLog.open(tmp_path / "log", REGISTRY, store=SQLiteStore) as log:
         found = (log.id, log.key, log.cut(), log.chain(), log.last_known_time, log.pending_count, log.waiting)
         assert expected == found
         assert append(log, repayment("r-1", 10), repayment("absent", 20)) == ["duplicate", "accepted"]
@@ -29,7 +29,10 @@ def test_a_log_is_found_again_as_it_was_left(tmp_path: Path) -> None:
 
 
 def test_two_logs_are_never_alike(tmp_path: Path) -> None:
-    with EventLog.create(tmp_path / "a", REGISTRY) as a, EventLog.create(tmp_path / "b", REGISTRY) as b:
+    with (
+        EventLog.create(tmp_path / "a", REGISTRY, store=SQLiteStore) as a,
+        EventLog.create(tmp_path / "b", REGISTRY, store=SQLiteStore) as b,
+    ):
         assert a.id != b.id
         assert a.key != b.key
         assert a.chain() != b.chain()
@@ -39,19 +42,19 @@ def test_a_second_writer_is_refused_and_readers_are_not(tmp_path: Path) -> None:
     with new_log(tmp_path) as log:
         append(log, repayment("r-1"))
         with pytest.raises(StoreBusy, match="another process is writing"):
-            EventLog.open(tmp_path / "log", REGISTRY)
-        with EventLog.open(tmp_path / "log", REGISTRY, read_only=True) as reader:
+            EventLog.open(tmp_path / "log", REGISTRY, store=SQLiteStore)
+        with EventLog.open(tmp_path / "log", REGISTRY, read_only=True, store=SQLiteStore) as reader:
             assert reader.cut() == {0: 1}
             append(log, repayment("r-2"))
             assert reader.cut() == {0: 2}, "a reader sees each commit"
             with pytest.raises(BadInput, match="reading only"):
                 reader.begin(CLOCK)
-    EventLog.open(tmp_path / "log", REGISTRY).close()
+    EventLog.open(tmp_path / "log", REGISTRY, store=SQLiteStore).close()
 
 
 def test_where_there_is_no_log_or_one_already(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no log here"):
-        EventLog.open(tmp_path / "absent", REGISTRY)
+        EventLog.open(tmp_path / "absent", REGISTRY, store=SQLiteStore)
     new_log(tmp_path).close()
     with pytest.raises(ObligorError, match="there is a log here already"):
         new_log(tmp_path)
@@ -65,7 +68,7 @@ def test_a_log_whose_making_was_cut_short_says_so(tmp_path: Path) -> None:
         LogKey.create(tmp_path / name)
         for read_only in (False, True):
             with pytest.raises(IntegrityError, match="cut short"):
-                EventLog.open(tmp_path / name, REGISTRY, read_only=read_only)
+                EventLog.open(tmp_path / name, REGISTRY, read_only=read_only, store=SQLiteStore)
 
 
 def test_the_files_of_a_log_are_for_their_owner(tmp_path: Path) -> None:
@@ -171,13 +174,13 @@ def sale_log(tmp_path: Path) -> None:
 def test_a_type_changes_only_with_its_version(tmp_path: Path) -> None:
     sale_log(tmp_path)
     with pytest.raises(DefinitionError, match="raise the version"):
-        EventLog.open(tmp_path / "log", Registry([SaleChanged]), read_only=True)
+        EventLog.open(tmp_path / "log", Registry([SaleChanged]), read_only=True, store=SQLiteStore)
     with pytest.raises(DefinitionError, match=r"sale\.amount: a field keeps its kind"):
-        EventLog.open(tmp_path / "log", Registry([SaleWrong]))
-    EventLog.open(tmp_path / "log", Registry([SaleNext])).close()
+        EventLog.open(tmp_path / "log", Registry([SaleWrong]), store=SQLiteStore)
+    EventLog.open(tmp_path / "log", Registry([SaleNext]), store=SQLiteStore).close()
     with pytest.raises(DefinitionError, match="the log holds version 2, the project defines 1"):
-        EventLog.open(tmp_path / "log", Registry([Sale]))
-    EventLog.open(tmp_path / "log", Registry([SaleNext]), read_only=True).close()
+        EventLog.open(tmp_path / "log", Registry([Sale]), store=SQLiteStore)
+    EventLog.open(tmp_path / "log", Registry([SaleNext]), read_only=True, store=SQLiteStore).close()
 
 
 class RepaymentNext(Event, name="repayment", version=2):

@@ -9,6 +9,7 @@ from tests.events.batches import REGISTRY, append, new_log, repayment
 from obligor.errors import IntegrityError, NotFound
 from obligor.events.log import EventLog
 from obligor.events.personal import KEY_FILE, LogKey
+from obligor.stores.sqlite import SQLiteStore
 from obligor.stores.sqlite.store import DATABASE
 
 LOG_ID = b"log-id"
@@ -81,10 +82,10 @@ def test_without_its_key_a_log_can_be_read_but_not_decrypted_or_written(tmp_path
     with new_log(tmp_path) as log:
         append(log, repayment("r-1", personal={"phone": "+234"}))
     (tmp_path / "log" / KEY_FILE).unlink()
-    with EventLog.open(tmp_path / "log", REGISTRY, read_only=True) as log:
+    with EventLog.open(tmp_path / "log", REGISTRY, read_only=True, store=SQLiteStore) as log:
         assert log.verify(deep=True) == []
         with pytest.raises(NotFound, match="key"):
             log.personal(1)
     with pytest.raises(NotFound, match="key"):
-        EventLog.open(tmp_path / "log", REGISTRY)
+        EventLog.open(tmp_path / "log", REGISTRY, store=SQLiteStore)
     assert (tmp_path / "log" / DATABASE).exists()

@@ -21,6 +21,7 @@ from obligor.errors import BadInput, Conflict, LimitError
 from obligor.events import versions
 from obligor.events.log import EventLog
 from obligor.events.store import Commit
+from obligor.stores.sqlite import SQLiteStore
 
 
 @pytest.fixture
@@ -173,7 +174,7 @@ def test_leaving_without_a_commit_forgets_everything(log: EventLog, tmp_path: Pa
     assert log.head == head
     assert append(log, repayment("r-1")) == ["accepted"]
     log.close()
-    with EventLog.open(tmp_path / "log", REGISTRY) as again:
+    with EventLog.open(tmp_path / "log", REGISTRY, store=SQLiteStore) as again:
         assert again.cut() == {0: 2}
         assert again.pending() == []
 

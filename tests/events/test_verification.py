@@ -24,6 +24,7 @@ from tests.events.batches import (
 from obligor.errors import IntegrityError
 from obligor.events.block import Block, StoredSchema, encode
 from obligor.events.log import EventLog
+from obligor.stores.sqlite import SQLiteStore
 from obligor.stores.sqlite.store import DATABASE
 
 Change = Callable[[apsw.Connection], object]
@@ -53,7 +54,7 @@ def folder(tmp_path: Path) -> Path:
 def broken(folder: Path, change: Change, deep: bool = False) -> list[str]:
     with apsw.Connection(str(folder / DATABASE)) as connection:
         change(connection)
-    with EventLog.open(folder, REGISTRY, read_only=True) as log:
+    with EventLog.open(folder, REGISTRY, read_only=True, store=SQLiteStore) as log:
         return [str(link) for link in log.verify(deep=deep)]
 
 
@@ -81,7 +82,7 @@ def change_amount(connection: apsw.Connection) -> None:
 
 def test_a_changed_amount_is_found_and_the_rest_still_read(folder: Path) -> None:
     assert broken(folder, change_amount) == ["log at 5: the block does not fit its link"]
-    with EventLog.open(folder, REGISTRY, read_only=True) as log:
+    with EventLog.open(folder, REGISTRY, read_only=True, store=SQLiteStore) as log:
         assert 999_999 in log.facts("repayment").rows["amount"].to_pylist()
 
 
@@ -125,7 +126,10 @@ def test_two_changes_are_two_reports(folder: Path) -> None:
     """Verification goes on after a break."""
     found = broken(folder, run("UPDATE blocks SET body = zeroblob(40) WHERE first IN (1, 8)"))
     assert [link.split(":")[0] for link in found] == ["log at 1", "log at 1", "log at 8", "log at 8"]
-    with EventLog.open(folder, REGISTRY, read_only=True) as log, pytest.raises(IntegrityError, match="cannot be read"):
+    with (
+        EventLog.open(folder, REGISTRY, read_only=True, store=SQLiteStore) as log,
+        pytest.raises(IntegrityError, match="cannot be read"),
+    ):
         log.facts("repayment")
 
 
@@ -143,7 +147,7 @@ def test_two_changes_are_two_reports(folder: Path) -> None:
 )
 def test_each_change_of_what_is_derived_is_named(folder: Path, sql: str, expected: list[str]) -> None:
     assert broken(folder, run(sql)) == [], "the chains know nothing of it"
-    with EventLog.open(folder, REGISTRY, read_only=True) as log:
+    with EventLog.open(folder, REGISTRY, read_only=True, store=SQLiteStore) as log:
         found = [str(link) for link in log.verify(deep=True)]
     assert len(found) == len(expected)
     for link, beginning in zip(found, expected, strict=True):
@@ -152,11 +156,17 @@ def test_each_change_of_what_is_derived_is_named(folder: Path, sql: str, expecte
 
 def test_a_moved_personal_blob_is_refused(folder: Path) -> None:
     broken(folder, run("UPDATE personal SET sequence = 1"))
-    with EventLog.open(folder, REGISTRY, read_only=True) as log, pytest.raises(IntegrityError, match="position 1"):
+    with (
+        EventLog.open(folder, REGISTRY, read_only=True, store=SQLiteStore) as log,
+        pytest.raises(IntegrityError, match="position 1"),
+    ):
         log.personal(1)
 
 
 def test_a_missing_schema_is_named(folder: Path) -> None:
     broken(folder, run("UPDATE schemas SET arrow = zeroblob(9)"))
-    with EventLog.open(folder, REGISTRY, read_only=True) as log, pytest.raises(IntegrityError, match="Arrow schema"):
+    with (
+        EventLog.open(folder, REGISTRY, read_only=True, store=SQLiteStore) as log,
+        pytest.raises(IntegrityError, match="Arrow schema"),
+    ):
         log.facts("repayment")

@@ -18,6 +18,7 @@ from obligor.events import versions
 from obligor.events.batch import CORRECTION, ORIGINAL, RETRACTION
 from obligor.events.changes import Changes
 from obligor.events.log import EventLog
+from obligor.stores.sqlite import SQLiteStore
 
 IDS = [f"e-{i}" for i in range(12)]
 TYPES = ["repayment", "repayment", "repayment", "loan_application"]
@@ -153,7 +154,7 @@ def test_reopening_between_transactions_changes_nothing(history: History) -> Non
                     expected = [naive.append(one, CLOCK + number) for one in rows]
                     assert expected == [one.partition(":")[0] for one in tx.append(batch_of(rows)).status]
                 tx.commit()
-        with EventLog.open(Path(folder) / "log", REGISTRY, read_only=True) as log:
+        with EventLog.open(Path(folder) / "log", REGISTRY, read_only=True, store=SQLiteStore) as log:
             assert_changes(list(log.changes()), naive)
             assert naive.pending() == [one.sequence for one in log.pending()]
 

@@ -35,6 +35,7 @@ from obligor.models.model import Model
 from obligor.models.training import train
 from obligor.models.training_set import training_set
 from obligor.stores.lmdb import LmdbStateStore
+from obligor.stores.sqlite import SQLiteStore
 from obligor.stores.sqlite.store import DATABASE
 
 FOLDER = Path(__file__).parent / "v1"
@@ -128,7 +129,7 @@ def make(folder: Path) -> None:
     """Write the log with its ledger, and the bundle, into an empty folder."""
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        log = EventLog.create(work / "log", REGISTRY, random=random.Random(3).randbytes)
+        log = EventLog.create(work / "log", REGISTRY, random=random.Random(3).randbytes, store=SQLiteStore)
         past = work / "history.jsonl"
         past.write_text("\n".join(json.dumps(record) for record in history(random.Random(1))))
         report = ingest(log, past, declared=True, clock_us=NOW, dead_letters=work / "dead.jsonl")

@@ -22,6 +22,7 @@ from tests.golden.lender import REGISTRY
 from obligor.decisions.replay import audit
 from obligor.events.log import EventLog
 from obligor.models.bundle import Bundle
+from obligor.stores.sqlite import SQLiteStore
 
 
 def extensions() -> list[str]:
@@ -33,7 +34,7 @@ def extensions() -> list[str]:
 def replayed(folder: Path) -> dict[str, Any]:
     """Return verdicts, broken links, and what the process runs on."""
     bundles = {bundle.hash: bundle for bundle in map(Bundle.load, sorted((folder / "bundles").iterdir()))}
-    with EventLog.open(folder / "log", REGISTRY, read_only=True) as log:
+    with EventLog.open(folder / "log", REGISTRY, read_only=True, store=SQLiteStore) as log:
         found = audit(log, bundles)
         records = [json.loads(row.record) for row in log.decisions()]
     scores = [record["score"]["log_odds"] for record in records if record["score"]]

@@ -22,6 +22,7 @@ from tests.golden.replaying import extensions, replayed
 
 from obligor.events.log import EventLog
 from obligor.models.bundle import Bundle
+from obligor.stores.sqlite import SQLiteStore
 
 ROOT = Path(__file__).parents[2]
 LEDGERS = sorted(folder for folder in Path(__file__).parent.iterdir() if (folder / "bundles").is_dir())
@@ -76,7 +77,7 @@ def test_golden_ledgers_replay(ledger: Path) -> None:
 
 def test_recorded_contributions_reconcile_with_the_score(ledger: Path) -> None:
     bundles = {bundle.hash: bundle for bundle in map(Bundle.load, (ledger / "bundles").iterdir())}
-    with EventLog.open(ledger / "log", REGISTRY, read_only=True) as log:
+    with EventLog.open(ledger / "log", REGISTRY, read_only=True, store=SQLiteStore) as log:
         records = [json.loads(row.record) for row in log.decisions()]
     full = [record for record in records if record["rung"] == "full"]
     assert len(full) > 100

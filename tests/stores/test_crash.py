@@ -13,6 +13,7 @@ from tests.events.batches import REGISTRY, new_log
 from tests.stores.workload import assert_whole, run
 
 from obligor.events.log import EventLog
+from obligor.stores.sqlite import SQLiteStore
 
 KILLS = 50
 TRANSACTIONS_MAX = 10_000
@@ -20,7 +21,7 @@ TRANSACTIONS_MAX = 10_000
 
 def write_until_killed(folder: Path, first: int, acknowledge: int) -> None:
     """Be the writer: open the log, commit one transaction after the other, acknowledge each with its number."""
-    with EventLog.open(folder, REGISTRY) as log:
+    with EventLog.open(folder, REGISTRY, store=SQLiteStore) as log:
         for number in range(first, TRANSACTIONS_MAX):
             run(log, number)
             os.write(acknowledge, f"{number}\n".encode())
@@ -55,14 +56,14 @@ def test_fifty_kills_lose_and_double_nothing(tmp_path: Path) -> None:
     found: set[int] = set()
     for kill in range(1, KILLS + 1):
         acknowledged |= killed_writer(tmp_path / "log", len(found), chance.random() * 0.03)
-        with EventLog.open(tmp_path / "log", REGISTRY, read_only=True) as log:
+        with EventLog.open(tmp_path / "log", REGISTRY, read_only=True, store=SQLiteStore) as log:
             found = {int(row.decision_id.removeprefix("d-")) for row in log.decisions()}
             assert acknowledged <= found
             assert len(found - acknowledged) <= kill, (
                 "of each writer, only what was in flight may be there unacknowledged"
             )
             assert found == set(range(len(found)))
-    with EventLog.open(tmp_path / "log", REGISTRY) as log:
+    with EventLog.open(tmp_path / "log", REGISTRY, store=SQLiteStore) as log:
         assert assert_whole(log, acknowledged) == found
 
 

@@ -43,7 +43,7 @@ def recovered(disk: VolatileDisk, folder: Path, name: str, chance: random.Random
     """Return the log as found after a loss of power right now."""
     disk.crash_into(folder / name, chance)
     shutil.copy(folder / "log" / "key", folder / name)
-    return EventLog.open(folder / name, REGISTRY)
+    return EventLog.open(folder / name, REGISTRY, store=SQLiteStore)
 
 
 def crash_after_every_acknowledgement(disk: VolatileDisk, folder: Path, synchronous: str) -> None:

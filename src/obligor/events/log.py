@@ -7,7 +7,6 @@ cut, and gives the same answer for the same cut for ever.
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import threading
@@ -36,7 +35,6 @@ from obligor.events.versions import Identity
 
 __all__ = ["EventLog"]
 
-_DEFAULT_STORE = ("obligor.stores.sqlite", "SQLiteStore")
 _ID_BYTES = 16
 
 
@@ -72,11 +70,11 @@ class EventLog:
         path: str | Path,
         registry: Registry,
         *,
-        store: StoreOpener | None = None,
+        store: StoreOpener,
         random: Callable[[int], bytes] = os.urandom,
     ) -> EventLog:
         """Create a log in an empty or new folder and open it for writing."""
-        opened = (store or _default_store())(str(path), "create")
+        opened = store(str(path), "create")
         try:
             key = LogKey.create(Path(path), random)
             opened.set_meta({"id": random(_ID_BYTES), "slot_key": random(_ID_BYTES), "types": b"{}"})
@@ -86,12 +84,10 @@ class EventLog:
             raise
 
     @classmethod
-    def open(
-        cls, path: str | Path, registry: Registry, *, read_only: bool = False, store: StoreOpener | None = None
-    ) -> EventLog:
+    def open(cls, path: str | Path, registry: Registry, *, read_only: bool = False, store: StoreOpener) -> EventLog:
         """Open a log; for writing there is one at a time (StoreBusy otherwise). Reading needs no key file."""
         mode: Mode = "read" if read_only else "write"
-        opened = (store or _default_store())(str(path), mode)
+        opened = store(str(path), mode)
         try:
             return cls(opened, registry, _key_of(Path(path), read_only), read_only=read_only)
         except BaseException:
@@ -268,13 +264,6 @@ class EventLog:
         `deep`: also recompute the id index and the versions from the blocks.
         """
         return verify(self, deep=deep)
-
-
-def _default_store() -> StoreOpener:
-    """Return the embedded store. The one place where a room names an adapter, so that a log opens in one line."""
-    module, name = _DEFAULT_STORE
-    opener: StoreOpener = getattr(importlib.import_module(module), name)
-    return opener
 
 
 def _key_of(path: Path, optional: bool) -> LogKey | None:

@@ -9,7 +9,7 @@
         + reserved(
             offered=Decided.by("consumer").where(Decided.outcome.isin(["approve", "counter_offer"]))
                 .per("application_id").amount("offer_amount", expires="offer_expires_at"),
-            ended=[LoanOpened.by("consumer").per("application_id"), OfferCancelled.by("consumer").per("application_id")],
+            ended=[LoanOpened.by("consumer").per("application_id")],
         ),
         description="What the consumer owes, and what open offers may add", scored=False,
     )
