@@ -1,4 +1,4 @@
-"""A block: up to 4,096 events as one value, columnar by type, that the log's chain is computed over.
+"""A block: up to 2,048 events as one value, columnar by type, that the log's chain is computed over.
 
     "OBL1" | length of the header (32 bits) | header (JSON) | one Arrow IPC record batch for each type, in header order
 
@@ -29,9 +29,9 @@ from obligor.events.store import BlockRow, LogStore
 
 __all__ = ["BLOCK_EVENTS_MAX", "STANDARD_COLUMNS", "Block", "BlockReader", "Part", "encode"]
 
-BLOCK_EVENTS_MAX = 4096
+BLOCK_EVENTS_MAX = 2048
 STANDARD_COLUMNS = ("offset", "event_id", "event_time", "known_time", "measured", "kind", "target", "content")
-CACHED_BLOCKS_MAX = 32
+CACHED_BLOCKS_MAX = 64
 _MAGIC = b"OBL1"
 _LENGTH = struct.Struct("<I")
 _COMPRESS_ROWS_MIN = 64  # below, the frames of a compressor cost more than they save
