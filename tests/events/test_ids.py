@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import islice
 
 import numpy as np
 import pytest
 
+from obligor.errors import IntegrityError
 from obligor.events import ids
-from obligor.events.ids import StagedIds, following_slot, slot_hash
+from obligor.events.ids import StagedIds, probe, slot_hash
 
 
 def test_a_slot_is_the_keyed_hash_of_the_id() -> None:
@@ -27,8 +29,13 @@ def test_no_ids_have_no_slots() -> None:
 
 
 def test_slots_go_round() -> None:
-    assert following_slot(-5) == -4
-    assert following_slot(2**63 - 1) == -(2**63)
+    assert list(islice(probe(-5), 3)) == [-5, -4, -3]
+    assert list(islice(probe(2**63 - 2), 3)) == [2**63 - 2, 2**63 - 1, -(2**63)]
+
+
+def test_probing_ends() -> None:
+    with pytest.raises(IntegrityError, match="damaged"):
+        list(probe(0))
 
 
 @pytest.mark.parametrize("many", [1, 3, 1_000])

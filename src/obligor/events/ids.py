@@ -8,14 +8,18 @@ events; tests shrink the hash to exercise it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["SlotHash", "StagedIds", "following_slot", "slot_hash"]
+from obligor.errors import IntegrityError
+
+__all__ = ["PROBES_MAX", "SlotHash", "StagedIds", "probe", "slot_hash"]
 
 SlotHash = Callable[[Iterable[str]], npt.NDArray[np.int64]]
+PROBES_MAX = 1024
+
 Int64s = npt.NDArray[np.int64]
 _SLOT_MAX = 2**63 - 1
 _MANY = 4096  # from here an array is sorted and searched; below, a dictionary is faster
@@ -36,9 +40,17 @@ def slot_hash(key: bytes) -> SlotHash:
     return slots
 
 
-def following_slot(slot: int) -> int:
-    """Return the slot that is tried after `slot`."""
-    return slot + 1 if slot < _SLOT_MAX else -_SLOT_MAX - 1
+def probe(slot: int) -> Iterator[int]:
+    """Yield the slots to try, in order; IntegrityError after `PROBES_MAX`, which no keyed hash of 64 bits comes near.
+
+    >>> from itertools import islice
+    >>> list(islice(probe(2**63 - 2), 3))
+    [9223372036854775806, 9223372036854775807, -9223372036854775808]
+    """
+    for _ in range(PROBES_MAX):
+        yield slot
+        slot = slot + 1 if slot < _SLOT_MAX else -_SLOT_MAX - 1
+    raise IntegrityError(f"{PROBES_MAX} ids have neighbouring hashes: the id index is damaged")
 
 
 class StagedIds:

@@ -23,7 +23,7 @@ from obligor.events.block import BlockReader
 from obligor.events.chain import BrokenLink
 from obligor.events.changes import Changes, changes_between
 from obligor.events.facts import Facts, read_facts
-from obligor.events.ids import SlotHash, following_slot, slot_hash
+from obligor.events.ids import SlotHash, probe, slot_hash
 from obligor.events.personal import LogKey
 from obligor.events.positions import Cut, pack, sequence_of, shard_of
 from obligor.events.rendering import record_of
@@ -188,11 +188,12 @@ class EventLog:
 
     def find(self, event_id: str) -> int | None:
         """Return the position of an event by its id."""
-        slot = int(self.slot_hash([event_id])[0])
-        while (sequence := self.store.lookup(slot)) is not None:
+        for slot in probe(int(self.slot_hash([event_id])[0])):
+            sequence = self.store.lookup(slot)
+            if sequence is None:
+                break
             if self.identities([sequence])[sequence].event_id == event_id:
                 return pack(self.shard, sequence)
-            slot = following_slot(slot)
         return None
 
     def event(self, event_id: str, *, personal: bool = False) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from obligor.events.batch import ORIGINAL
-from obligor.events.ids import following_slot
+from obligor.events.ids import probe
 from obligor.events.staging import Bools, Int64s, Rows, plain_rows
 from obligor.events.versions import Identity, StagedVersions
 
@@ -101,10 +101,9 @@ class Placement:
         self._targets[i] = target
         return None
 
-    def _locate(self, event_id: str, slot: int) -> tuple[int, int | Identity | None]:
+    def _locate(self, event_id: str, home: int) -> tuple[int, int | Identity | None]:
         """Return the slot where the id is or would go, and the row of this batch or the event that has the id."""
-        home = slot
-        while True:
+        for slot in probe(home):
             row = self._row_at(slot)
             if row is not None:
                 if self._rows.ids[row] == event_id:
@@ -116,7 +115,7 @@ class Placement:
                 known = self._identity(sequence)
                 if known.event_id == event_id:
                     return slot, known
-            slot = following_slot(slot)
+        raise AssertionError("probing ends")
 
     def _row_at(self, slot: int) -> int | None:
         row = self._taken.get(slot)
