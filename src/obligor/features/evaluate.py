@@ -79,21 +79,22 @@ class _Work:
         ]
         self.longest = max((int(np.diff(rows.offsets).max(initial=0)) for rows in self.rows), default=0)
         self.as_of, self.self_root = read_only(requests.as_of), read_only(requests.self_root)
-        self.cuts = read_only(requests.cuts)
+        self.cuts = read_only(_needed_cuts(timelines, requests.cuts))
+        self.measures = len(plan.measures)
         self.values = request_values(plan, requests)
         self.errors = np.zeros(len(requests), np.int64)
         self.out: NDArray[np.float64] = np.empty((len(requests), len(plan.features)), np.float64)
 
     def run(self, block: slice) -> None:
         """Evaluate the requests of one block."""
-        measures = np.empty((block.stop - block.start, len(self.layout.measures)), np.float64)
+        measures = np.empty((block.stop - block.start, self.measures), np.float64)
         room = scratch(self.layout, self.longest)
         cuts = self.cuts if len(self.cuts) == 1 else self.cuts[block]
         errors = self.errors[block]
         for s, rows in enumerate(self.rows):
             k.measure_rows(
                 self.layout, s, rows, self.as_of[block], self.self_root[block], cuts, self.entities[s][block], room,
-                errors, measures,
+                errors, measures, self.out[block],
             )  # fmt: skip
         finish_rows(self.layout, measures, self.values[block], errors, room.stack, self.out[block])
 
@@ -103,6 +104,15 @@ def _check_cuts(timelines: Timelines, cuts: NDArray[np.int64]) -> None:
     beyond = cuts[:, : len(known)].max(axis=0, initial=0) > known[: cuts.shape[1]]
     if beyond.any() or cuts[:, len(known) :].any():
         raise ValueError("a request's cut lies beyond the cut that the timelines were built for")
+
+
+def _needed_cuts(timelines: Timelines, cuts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the cuts, or one of no shards where all of them hold every position there is."""
+    last = timelines.last
+    if cuts.shape[1] < len(last):
+        raise ValueError(f"expected cuts of at least {len(last)} shards, got {cuts.shape[1]}")
+    whole = bool(np.all(cuts.min(axis=0, initial=2**48)[: len(last)] >= last))
+    return np.empty((1, 0), np.int64) if whole else cuts
 
 
 def _places(keys: pa.StringArray, wanted: pa.StringArray) -> NDArray[np.int64]:
@@ -135,18 +145,17 @@ def evaluate_one(
     Raises LimitError naming the feature that crossed a limit.
     """
     layout, sources = compiled(plan)
-    measures = np.empty((1, len(layout.measures)), np.float64)
+    measures = np.empty((1, len(plan.measures)), np.float64)
+    out: NDArray[np.float64] = np.empty((1, len(plan.features)), np.float64)
     errors = np.zeros(1, np.int64)
     for s, source in enumerate(sources):
         key = entities.get(source.via)
         since = None if source.reach_us is None else as_of - source.reach_us
         chunks = () if key is None else reader.chunks(source.timeline, key, since)
-        error = _measure_source(
-            plan, s, chunks, as_of, self_root, _UNKNOWN if key is not None else _NOT_NAMED, measures
-        )
+        entity = _NOT_NAMED if key is None else _UNKNOWN
+        error = _measure_source(plan, s, chunks, as_of, self_root, entity, measures, out)
         if error and (not errors[0] or error < errors[0]):
             errors[0] = error
-    out = np.empty((1, len(plan.features)), np.float64)
     finish_rows(layout, measures, request_row(plan, as_of, fields), errors, scratch(layout, 0).stack, out)
     if errors[0]:
         raise LimitError(_problem(plan, int(errors[0]), None))
@@ -155,7 +164,14 @@ def evaluate_one(
 
 
 def _measure_source(
-    plan: Plan, s: int, chunks: Sequence[Chunk], as_of: int, self_root: int, entity: int, measures: NDArray[np.float64]
+    plan: Plan,
+    s: int,
+    chunks: Sequence[Chunk],
+    as_of: int,
+    self_root: int,
+    entity: int,
+    measures: NDArray[np.float64],
+    out: NDArray[np.float64],
 ) -> int:
     layout = compiled(plan).layout
     sizes = [len(chunk.event_time) for chunk in chunks]
@@ -164,4 +180,4 @@ def _measure_source(
     for chunk in reversed(chunks):
         times, roots, masks, values = map(read_only, chunk)
         k.accumulate_chunk(layout, s, as_of, self_root, times, roots, masks, values, room, last)
-    return int(k.finish(layout, s, entity, as_of, last, room, measures))
+    return int(k.finish(layout, s, entity, as_of, last, room, measures, out))

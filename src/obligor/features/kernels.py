@@ -47,6 +47,7 @@ NEED_TIMES, NEED_NUMBERS, NEED_SQUARES, NEED_DISTINCT = 1, 2, 4, 8  # flags of a
 DISTINCT_MAX = 4096  # different values of one entity in one window, counted exactly; beyond is an error
 KEYS_MAX = 4096  # different keys of one entity's balance; beyond is an error
 HELD_MAX = max(DISTINCT_MAX, KEYS_MAX)
+COUNTED_MAX = 32  # rows among which an edge is found by counting
 INTEGER_MAX = 2**53  # results that are integers must be exact in float64
 
 OK, BEYOND_INTEGER, BEYOND_SQUARES, BEYOND_DISTINCT, BEYOND_KEYS = range(5)  # what went wrong
@@ -260,6 +261,17 @@ def _boundary(times: Any, instant: Any, low: Any, high: Any) -> Any:
 
 
 @inlined
+def _edge(times: Any, instant: Any, low: Any, high: Any) -> Any:
+    """As `_boundary`; few rows are counted instead, since a search that the CPU cannot foresee costs more."""
+    if high - low > COUNTED_MAX:
+        return _boundary(times, instant, low, high)
+    within = 0
+    for j in range(low, high):
+        within += times[np.uint64(j)] >= instant
+    return high - within
+
+
+@inlined
 def _accumulate(
     spec: Any, ladders: Any, rungs: Any, groups: Any, as_of: Any, times: Any, masks: Any, base: Any, values: Any,
     low: Any, high: Any, reached: Any, state: Any, sets: Any, last: Any,
@@ -267,9 +279,9 @@ def _accumulate(
     """Add the rows [low, high), all of them older than those added before; masks of invisible rows are 0."""
     for at in range(spec[2], spec[3]):
         ladder = ladders[at]
-        end = high if ladder[0] == 0 else _boundary(times, as_of - ladder[0], low, high)
+        end = high if ladder[0] == 0 else _edge(times, as_of - ladder[0], low, high)
         for rung in range(ladder[2] - ladder[1]):
-            start = _boundary(times, as_of - ladder[0] - rungs[ladder[1] + rung], low, end)
+            start = _edge(times, as_of - ladder[0] - rungs[ladder[1] + rung], low, end)
             if start == end:
                 continue
             while reached[at] < rung:
@@ -344,10 +356,10 @@ def _reset_cells(spec: Any, ladders: Any, groups: Any, reached: Any, state: Any)
 
 @kernel
 def _reset_tables(spec: Any, last: Any, sets: Any, tables: Any) -> None:
-    for members in range(spec[8], spec[9]):
+    for members in range(spec[9], spec[10]):
         sets[members, : last + 1] = NULL
         sets[members, last + 1] = 0
-    for b in range(spec[6], spec[7]):
+    for b in range(spec[7], spec[8]):
         tables[b, : last + 2] = 0
         tables[b, : last + 1, KEY] = NULL
 
@@ -407,28 +419,29 @@ def _exact(value: Any) -> Any:
 
 
 @inlined
-def _finish_cell(state: Any, c: Any, needs: Any, as_of: Any, results: Any) -> None:
-    """Write a cell's aggregates to `results[c]`; infinity is a crossed limit."""
-    results[c, COUNT] = np.float64(state[c, ROWS])
+def _finish_cell(state: Any, c: Any, needs: Any, as_of: Any, results: Any) -> Any:
+    """Write a cell's aggregates to `results[c]`, infinity for one that crosses a limit; return whether any does."""
+    rows, n = state[c, ROWS], state[c, N]
+    results[c, COUNT] = np.float64(rows)
     if needs & NEED_TIMES:
-        some = state[c, ROWS] != 0
-        results[c, SINCE_FIRST] = np.float64(as_of - state[c, OLDEST_TIME]) / 1e6 if some else np.nan
-        results[c, SINCE_LAST] = np.float64(as_of - state[c, NEWEST_TIME]) / 1e6 if some else np.nan
+        results[c, SINCE_FIRST] = np.float64(as_of - state[c, OLDEST_TIME]) / 1e6 if rows != 0 else np.nan
+        results[c, SINCE_LAST] = np.float64(as_of - state[c, NEWEST_TIME]) / 1e6 if rows != 0 else np.nan
     if needs & NEED_DISTINCT:
-        results[c, DISTINCT] = np.inf if state[c, VALUES_OVER] else np.float64(state[c, VALUES])
-    if needs & NEED_NUMBERS == 0:
-        return
-    if state[c, N] == 0:
-        results[c, :] = np.nan
-        results[c, COUNT], results[c, SUM] = np.float64(state[c, ROWS]), 0.0
-        return
-    total, exact = _sum(state, c)
-    results[c, SUM] = total if exact else np.inf
-    results[c, MEAN] = total / np.float64(state[c, N])
-    results[c, MIN], results[c, MAX] = _exact(state[c, LEAST]), _exact(state[c, MOST])
-    results[c, FIRST], results[c, LAST] = _exact(state[c, OLDEST]), _exact(state[c, NEWEST])
+        results[c, DISTINCT] = np.inf if state[c, VALUES_OVER] != 0 else np.float64(state[c, VALUES])
+    crossed = needs & NEED_DISTINCT != 0 and state[c, VALUES_OVER] != 0
+    if needs & NEED_NUMBERS:
+        total, exact = _sum(state, c)
+        results[c, SUM] = total if exact else np.inf
+        results[c, MEAN] = total / np.float64(n) if n != 0 else np.nan
+        results[c, MIN] = _exact(state[c, LEAST]) if n != 0 else np.nan
+        results[c, MAX] = _exact(state[c, MOST]) if n != 0 else np.nan
+        results[c, FIRST] = _exact(state[c, OLDEST]) if n != 0 else np.nan
+        results[c, LAST] = _exact(state[c, NEWEST]) if n != 0 else np.nan
+        crossed |= not exact or (n != 0 and (state[c, LEAST] < -INTEGER_MAX or state[c, MOST] > INTEGER_MAX))
     if needs & NEED_SQUARES:
-        results[c, STD] = _std(state, c)
+        results[c, STD] = _std(state, c) if n != 0 else np.nan
+        crossed |= np.isinf(results[c, STD])
+    return crossed
 
 
 @kernel
@@ -441,15 +454,28 @@ def _crossed(aggregate: Any, value: Any) -> Any:
     return BEYOND_KEYS if value < 0 else BEYOND_INTEGER
 
 
+@kernel
+def _first_error(spec: Any, measures: Any, results: Any) -> Any:
+    """The error of the first measure of a source whose result crosses a limit."""
+    error = OK
+    for m in range(spec[4], spec[6]):
+        place, aggregate = measures[m, 0], measures[m, 2]
+        if np.isinf(results[measures[m, 1], aggregate]):
+            code = place * CODES + _crossed(aggregate, results[measures[m, 1], aggregate])
+            error = code if error == OK else min(error, code)
+    return error
+
+
 @inlined
 def _finish_source(
     spec: Any, ladders: Any, groups: Any, measures: Any, divisors: Any, entity: Any, as_of: Any, last: Any,
-    reached: Any, state: Any, tables: Any, results: Any, row: Any, out: Any,
+    reached: Any, state: Any, tables: Any, results: Any, i: Any, measured: Any, out: Any,
 ) -> Any:  # fmt: skip
-    """Write a source's measures to `out[row]`; return the first error.
+    """Write a source's measures to row `i`: of `out` those that are features, of `measured` those for programs.
 
-    `entity` is -2 where the application names none: every measure is null then.
+    Returns the first error. `entity` is -2 where the application names none: every measure is null then.
     """
+    crossed = False
     for at in range(spec[2], spec[3]):
         ladder = ladders[at]
         rungs = ladder[2] - ladder[1]
@@ -457,18 +483,18 @@ def _finish_source(
             _carry(ladder, groups, rung, state)
         for g in range(ladder[3], ladder[4]):
             for c in range(groups[g, 3], groups[g, 3] + rungs):
-                _finish_cell(state, c, groups[g, 2], as_of, results)
-    for b in range(spec[6], spec[7]):
+                crossed |= _finish_cell(state, c, groups[g, 2], as_of, results)
+    for b in range(spec[7], spec[8]):
         results[state.shape[0] + b, BALANCE] = _balance(tables[b], last)
-    error = OK
-    for m in range(spec[4], spec[5]):
-        place, aggregate = measures[m, 0], measures[m, 1]
-        value = results[measures[m, 2], aggregate] if entity != -2 else np.nan
-        out[row, place] = value if divisors[m] == 1.0 else value / divisors[m]
-        if np.isinf(value):
-            code = place * CODES + _crossed(aggregate, value)
-            error = code if error == OK else min(error, code)
-    return error
+        crossed |= np.isinf(results[state.shape[0] + b, BALANCE])
+    for m in range(spec[4], spec[6]):
+        value = results[measures[m, 1], measures[m, 2]] if entity != -2 else np.nan
+        value = value if divisors[m] == 1.0 else value / divisors[m]
+        if m < spec[5]:
+            out[i, measures[m, 3]] = value
+        else:
+            measured[i, measures[m, 0]] = value
+    return _first_error(spec, measures, results) if crossed and entity != -2 else OK
 
 
 @kernel
@@ -496,18 +522,18 @@ def accumulate_chunk(
         spec, layout.ladders, layout.rungs, layout.groups, as_of, times, visible, low, values, low, high,
         scratch.reached, scratch.state, scratch.sets, last,
     )  # fmt: skip
-    for b in range(spec[6], spec[7]):
+    for b in range(spec[7], spec[8]):
         _update_balance(
             b, layout.balances, layout.terms, scratch.tables[b], last, as_of, times, visible, low, values, low, high
         )
 
 
 @kernel
-def finish(layout: Any, source: Any, entity: Any, as_of: Any, last: Any, scratch: Any, out: Any) -> Any:
-    """Online: write a source's measures to `out[0]`; return the first error."""
+def finish(layout: Any, source: Any, entity: Any, as_of: Any, last: Any, scratch: Any, measured: Any, out: Any) -> Any:
+    """Online: write a source's measures to the first row; return the first error."""
     return _finish_source(
         layout.sources[source], layout.ladders, layout.groups, layout.measures, layout.divisors, entity, as_of, last,
-        scratch.reached, scratch.state, scratch.tables, scratch.results, 0, out,
+        scratch.reached, scratch.state, scratch.tables, scratch.results, 0, measured, out,
     )  # fmt: skip
 
 
@@ -516,14 +542,20 @@ def _view(
     known: Any, position: Any, root: Any, mask: Any, as_of: Any, self_root: Any, cut: Any, low: Any, high: Any,
     visible: Any,
 ) -> Any:  # fmt: skip
-    """Write the masks of rows [low, high) to `visible`, 0 where a row is not in the view; say if any has rivals."""
+    """Write the masks of rows [low, high) to `visible`, 0 where a row is not in the view; say if any has rivals.
+
+    A cut of no shards is one that every row is in.
+    """
     rivals = np.int64(0)
     for j in range(low, high):
         u = np.uint64(j)
-        shown = (known[u] <= as_of) & (position[u] & _SEQUENCE <= cut[position[u] >> 48]) & (root[u] != self_root)
-        seen = mask[u] if shown else 0
+        seen = mask[u] if known[u] <= as_of else 0
         rivals |= seen
         visible[np.uint64(j - low)] = seen
+    if self_root >= 0 or cut.shape[0] > 0:
+        for j in range(low, high):
+            shown = root[j] != self_root and (cut.shape[0] == 0 or position[j] & _SEQUENCE <= cut[position[j] >> 48])
+            visible[j - low] = visible[j - low] if shown else 0
     return rivals < 0
 
 
@@ -537,14 +569,14 @@ def _drop_superseded(
         if visible[j - low] < 0:
             visible[j - low] &= _INT64_MAX
             for k in range(start[version[j]], end[version[j]]):
-                if known[k] <= as_of and position[k] & _SEQUENCE <= cut[position[k] >> 48]:
+                if known[k] <= as_of and (cut.shape[0] == 0 or position[k] & _SEQUENCE <= cut[position[k] >> 48]):
                     visible[j - low] = 0
 
 
 @kernel
 def measure_rows(
     layout: Any, source: Any, rows: Any, as_of: Any, self_root: Any, cuts: Any, entity: Any,
-    scratch: Any, errors: Any, out: Any,
+    scratch: Any, errors: Any, measured: Any, out: Any,
 ) -> None:  # fmt: skip
     """Offline: the measures of one source for many requests; `entity` is -1 without facts, -2 where none is named."""
     # Named tuples stay here: the functions called for every request take only the arrays that they need.
@@ -567,31 +599,19 @@ def measure_rows(
                 as_of[i], cut, low, high, visible,
             )  # fmt: skip
         _reset_cells(spec, ladders, groups, reached, state)
-        if spec[6] < spec[7] or spec[8] < spec[9]:
+        if spec[7] < spec[8] or spec[9] < spec[10]:
             last = entries(high - low) - 1
             _reset_tables(spec, last, sets, tables)
         _accumulate(
             spec, ladders, rungs, groups, as_of[i], times, visible, low, values, low, high, reached, state, sets, last
         )
-        for b in range(spec[6], spec[7]):
+        for b in range(spec[7], spec[8]):
             _update_balance(
                 b, layout.balances, layout.terms, tables[b], last, as_of[i], times, visible, low, values, low, high
             )
         error = _finish_source(
-            spec,
-            ladders,
-            groups,
-            measures,
-            divisors,
-            entity[i],
-            as_of[i],
-            last,
-            reached,
-            state,
-            tables,
-            results,
-            i,
-            out,
-        )
+            spec, ladders, groups, measures, divisors, entity[i], as_of[i], last, reached, state, tables, results,
+            i, measured, out,
+        )  # fmt: skip
         if error != OK and (errors[i] == OK or error < errors[i]):
             errors[i] = error

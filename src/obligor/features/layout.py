@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from obligor.features import kernels as k
 from obligor.features.chunks import NULL
-from obligor.features.plan import AGGREGATES, STACK_MAX, Measure, Op, Plan
+from obligor.features.plan import AGGREGATES, STACK_MAX, FeatureSpec, Measure, Op, Plan
 
 __all__ = ["FOREVER_US", "Compiled", "Layout", "Rows", "Scratch", "Source", "compiled", "read_only", "scratch"]
 
@@ -31,15 +31,19 @@ _Group: TypeAlias = tuple[int, int, int, bool]  # offset, selection, slot, and a
 class Layout(NamedTuple):
     """A plan as arrays; every index is into the next array. Made by `layout.py`."""
 
-    sources: NDArray[np.int64]  # (sources, 10): mask, reach_us, then start and end of ladders, measures, balances, sets
+    # (sources, 11): mask, reach_us, start and end of ladders, of measures (and between them the end of those that are
+    # features as they are), of balances, of sets
+    sources: NDArray[np.int64]
     ladders: NDArray[np.int64]  # (ladders, 5): offset_us, rung start, end, group start, end
     rungs: NDArray[np.int64]  # (rungs,) window length in us, ascending within a ladder
     groups: NDArray[np.int64]  # (groups, 5): mask bit, slot or -1, needs, first cell, its set or -1
-    measures: NDArray[np.int64]  # (measures, 3) source by source: place in the plan, aggregate, row of the results
-    divisors: NDArray[np.float64]  # (measures,) 10 ** scale
+    measures: NDArray[
+        np.int64
+    ]  # (uses, 4) source by source: place in the plan, row and column of results, feature or -1
+    divisors: NDArray[np.float64]  # (uses,) 10 ** scale
     balances: NDArray[np.int64]  # (balances, 2): term start, end
     terms: NDArray[np.int64]  # (terms, 6): mask bit, role, slots of key, amount and expiry or -1, expiry in us or NULL
-    programs: NDArray[np.int64]  # (features + 1,) where a feature's steps start
+    programs: NDArray[np.int64]  # (programs, 3): feature, start and end of its steps
     steps: NDArray[np.int64]  # (steps, 2): operation, place of its operand
     constants: NDArray[np.float64]
     sizes: NDArray[np.int64]  # (2,): cells, sets
@@ -92,12 +96,14 @@ class Compiled(NamedTuple):
 class _Builder:
     """Collects the arrays; each list is a row of the array of that name."""
 
-    def __init__(self) -> None:
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
         self.sources: list[tuple[int, ...]] = []
         self.ladders: list[tuple[int, ...]] = []
         self.rungs: list[int] = []
         self.groups: list[tuple[int, ...]] = []
-        self.measures: list[tuple[int, int, int]] = []
+        self.measures: list[tuple[int, int, int]] = []  # of one source: place, aggregate, cell or -1 - balance
+        self.uses: list[tuple[int, int, int, int]] = []
         self.divisors: list[float] = []
         self.balances: list[tuple[int, int]] = []
         self.terms: list[tuple[int, ...]] = []
@@ -105,7 +111,8 @@ class _Builder:
 
     def add_source(self, measures: list[tuple[int, Measure]]) -> int:
         """Add the measures of one source, each with its place in the plan; return its reach."""
-        ladders, of_measure, balances = len(self.ladders), len(self.measures), len(self.balances)
+        ladders, balances = len(self.ladders), len(self.balances)
+        self.measures = []
         mask, reach = 0, 0
         sets = self.sets
         for place, measure in measures:
@@ -123,9 +130,23 @@ class _Builder:
             by_ladder.setdefault((group[0], windows), []).append(group)
         for (offset, windows), groups in by_ladder.items():
             self._add_ladder(offset, windows, {group: by_group[group] for group in groups})
-        bounds = (ladders, len(self.ladders), of_measure, len(self.measures), balances, len(self.balances))
-        self.sources.append((mask, reach, *bounds, sets, self.sets))
+        uses = self._add_uses()
+        self.sources.append(
+            (mask, reach, ladders, len(self.ladders), *uses, balances, len(self.balances), sets, self.sets)
+        )
         return reach
+
+    def _add_uses(self) -> tuple[int, int, int]:
+        """Add what each measure of a source is for; return where they start, cease to be features, and end."""
+        features = [(i, f.program[0].value) for i, f in enumerate(self.plan.features) if _is_measure(f)]
+        others = {s.value for f in self.plan.features if not _is_measure(f) for s in f.program if s.op == "measure"}
+        uses = [(*measure, i) for measure in self.measures for i, place in features if place == measure[0]]
+        direct = len(uses)
+        uses += [(*measure, -1) for measure in self.measures if measure[0] in others]
+        start = len(self.uses)
+        self.uses += [(place, row, aggregate, feature) for place, aggregate, row, feature in uses]
+        self.divisors += [float(10 ** self.plan.measures[use[0]].scale) for use in uses]
+        return start, start + direct, len(self.uses)
 
     def _add_ladder(
         self, offset: int, windows: tuple[int, ...], groups: dict[_Group, list[tuple[int, Measure]]]
@@ -145,7 +166,6 @@ class _Builder:
 
     def _add_measure(self, place: int, measure: Measure, at: int) -> None:
         self.measures.append((place, AGGREGATES.index(measure.aggregate), at))
-        self.divisors.append(float(10**measure.scale))
 
     def _add_balance(self, place: int, measure: Measure) -> int:
         self._add_measure(place, measure, -1 - len(self.balances))  # its row follows all cells
@@ -187,11 +207,19 @@ def _reach(measure: Measure) -> int:
     return min(_window(measure) + measure.offset_us, FOREVER_US)
 
 
-def _programs(plan: Plan) -> tuple[list[int], list[tuple[int, int]], list[float]]:
-    starts: list[int] = [0]
+def _is_measure(feature: FeatureSpec) -> bool:
+    """Whether a feature is a measure as it is, so that no program has to run."""
+    return len(feature.program) == 1 and feature.program[0].op == "measure"
+
+
+def _programs(plan: Plan) -> tuple[list[tuple[int, int, int]], list[tuple[int, int]], list[float]]:
+    programs: list[tuple[int, int, int]] = []
     steps: list[tuple[int, int]] = []
     constants: list[float] = []
-    for feature in plan.features:
+    for i, feature in enumerate(plan.features):
+        if _is_measure(feature):
+            continue
+        start = len(steps)
         for step in feature.program:
             operand = 0
             if step.op in ("constant", "fill"):
@@ -200,12 +228,12 @@ def _programs(plan: Plan) -> tuple[list[int], list[tuple[int, int]], list[float]
             elif step.value is not None:
                 operand = int(step.value)
             steps.append((_OPERATIONS.index(step.op), operand))
-        starts.append(len(steps))
-    return starts, steps, constants
+        programs.append((i, start, len(steps)))
+    return programs, steps, constants
 
 
 def _compile(plan: Plan) -> Compiled:
-    builder = _Builder()
+    builder = _Builder(plan)
     by_source: dict[tuple[str, str], list[tuple[int, Measure]]] = {}
     for place, measure in enumerate(plan.measures):
         by_source.setdefault((measure.timeline, measure.via), []).append((place, measure))
@@ -213,18 +241,18 @@ def _compile(plan: Plan) -> Compiled:
     for (timeline, via), measures in by_source.items():
         reach = builder.add_source(measures)
         sources.append(Source(timeline, via, None if reach == FOREVER_US else reach))
-    starts, steps, constants = _programs(plan)
-    rows = [(place, code, at if at >= 0 else builder.cells - 1 - at) for place, code, at in builder.measures]
+    programs, steps, constants = _programs(plan)
+    uses = [(use[0], use[1] if use[1] >= 0 else builder.cells - 1 - use[1], *use[2:]) for use in builder.uses]
     layout = Layout(
-        sources=_table(builder.sources, 10),
+        sources=_table(builder.sources, 11),
         ladders=_table(builder.ladders, 5),
         rungs=np.array(builder.rungs, np.int64),
         groups=_table(builder.groups, 5),
-        measures=_table(rows, 3),
+        measures=_table(uses, 4),
         divisors=np.array(builder.divisors, np.float64),
         balances=_table(builder.balances, 2),
         terms=_table(builder.terms, 6),
-        programs=np.array(starts, np.int64),
+        programs=_table(programs, 3),
         steps=_table(steps, 2),
         constants=np.array(constants, np.float64),
         sizes=np.array([builder.cells, builder.sets], np.int64),

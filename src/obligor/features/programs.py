@@ -1,4 +1,4 @@
-"""The last step of every feature: its program, run on measures and request values.
+"""The last step of features that are more than a measure: their programs, run on measures and request values.
 
 Postfix over float64 with NaN for null, as `plan.py` defines it. Only + - * / and comparisons, in the program's order.
 """
@@ -54,9 +54,9 @@ def finish_rows(layout: Any, measures: Any, requests: Any, errors: Any, stack: A
     """
     programs, steps, constants = layout.programs, layout.steps, layout.constants
     for i in range(out.shape[0]):
-        for feature in range(out.shape[1]):
-            top, finite = 0, True
-            for s in range(programs[feature], programs[feature + 1]):
+        for p in range(programs.shape[0]):
+            top, finite, feature = 0, True, programs[p, 0]
+            for s in range(programs[p, 1], programs[p, 2]):
                 operation, operand = steps[s, 0], steps[s, 1]
                 if operation == MEASURE:
                     stack[top] = measures[i, operand]

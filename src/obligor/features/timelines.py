@@ -80,10 +80,11 @@ class Timeline(NamedTuple):
 
 @dataclass(frozen=True)
 class Timelines:
-    """The timelines of a plan by name; `cut` is the greatest visible sequence of each shard."""
+    """The timelines of a plan by name, of everything up to `cut`."""
 
     by_name: dict[str, Timeline]
-    cut: Ints  # (shards,)
+    cut: Ints  # (shards,) the greatest sequence that could be in it
+    last: Ints  # (shards,) the greatest sequence that is
 
 
 def cut_array(cut: Mapping[int, int]) -> Ints:
@@ -137,7 +138,20 @@ def build_timelines(
             facts[event] = source.facts(event, None if cut is None else dict(cut), columns_needed(plan, event))
     by_name = {name: _build(plan, name, spec, facts) for name, spec in plan.timelines.items()}
     shards = np.full(1, _SEQUENCE_MAX, np.int64) if cut is None else cut_array(cut)
-    return Timelines(by_name, shards)
+    return Timelines(by_name, shards, _last_sequences(by_name.values()))
+
+
+def _last_sequences(timelines: Iterable[Timeline]) -> Ints:
+    """Return the greatest sequence of each shard, over all versions."""
+    last: Ints = np.zeros(1, np.int64)
+    for positions in (p for timeline in timelines for p in (timeline.rows.position, timeline.rows.above_position)):
+        shards = int(positions.max(initial=0) >> 48) + 1  # the shard is the upper part, so the greatest has the most
+        last = np.concatenate([last, np.zeros(max(0, shards - len(last)), np.int64)])
+        if shards == 1:
+            last[0] = max(last[0], positions.max(initial=0))
+        else:
+            np.maximum.at(last, positions >> 48, positions & _SEQUENCE_MAX)
+    return last
 
 
 def _build(plan: Plan, name: str, spec: TimelineSpec, facts: Mapping[str, Facts]) -> Timeline:
