@@ -200,7 +200,7 @@ class _Api:
         positions: list[int] = []
         if batch.size:
             appended = await asyncio.wrap_future(self._service.submit_events(batch))
-            statuses, positions = list(appended.status), [int(position) for position in appended.position]
+            statuses, positions = appended.status, appended.position.tolist()
         answer, counts = event_answers(rows, problems, statuses, positions)
         for status, count in counts.items():
             self._service.metrics.events(status, count)
