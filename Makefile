@@ -30,8 +30,8 @@ demo: setup  ## simulate, ingest, train, serve, decide, replay: the whole path i
 test: setup-dev  ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-soak: setup-dev  ## run what takes long: many kills, big streams, whole forms of the short tests
-	OBLIGOR_SOAK=1 $(BIN)/python -m pytest -m soak
+soak: setup-dev  ## the tests in their whole form: many more kills and examples
+	OBLIGOR_SOAK=1 $(BIN)/python -m pytest
 
 check: setup-dev  ## ruff, mypy strict, import rules and the tidy test
 	$(BIN)/ruff check .
