@@ -177,7 +177,8 @@ def _measure_source(
     sizes = [len(chunk.event_time) for chunk in chunks]
     room = scratch(layout, sum(sizes))
     last = k.begin(layout, s, sum(sizes), room)
+    crossed = False
     for chunk in reversed(chunks):
         times, roots, masks, values = map(read_only, chunk)
-        k.accumulate_chunk(layout, s, as_of, self_root, times, roots, masks, values, room, last)
-    return int(k.finish(layout, s, entity, as_of, last, room, measures, out))
+        crossed |= k.accumulate_chunk(layout, s, as_of, self_root, times, roots, masks, values, room, last)
+    return int(k.finish(layout, s, entity, as_of, last, room, crossed, measures, out))

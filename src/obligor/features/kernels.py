@@ -1,7 +1,7 @@
 """The kernels: every aggregate defined once, for backfill, training, replay and the service alike.
 
-A kernel is driven by a plan's arrays (`layout.Layout`); nothing is compiled from a plan. Rows are added newest first, a
-window's cell being carried on into the next longer window's, so that nested windows cost one pass over the longest.
+A kernel is driven by a plan's arrays (`layout.Layout`); nothing is compiled from a plan. Rows are added newest first,
+and where one lies beyond a window's edge that window's results are taken: nested windows cost one pass in one cell.
 Numbers are accumulated as integers (sums in 96 bits, squares in 192) and become a float64 once, correctly rounded, at
 the end: so results do not depend on order, chunks, threads or the CPU's vector extensions.
 
@@ -20,22 +20,15 @@ import numpy as np
 from obligor.features.chunks import NULL
 
 __all__ = [
-    "CELL_WIDTH",
-    "DISTINCT_MAX",
-    "KEYS_MAX",
-    "accumulate_chunk",
-    "begin",
-    "entries",
-    "finish",
-    "kernel",
+    "CELL_WIDTH", "DISTINCT_MAX", "KEYS_MAX", "accumulate_chunk", "begin", "entries", "finish", "inlined", "kernel",
     "measure_rows",
-]
+]  # fmt: skip
 
 # The order of `plan.Aggregate`, whose places the layout holds.
 COUNT, SUM, MEAN, STD, MIN, MAX, FIRST, LAST, DISTINCT, SINCE_FIRST, SINCE_LAST, BALANCE = range(12)
 TERM_ADD, TERM_SUBTRACT, TERM_CLOSE = range(3)
 
-# The words of a cell: what one group (a selection, looked at in one slot) adds up to in one window.
+# The words of a cell: what one group (a selection, looked at in one slot) has added up to so far.
 ROWS, OLDEST_TIME, NEWEST_TIME, N, SUM_HIGH, SUM_LOW, LEAST, MOST, OLDEST, NEWEST = range(10)
 SQUARE_2, SQUARE_1, SQUARE_0, VALUES, VALUES_OVER = range(10, 15)
 CELL_WIDTH = 16
@@ -47,7 +40,6 @@ NEED_TIMES, NEED_NUMBERS, NEED_SQUARES, NEED_DISTINCT = 1, 2, 4, 8  # flags of a
 DISTINCT_MAX = 4096  # different values of one entity in one window, counted exactly; beyond is an error
 KEYS_MAX = 4096  # different keys of one entity's balance; beyond is an error
 HELD_MAX = max(DISTINCT_MAX, KEYS_MAX)
-COUNTED_MAX = 32  # rows among which an edge is found by counting
 INTEGER_MAX = 2**53  # results that are integers must be exact in float64
 
 OK, BEYOND_INTEGER, BEYOND_SQUARES, BEYOND_DISTINCT, BEYOND_KEYS = range(5)  # what went wrong
@@ -235,15 +227,6 @@ def _update_distinct(
 
 
 @inlined
-def _carry(ladder: Any, groups: Any, rung: Any, state: Any) -> None:
-    """Begin a window with what the next shorter one holds."""
-    for g in range(ladder[3], ladder[4]):
-        c = groups[g, 3] + rung
-        for word in range(CELL_WIDTH):
-            state[np.uint64(c), word] = state[np.uint64(c - 1), word]
-
-
-@inlined
 def _boundary(times: Any, instant: Any, low: Any, high: Any) -> Any:
     """The first place in [low, high) with times >= instant, found in steps that double from the newest."""
     step = 1
@@ -260,44 +243,108 @@ def _boundary(times: Any, instant: Any, low: Any, high: Any) -> Any:
     return low
 
 
+@kernel
+def _std(state: Any, c: Any) -> Any:
+    """The population's deviation: sqrt((n * sum of squares - square of sum) / n**2); infinity beyond the limit."""
+    n = np.uint64(state[c, N])
+    _, high, low = _total(state[c, SUM_HIGH], state[c, SUM_LOW])
+    squares_high, squares_low = np.uint64(state[c, SQUARE_1]), np.uint64(state[c, SQUARE_0])
+    over, scaled_high = _multiply(squares_high, n)
+    carry, scaled_low = _multiply(squares_low, n)
+    scaled_high += carry
+    if state[c, SQUARE_2] != 0 or high != _ZERO or over != _ZERO or scaled_high < carry or scaled_high >> np.uint64(63):
+        return np.inf
+    mean_high, mean_low = _multiply(low, low)
+    rest_low = scaled_low - mean_low
+    rest_high = scaled_high - mean_high - (_ONE if scaled_low < mean_low else _ZERO)
+    count = np.float64(state[c, N])
+    return np.sqrt(_to_float(rest_high, rest_low) / (count * count))
+
+
 @inlined
-def _edge(times: Any, instant: Any, low: Any, high: Any) -> Any:
-    """As `_boundary`; few rows are counted instead, since a search that the CPU cannot foresee costs more."""
-    if high - low > COUNTED_MAX:
-        return _boundary(times, instant, low, high)
-    within = 0
-    for j in range(low, high):
-        within += times[np.uint64(j)] >= instant
-    return high - within
+def _sum(state: Any, c: Any) -> Any:
+    """A cell's sum as (float64 nearest to it, whether that is exact)."""
+    high = state[c, SUM_HIGH] + (state[c, SUM_LOW] >> 32)
+    if -_EXACT_HALF <= high < _EXACT_HALF:
+        return np.float64((high << 32) + (state[c, SUM_LOW] & 0xFFFFFFFF)), True
+    negative, high, low = _total(state[c, SUM_HIGH], state[c, SUM_LOW])
+    total = _to_float(high, low)
+    return (-total if negative else total), high == _ZERO and low <= np.uint64(INTEGER_MAX)
+
+
+@inlined
+def _exact(value: Any) -> Any:
+    """An integer as float64, infinity beyond what is exact."""
+    return np.float64(value) if -INTEGER_MAX <= value <= INTEGER_MAX else np.inf
+
+
+@inlined
+def _finish_cell(state: Any, c: Any, needs: Any, as_of: Any, results: Any, row: Any) -> Any:
+    """Write a cell's aggregates to `results[row]`, infinity for one that crosses a limit; return whether any does."""
+    rows, n = state[c, ROWS], state[c, N]
+    results[row, COUNT] = np.float64(rows)
+    if needs & NEED_TIMES:
+        results[row, SINCE_FIRST] = np.float64(as_of - state[c, OLDEST_TIME]) / 1e6 if rows != 0 else np.nan
+        results[row, SINCE_LAST] = np.float64(as_of - state[c, NEWEST_TIME]) / 1e6 if rows != 0 else np.nan
+    if needs & NEED_DISTINCT:
+        results[row, DISTINCT] = np.inf if state[c, VALUES_OVER] != 0 else np.float64(state[c, VALUES])
+    crossed = needs & NEED_DISTINCT != 0 and state[c, VALUES_OVER] != 0
+    if needs & NEED_NUMBERS:
+        total, exact = _sum(state, c)
+        results[row, SUM] = total if exact else np.inf
+        results[row, MEAN] = total / np.float64(n) if n != 0 else np.nan
+        results[row, MIN] = _exact(state[c, LEAST]) if n != 0 else np.nan
+        results[row, MAX] = _exact(state[c, MOST]) if n != 0 else np.nan
+        results[row, FIRST] = _exact(state[c, OLDEST]) if n != 0 else np.nan
+        results[row, LAST] = _exact(state[c, NEWEST]) if n != 0 else np.nan
+        crossed |= not exact or (n != 0 and (state[c, LEAST] < -INTEGER_MAX or state[c, MOST] > INTEGER_MAX))
+    if needs & NEED_SQUARES:
+        results[row, STD] = _std(state, c) if n != 0 else np.nan
+        crossed |= np.isinf(results[row, STD])
+    return crossed
+
+
+@inlined
+def _finish_window(ladder: Any, groups: Any, rung: Any, as_of: Any, state: Any, results: Any) -> Any:
+    """Take the results of all groups for the window at `rung`; return whether any crosses a limit."""
+    crossed = False
+    for g in range(ladder[3], ladder[4]):
+        crossed |= _finish_cell(state, g, groups[g, 2], as_of, results, groups[g, 3] + rung)
+    return crossed
 
 
 @inlined
 def _accumulate(
     spec: Any, ladders: Any, rungs: Any, groups: Any, as_of: Any, times: Any, masks: Any, base: Any, values: Any,
-    low: Any, high: Any, reached: Any, state: Any, sets: Any, last: Any,
-) -> None:  # fmt: skip
-    """Add the rows [low, high), all of them older than those added before; masks of invisible rows are 0."""
+    low: Any, high: Any, reached: Any, state: Any, sets: Any, last: Any, results: Any,
+) -> Any:  # fmt: skip
+    """Add the rows [low, high), all of them older than those added before; masks of invisible rows are 0.
+
+    Returns whether a result crosses a limit.
+    """
+    crossed = False
     for at in range(spec[2], spec[3]):
         ladder = ladders[at]
-        end = high if ladder[0] == 0 else _edge(times, as_of - ladder[0], low, high)
+        end = high if ladder[0] == 0 else _boundary(times, as_of - ladder[0], low, high)
         for rung in range(ladder[2] - ladder[1]):
-            start = _edge(times, as_of - ladder[0] - rungs[ladder[1] + rung], low, end)
+            start = _boundary(times, as_of - ladder[0] - rungs[ladder[1] + rung], low, end)
             if start == end:
                 continue
             while reached[at] < rung:
+                crossed |= _finish_window(ladder, groups, reached[at], as_of, state, results)
                 reached[at] += 1
-                _carry(ladder, groups, reached[at], state)
             for g in range(ladder[3], ladder[4]):
-                bit, slot, needs, c = groups[g, 0], groups[g, 1], groups[g, 2], groups[g, 3] + rung
+                bit, slot, needs = groups[g, 0], groups[g, 1], groups[g, 2]
                 if needs & NEED_NUMBERS:
-                    _update_numbers(state, c, bit, slot, values, masks, base, start, end)
+                    _update_numbers(state, g, bit, slot, values, masks, base, start, end)
                 if needs & NEED_SQUARES:
-                    _update_squares(state, c, bit, slot, values, masks, base, start, end)
+                    _update_squares(state, g, bit, slot, values, masks, base, start, end)
                 if needs & NEED_TIMES:
-                    _update_rows(state, c, bit, times, masks, base, start, end)
+                    _update_rows(state, g, bit, times, masks, base, start, end)
                 if needs & NEED_DISTINCT:
-                    _update_distinct(state, c, sets[groups[g, 4]], last, bit, slot, values, masks, base, start, end)
+                    _update_distinct(state, g, sets[groups[g, 4]], last, bit, slot, values, masks, base, start, end)
             end = start
+    return crossed
 
 
 @kernel
@@ -344,14 +391,13 @@ def entries(rows: Any) -> Any:
 
 
 @inlined
-def _reset_cells(spec: Any, ladders: Any, groups: Any, reached: Any, state: Any) -> None:
+def _reset_cells(spec: Any, ladders: Any, reached: Any, state: Any) -> None:
     for at in range(spec[2], spec[3]):
         reached[at] = 0
         for g in range(ladders[at, 3], ladders[at, 4]):
-            c = groups[g, 3]
             for word in range(CELL_WIDTH):
-                state[np.uint64(c), word] = 0
-            state[c, LEAST], state[c, MOST] = _INT64_MAX, NULL
+                state[np.uint64(g), word] = 0
+            state[g, LEAST], state[g, MOST] = _INT64_MAX, NULL
 
 
 @kernel
@@ -362,24 +408,6 @@ def _reset_tables(spec: Any, last: Any, sets: Any, tables: Any) -> None:
     for b in range(spec[7], spec[8]):
         tables[b, : last + 2] = 0
         tables[b, : last + 1, KEY] = NULL
-
-
-@kernel
-def _std(state: Any, c: Any) -> Any:
-    """The population's deviation: sqrt((n * sum of squares - square of sum) / n**2); infinity beyond the limit."""
-    n = np.uint64(state[c, N])
-    _, high, low = _total(state[c, SUM_HIGH], state[c, SUM_LOW])
-    squares_high, squares_low = np.uint64(state[c, SQUARE_1]), np.uint64(state[c, SQUARE_0])
-    over, scaled_high = _multiply(squares_high, n)
-    carry, scaled_low = _multiply(squares_low, n)
-    scaled_high += carry
-    if state[c, SQUARE_2] != 0 or high != _ZERO or over != _ZERO or scaled_high < carry or scaled_high >> np.uint64(63):
-        return np.inf
-    mean_high, mean_low = _multiply(low, low)
-    rest_low = scaled_low - mean_low
-    rest_high = scaled_high - mean_high - (_ONE if scaled_low < mean_low else _ZERO)
-    count = np.float64(state[c, N])
-    return np.sqrt(_to_float(rest_high, rest_low) / (count * count))
 
 
 @kernel
@@ -401,99 +429,48 @@ def _balance(table: Any, last: Any) -> Any:
     return np.float64(total) if total <= np.uint64(INTEGER_MAX) else np.inf
 
 
-@inlined
-def _sum(state: Any, c: Any) -> Any:
-    """A cell's sum as (float64 nearest to it, whether that is exact)."""
-    high = state[c, SUM_HIGH] + (state[c, SUM_LOW] >> 32)
-    if -_EXACT_HALF <= high < _EXACT_HALF:
-        return np.float64((high << 32) + (state[c, SUM_LOW] & 0xFFFFFFFF)), True
-    negative, high, low = _total(state[c, SUM_HIGH], state[c, SUM_LOW])
-    total = _to_float(high, low)
-    return (-total if negative else total), high == _ZERO and low <= np.uint64(INTEGER_MAX)
-
-
-@inlined
-def _exact(value: Any) -> Any:
-    """An integer as float64, infinity beyond what is exact."""
-    return np.float64(value) if -INTEGER_MAX <= value <= INTEGER_MAX else np.inf
-
-
-@inlined
-def _finish_cell(state: Any, c: Any, needs: Any, as_of: Any, results: Any) -> Any:
-    """Write a cell's aggregates to `results[c]`, infinity for one that crosses a limit; return whether any does."""
-    rows, n = state[c, ROWS], state[c, N]
-    results[c, COUNT] = np.float64(rows)
-    if needs & NEED_TIMES:
-        results[c, SINCE_FIRST] = np.float64(as_of - state[c, OLDEST_TIME]) / 1e6 if rows != 0 else np.nan
-        results[c, SINCE_LAST] = np.float64(as_of - state[c, NEWEST_TIME]) / 1e6 if rows != 0 else np.nan
-    if needs & NEED_DISTINCT:
-        results[c, DISTINCT] = np.inf if state[c, VALUES_OVER] != 0 else np.float64(state[c, VALUES])
-    crossed = needs & NEED_DISTINCT != 0 and state[c, VALUES_OVER] != 0
-    if needs & NEED_NUMBERS:
-        total, exact = _sum(state, c)
-        results[c, SUM] = total if exact else np.inf
-        results[c, MEAN] = total / np.float64(n) if n != 0 else np.nan
-        results[c, MIN] = _exact(state[c, LEAST]) if n != 0 else np.nan
-        results[c, MAX] = _exact(state[c, MOST]) if n != 0 else np.nan
-        results[c, FIRST] = _exact(state[c, OLDEST]) if n != 0 else np.nan
-        results[c, LAST] = _exact(state[c, NEWEST]) if n != 0 else np.nan
-        crossed |= not exact or (n != 0 and (state[c, LEAST] < -INTEGER_MAX or state[c, MOST] > INTEGER_MAX))
-    if needs & NEED_SQUARES:
-        results[c, STD] = _std(state, c) if n != 0 else np.nan
-        crossed |= np.isinf(results[c, STD])
-    return crossed
-
-
-@kernel
-def _crossed(aggregate: Any, value: Any) -> Any:
-    """Which limit an infinite result says was crossed."""
-    if aggregate == STD:
-        return BEYOND_SQUARES
-    if aggregate == DISTINCT:
-        return BEYOND_DISTINCT
-    return BEYOND_KEYS if value < 0 else BEYOND_INTEGER
-
-
 @kernel
 def _first_error(spec: Any, measures: Any, results: Any) -> Any:
     """The error of the first measure of a source whose result crosses a limit."""
     error = OK
     for m in range(spec[4], spec[6]):
-        place, aggregate = measures[m, 0], measures[m, 2]
-        if np.isinf(results[measures[m, 1], aggregate]):
-            code = place * CODES + _crossed(aggregate, results[measures[m, 1], aggregate])
-            error = code if error == OK else min(error, code)
+        value, code = results[measures[m, 1], measures[m, 2]], BEYOND_INTEGER
+        if measures[m, 2] == STD:
+            code = BEYOND_SQUARES
+        elif measures[m, 2] == DISTINCT:
+            code = BEYOND_DISTINCT
+        elif value < 0:
+            code = BEYOND_KEYS
+        if np.isinf(value) and (error == OK or measures[m, 0] * CODES + code < error):
+            error = measures[m, 0] * CODES + code
     return error
 
 
 @inlined
 def _finish_source(
     spec: Any, ladders: Any, groups: Any, measures: Any, divisors: Any, entity: Any, as_of: Any, last: Any,
-    reached: Any, state: Any, tables: Any, results: Any, i: Any, measured: Any, out: Any,
+    reached: Any, state: Any, tables: Any, results: Any, crossed: Any, i: Any, measured: Any, out: Any,
 ) -> Any:  # fmt: skip
     """Write a source's measures to row `i`: of `out` those that are features, of `measured` those for programs.
 
     Returns the first error. `entity` is -2 where the application names none: every measure is null then.
     """
-    crossed = False
     for at in range(spec[2], spec[3]):
         ladder = ladders[at]
-        rungs = ladder[2] - ladder[1]
-        for rung in range(reached[at] + 1, rungs):
-            _carry(ladder, groups, rung, state)
-        for g in range(ladder[3], ladder[4]):
-            for c in range(groups[g, 3], groups[g, 3] + rungs):
-                crossed |= _finish_cell(state, c, groups[g, 2], as_of, results)
+        for rung in range(reached[at], ladder[2] - ladder[1]):
+            crossed |= _finish_window(ladder, groups, rung, as_of, state, results)
     for b in range(spec[7], spec[8]):
-        results[state.shape[0] + b, BALANCE] = _balance(tables[b], last)
-        crossed |= np.isinf(results[state.shape[0] + b, BALANCE])
+        row = results.shape[0] - tables.shape[0] + b
+        results[row, BALANCE] = _balance(tables[b], last)
+        crossed |= np.isinf(results[row, BALANCE])
     for m in range(spec[4], spec[6]):
-        value = results[measures[m, 1], measures[m, 2]] if entity != -2 else np.nan
-        value = value if divisors[m] == 1.0 else value / divisors[m]
+        u = np.uint64(m)
+        value = results[np.uint64(measures[u, 1]), np.uint64(measures[u, 2])] if entity != -2 else np.nan
+        value = value if divisors[u] == 1.0 else value / divisors[u]
         if m < spec[5]:
-            out[i, measures[m, 3]] = value
+            out[i, np.uint64(measures[u, 3])] = value
         else:
-            measured[i, measures[m, 0]] = value
+            measured[i, np.uint64(measures[u, 0])] = value
     return _first_error(spec, measures, results) if crossed and entity != -2 else OK
 
 
@@ -502,7 +479,7 @@ def begin(layout: Any, source: Any, rows: Any, scratch: Any) -> Any:
     """Online: empty what a source of `rows` rows is accumulated in; return the last place of its sets and tables."""
     spec = layout.sources[source]
     last = entries(rows) - 1
-    _reset_cells(spec, layout.ladders, layout.groups, scratch.reached, scratch.state)
+    _reset_cells(spec, layout.ladders, scratch.reached, scratch.state)
     _reset_tables(spec, last, scratch.sets, scratch.tables)
     return last
 
@@ -511,29 +488,32 @@ def begin(layout: Any, source: Any, rows: Any, scratch: Any) -> Any:
 def accumulate_chunk(
     layout: Any, source: Any, as_of: Any, self_root: Any, times: Any, roots: Any, masks: Any, values: Any,
     scratch: Any, last: Any,
-) -> None:  # fmt: skip
-    """Online: add a chunk of winners, older than the chunks added before."""
+) -> Any:  # fmt: skip
+    """Online: add a chunk of winners, older than the chunks added before; return whether a result crosses a limit."""
     spec, visible = layout.sources[source], scratch.visible
     high = _boundary(times, as_of, 0, times.shape[0])
     low = _boundary(times, as_of - spec[1], 0, high)
     for j in range(low, high):
         visible[np.uint64(j - low)] = masks[np.uint64(j)] if roots[np.uint64(j)] != self_root else 0
-    _accumulate(
+    crossed = _accumulate(
         spec, layout.ladders, layout.rungs, layout.groups, as_of, times, visible, low, values, low, high,
-        scratch.reached, scratch.state, scratch.sets, last,
+        scratch.reached, scratch.state, scratch.sets, last, scratch.results,
     )  # fmt: skip
     for b in range(spec[7], spec[8]):
         _update_balance(
             b, layout.balances, layout.terms, scratch.tables[b], last, as_of, times, visible, low, values, low, high
         )
+    return crossed
 
 
 @kernel
-def finish(layout: Any, source: Any, entity: Any, as_of: Any, last: Any, scratch: Any, measured: Any, out: Any) -> Any:
+def finish(
+    layout: Any, source: Any, entity: Any, as_of: Any, last: Any, scratch: Any, crossed: Any, measured: Any, out: Any
+) -> Any:
     """Online: write a source's measures to the first row; return the first error."""
     return _finish_source(
         layout.sources[source], layout.ladders, layout.groups, layout.measures, layout.divisors, entity, as_of, last,
-        scratch.reached, scratch.state, scratch.tables, scratch.results, 0, measured, out,
+        scratch.reached, scratch.state, scratch.tables, scratch.results, crossed, 0, measured, out,
     )  # fmt: skip
 
 
@@ -598,20 +578,21 @@ def measure_rows(
                 mask, rows.version, rows.above_start, rows.above_end, rows.above_position, rows.above_known,
                 as_of[i], cut, low, high, visible,
             )  # fmt: skip
-        _reset_cells(spec, ladders, groups, reached, state)
+        _reset_cells(spec, ladders, reached, state)
         if spec[7] < spec[8] or spec[9] < spec[10]:
             last = entries(high - low) - 1
             _reset_tables(spec, last, sets, tables)
-        _accumulate(
-            spec, ladders, rungs, groups, as_of[i], times, visible, low, values, low, high, reached, state, sets, last
-        )
+        crossed = _accumulate(
+            spec, ladders, rungs, groups, as_of[i], times, visible, low, values, low, high, reached, state, sets, last,
+            results,
+        )  # fmt: skip
         for b in range(spec[7], spec[8]):
             _update_balance(
                 b, layout.balances, layout.terms, tables[b], last, as_of[i], times, visible, low, values, low, high
             )
         error = _finish_source(
             spec, ladders, groups, measures, divisors, entity[i], as_of[i], last, reached, state, tables, results,
-            i, measured, out,
+            crossed, i, measured, out,
         )  # fmt: skip
         if error != OK and (errors[i] == OK or error < errors[i]):
             errors[i] = error

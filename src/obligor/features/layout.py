@@ -36,7 +36,7 @@ class Layout(NamedTuple):
     sources: NDArray[np.int64]
     ladders: NDArray[np.int64]  # (ladders, 5): offset_us, rung start, end, group start, end
     rungs: NDArray[np.int64]  # (rungs,) window length in us, ascending within a ladder
-    groups: NDArray[np.int64]  # (groups, 5): mask bit, slot or -1, needs, first cell, its set or -1
+    groups: NDArray[np.int64]  # (groups, 5): mask bit, slot or -1, needs, first row of results, set or -1
     measures: NDArray[
         np.int64
     ]  # (uses, 4) source by source: place in the plan, row and column of results, feature or -1
@@ -46,15 +46,15 @@ class Layout(NamedTuple):
     programs: NDArray[np.int64]  # (programs, 3): feature, start and end of its steps
     steps: NDArray[np.int64]  # (steps, 2): operation, place of its operand
     constants: NDArray[np.float64]
-    sizes: NDArray[np.int64]  # (2,): cells, sets
+    sizes: NDArray[np.int64]  # (2,): windows of all groups, sets
 
 
 class Scratch(NamedTuple):
     """What one thread works in; `begin` makes it ready for one request's source."""
 
-    state: NDArray[np.int64]  # (cells, CELL_WIDTH)
-    reached: NDArray[np.int64]  # (ladders,) the longest window that rows were added to
-    results: NDArray[np.float64]  # (cells + balances, aggregates)
+    state: NDArray[np.int64]  # (groups, CELL_WIDTH)
+    reached: NDArray[np.int64]  # (ladders,) the window that rows are added to
+    results: NDArray[np.float64]  # (windows of all groups + balances, aggregates)
     sets: NDArray[np.int64]  # (sets, entries + 2): open hash sets; the last word is how many are held
     tables: NDArray[np.int64]  # (balances, entries + 1, 4): open hash tables; the last entry counts
     visible: NDArray[np.int64]  # (rows,) masks of the rows that are in the view
@@ -102,12 +102,14 @@ class _Builder:
         self.ladders: list[tuple[int, ...]] = []
         self.rungs: list[int] = []
         self.groups: list[tuple[int, ...]] = []
-        self.measures: list[tuple[int, int, int]] = []  # of one source: place, aggregate, cell or -1 - balance
+        self.measures: list[
+            tuple[int, int, int]
+        ] = []  # of one source: place, aggregate, row of results or -1 - balance
         self.uses: list[tuple[int, int, int, int]] = []
         self.divisors: list[float] = []
         self.balances: list[tuple[int, int]] = []
         self.terms: list[tuple[int, ...]] = []
-        self.cells = self.sets = 0
+        self.windows = self.sets = 0
 
     def add_source(self, measures: list[tuple[int, Measure]]) -> int:
         """Add the measures of one source, each with its place in the plan; return its reach."""
@@ -156,11 +158,11 @@ class _Builder:
             needs = k.NEED_TIMES if slot < 0 else 0
             for place, measure in members:
                 needs |= _NEEDS.get(measure.aggregate, 0 if slot < 0 else k.NEED_NUMBERS)
-                self._add_measure(place, measure, self.cells + windows.index(_window(measure)))
+                self._add_measure(place, measure, self.windows + windows.index(_window(measure)))
             members_set = self.sets if needs & k.NEED_DISTINCT else -1
             self.sets += members_set >= 0
-            self.groups.append((1 << selection, slot, needs, self.cells, members_set))
-            self.cells += len(windows)
+            self.groups.append((1 << selection, slot, needs, self.windows, members_set))
+            self.windows += len(windows)
         self.ladders.append((offset, len(self.rungs), len(self.rungs) + len(windows), start, len(self.groups)))
         self.rungs += windows
 
@@ -168,7 +170,7 @@ class _Builder:
         self.measures.append((place, AGGREGATES.index(measure.aggregate), at))
 
     def _add_balance(self, place: int, measure: Measure) -> int:
-        self._add_measure(place, measure, -1 - len(self.balances))  # its row follows all cells
+        self._add_measure(place, measure, -1 - len(self.balances))  # its row follows those of windows
         start, mask = len(self.terms), 0
         for term in measure.terms or ():
             after = NULL if term.expires_after_us is None else min(term.expires_after_us, FOREVER_US)
@@ -242,7 +244,7 @@ def _compile(plan: Plan) -> Compiled:
         reach = builder.add_source(measures)
         sources.append(Source(timeline, via, None if reach == FOREVER_US else reach))
     programs, steps, constants = _programs(plan)
-    uses = [(use[0], use[1] if use[1] >= 0 else builder.cells - 1 - use[1], *use[2:]) for use in builder.uses]
+    uses = [(use[0], use[1] if use[1] >= 0 else builder.windows - 1 - use[1], *use[2:]) for use in builder.uses]
     layout = Layout(
         sources=_table(builder.sources, 11),
         ladders=_table(builder.ladders, 5),
@@ -255,7 +257,7 @@ def _compile(plan: Plan) -> Compiled:
         programs=_table(programs, 3),
         steps=_table(steps, 2),
         constants=np.array(constants, np.float64),
-        sizes=np.array([builder.cells, builder.sets], np.int64),
+        sizes=np.array([builder.windows, builder.sets], np.int64),
     )
     return Compiled(layout, tuple(sources))
 
@@ -278,11 +280,11 @@ def compiled(plan: Plan) -> Compiled:
 def scratch(layout: Layout, rows_max: int) -> Scratch:
     """Return room for a request whose sources have at most `rows_max` rows each."""
     entries = k.entries(rows_max)
-    cells, sets = (int(size) for size in layout.sizes)
+    windows, sets = (int(size) for size in layout.sizes)
     return Scratch(
-        state=np.empty((cells, k.CELL_WIDTH), np.int64),
+        state=np.empty((len(layout.groups), k.CELL_WIDTH), np.int64),
         reached=np.empty(len(layout.ladders), np.int64),
-        results=np.empty((cells + len(layout.balances), len(AGGREGATES)), np.float64),
+        results=np.empty((windows + len(layout.balances), len(AGGREGATES)), np.float64),
         sets=np.empty((sets, entries + 2), np.int64),
         tables=np.empty((len(layout.balances), entries + 1, 4), np.int64),
         visible=np.empty(rows_max, np.int64),

@@ -109,7 +109,7 @@ def columns_needed(plan: Plan, event_name: str) -> list[str]:
                 where = () if selection.where is None else comparisons(parse_predicate(selection.where))
                 names.update((comparison.field, None) for comparison in where)
         names.update((slot.field, None) for slot in timeline.fields.get(event_name, ()))
-    return list(names)
+    return list(dict.fromkeys(stored(name) for name in names))
 
 
 class _Part(NamedTuple):
