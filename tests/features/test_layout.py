@@ -38,7 +38,7 @@ def test_the_arrays_are_made_once_for_a_plan_and_end_where_they_say() -> None:
     layout, _ = compiled(plan)
     assert compiled(plan).layout is layout
     assert layout.sources[-1, 3] == len(layout.ladders)
-    assert layout.sources[-1, 5] == len(layout.measures)
+    assert layout.sources[-1, 6] == len(layout.measures)
 
 
 def test_scratch_has_room_for_every_row() -> None:
@@ -46,5 +46,6 @@ def test_scratch_has_room_for_every_row() -> None:
     room = scratch(layout, 100)
     assert room.visible.shape == (100,)
     assert room.sets.shape == (1, kernels.entries(100) + 2)
-    assert room.state.shape == (int(layout.sizes[0]), kernels.CELL_WIDTH)
+    assert room.state.shape == (len(layout.groups), kernels.CELL_WIDTH)
+    assert len(room.results) == int(layout.sizes[0]) == 2
     assert room.stack.shape == (STACK_MAX,)
