@@ -19,7 +19,7 @@ from obligor.errors import LimitError
 __all__ = ["HARD_PAGES", "LIMIT_PAGES", "SOFT_PAGES", "Checkpointer"]
 
 SOFT_PAGES = 4096  # 16 MiB
-HARD_PAGES = 65_536  # 256 MiB
+HARD_PAGES = 262_144  # 1 GiB
 LIMIT_PAGES = 4_194_304  # 16 GiB
 
 

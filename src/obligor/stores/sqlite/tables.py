@@ -13,6 +13,7 @@ from obligor.errors import ObligorError
 __all__ = ["APPLICATION_ID", "FORMAT", "SCHEMA", "SQLITE_MINIMUM", "check_version", "settings"]
 
 SQLITE_MINIMUM = 3_051_003
+WAL_BYTES_KEPT = 64 << 20  # what a bulk load leaves of its WAL on the disk
 APPLICATION_ID = 0x4F42_4C47  # "OBLG"
 FORMAT = 1
 
@@ -58,3 +59,4 @@ def settings(connection: apsw.Connection, cache_bytes: int, synchronous: str) ->
     connection.execute(f"PRAGMA cache_size = -{cache_bytes // 1024}")
     connection.execute(f"PRAGMA synchronous = {synchronous}")
     connection.execute("PRAGMA temp_store = memory")
+    connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_KEPT}")
