@@ -9,6 +9,7 @@ from obligor.events.fields import Boolean, Category, Decimal, Entity, Integer, M
 from obligor.features.balance import outstanding, reserved
 from obligor.features.compilation import compile_plan
 from obligor.features.definitions import Feature, as_of, definitions, feature, maximum, minimum, request
+from obligor.features.delays import delay
 from obligor.features.plan import Plan
 from obligor.features.selection import Event, Stream
 
@@ -28,6 +29,7 @@ __all__ = [
     "as_of",
     "compile_plan",
     "definitions",
+    "delay",
     "feature",
     "maximum",
     "minimum",

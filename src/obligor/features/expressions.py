@@ -14,6 +14,7 @@ from obligor.errors import DefinitionError, did_you_mean
 from obligor.events.fields import Boolean, Category, Decimal, Entity, Field, Money, Text, Timestamp
 from obligor.events.predicates import Predicate
 from obligor.events.schema import Event
+from obligor.features.delays import UNIT, Delay
 from obligor.features.plan import Aggregate, Coding, Op
 
 __all__ = [
@@ -229,6 +230,8 @@ def kind_of_field(field: Field, values: tuple[str, ...] | None, currency: str | 
             return Kind("boolean")
         case Timestamp():
             return Kind("integer", MOMENT)
+        case Delay():
+            return Kind("integer", UNIT)
         case Entity() | Text():
             what = "an entity's key" if isinstance(field, Entity) else "free text"
             hint = "; count its distinct values instead" if isinstance(field, Entity) else ""

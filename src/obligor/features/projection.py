@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from obligor.events.predicates import Predicate
+from obligor.features.delays import SUFFIX, stored
 from obligor.features.filters import comparisons, evaluate, parse_predicate
 from obligor.features.plan import Plan, Slot
 
@@ -145,7 +146,9 @@ class _TableColumns:
         self._integers: dict[str, tuple[Ints, Bools]] = {}
 
     def array(self, field: str) -> pa.Array:
-        if field not in self._arrays:
+        if field not in self._arrays and field.endswith(SUFFIX):
+            self._arrays[field] = _delays(self.array("event_time"), self.array(stored(field)))
+        elif field not in self._arrays:
             self._arrays[field] = _plain(self._table.column(field))
         return self._arrays[field]
 
@@ -196,6 +199,12 @@ def _plain(column: Any) -> pa.Array:
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     return array.cast(pa.string()) if pa.types.is_large_string(array.type) else array
+
+
+def _delays(event_time: pa.Array, moments: pa.Array) -> pa.Array:
+    """Return event_time less moments in microseconds, null where a moment is."""
+    (happened, _), (named, valid) = _integers(event_time), _integers(moments)
+    return pa.array(happened - named, pa.int64(), mask=None if valid.all() else ~valid)
 
 
 def _integers(array: pa.Array) -> tuple[Ints, Bools]:

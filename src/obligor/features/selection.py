@@ -19,6 +19,7 @@ from obligor.events.fields import Category, Entity, Field, Money
 from obligor.events.predicates import And, Comparison, Predicate
 from obligor.events.schema import parse_duration
 from obligor.features.definitions import Feature, Notes, Remarks
+from obligor.features.delays import Delay, stored
 from obligor.features.expressions import Aggregated, Kind, Source, TimeUnit, kind_of_field, time_unit
 from obligor.features.filters import comparisons, flattened
 from obligor.features.plan import Aggregate
@@ -158,7 +159,7 @@ class Stream:
     def _field(self, field: str | Field) -> Field:
         if isinstance(field, str):
             return self.source.event.field(field)
-        if self.source.event.fields.get(field.name) is not field:
+        if self.source.event.fields.get(stored(field.name)) is not (field.of if isinstance(field, Delay) else field):
             raise DefinitionError(f"{field.event_name}.{field.name} is no field of {self._name}")
         return field
 
@@ -254,7 +255,7 @@ def _distinct_kind(field: Field, where: Predicate | None) -> Kind:
 
 def _check_predicate(source: Source) -> None:
     for comparison in comparisons(source.where) if source.where is not None else ():
-        name = comparison.field.removesuffix(".currency")
+        name = stored(comparison.field).removesuffix(".currency")
         field = source.event.field(name)
         if field.withheld:
             flag = "personal" if field.personal else "protected"

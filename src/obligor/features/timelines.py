@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from obligor.features.delays import stored
 from obligor.features.filters import comparisons, parse_predicate
 from obligor.features.layout import Rows, read_only
 from obligor.features.plan import Plan
