@@ -35,6 +35,7 @@ from obligor.stores.sqlite import SQLiteStore
 SEED = 20_261_122
 RATE_PER_S = 50
 CONNECTIONS = 16
+TIMER_S = 0.003
 CONSUMERS, HISTORY_EVENTS, MERCHANT_EVENTS = 300, 200, 20_000
 HISTORY_DAYS = 90
 REPLAYED = 200
@@ -112,7 +113,9 @@ async def send(port: int, seconds: int, seed: int) -> tuple[list[float], Counter
     tasks = []
     for i, request in enumerate(requests):
         intended = started + i / RATE_PER_S
-        await asyncio.sleep(max(0.0, intended - time.perf_counter()))
+        await asyncio.sleep(max(0.0, intended - time.perf_counter() - TIMER_S))
+        while time.perf_counter() < intended:  # the event loop's timer is a millisecond coarse
+            await asyncio.sleep(0)
         tasks.append(asyncio.create_task(one(request, intended)))
     await asyncio.gather(*tasks)
     for connection in connections:

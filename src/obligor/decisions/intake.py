@@ -21,6 +21,7 @@ class Unavailable(ObligorError):
     """Nothing was done, and trying again later is right: not ready, too busy, or stopped."""
 
 
+_GIVE_WAY_S = 0.001
 _UNKNOWN = "the writer failed and whether this was written is unknown; send it again with the same id"
 
 
@@ -133,6 +134,12 @@ class Intake(Generic[I, R]):
                     weight += item.weight
             return batch
 
+    def _give_way(self) -> None:
+        """Let the threads that answer go first where nothing waits: settling takes the interpreter from them."""
+        with self._changed:
+            if not self._waiting and self._state == "ready":
+                self._changed.wait(_GIVE_WAY_S)
+
     def _run(self) -> None:
         taken: list[tuple[I, Future[R]]] = []
         try:
@@ -149,6 +156,7 @@ class Intake(Generic[I, R]):
                     else:
                         future.set_result(result)
                 taken = []
+                self._give_way()
                 self._settle()
         finally:
             self._end(taken)
