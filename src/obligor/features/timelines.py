@@ -146,10 +146,11 @@ def _last_sequences(timelines: Iterable[Timeline]) -> Ints:
     """Return the greatest sequence of each shard, over all versions."""
     last: Ints = np.zeros(1, np.int64)
     for positions in (p for timeline in timelines for p in (timeline.rows.position, timeline.rows.above_position)):
-        shards = int(positions.max(initial=0) >> 48) + 1  # the shard is the upper part, so the greatest has the most
+        greatest = int(positions.max(initial=0))
+        shards = (greatest >> 48) + 1  # the shard is the upper part of a position
         last = np.concatenate([last, np.zeros(max(0, shards - len(last)), np.int64)])
         if shards == 1:
-            last[0] = max(last[0], positions.max(initial=0))
+            last[0] = max(int(last[0]), greatest)
         else:
             np.maximum.at(last, positions >> 48, positions & _SEQUENCE_MAX)
     return last
@@ -173,7 +174,7 @@ def _build(plan: Plan, name: str, spec: TimelineSpec, facts: Mapping[str, Facts]
         columns = {name: column[order] for name, column in columns.items()}
         codes, values = codes[order], values[order]
     arrays = {
-        "offsets": np.searchsorted(codes, np.arange(len(keys) + 1)),
+        "offsets": np.searchsorted(codes, np.arange(len(keys) + 1, dtype=np.int32)).astype(np.int64),
         "values": values.T,
         **columns,
         **_above(above),
@@ -191,12 +192,12 @@ def _project(plan: Plan, name: str, event: str, facts: Facts, offset: int) -> tu
         for column in (_integers(table.column("position")), _integers(table.column("known")))
     )
     version = np.asarray(facts.version if whole else facts.version[rows.source], np.int32)
-    versioned = version >= 0
-    mask = rows.mask
-    if versioned.any():
-        mask = np.where(versioned, mask | _VERSIONED, mask)
-        version = np.where(versioned, version + np.int32(offset), version)
-    return _Part(rows.key, rows.event_time, rows.root, mask, rows.values, position, known, version), facts.versions
+    several = np.flatnonzero(version >= 0)
+    rows.mask[several] |= _VERSIONED
+    if offset:
+        version = version.copy()
+        version[several] += np.int32(offset)
+    return _Part(rows.key, rows.event_time, rows.root, rows.mask, rows.values, position, known, version), facts.versions
 
 
 def _above(versions: Iterable[Versions]) -> dict[str, Ints]:
@@ -222,15 +223,15 @@ def _concat(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
 
-def _encode(keys: list[pa.StringArray]) -> tuple[pa.StringArray, Ints]:
+def _encode(keys: list[pa.StringArray]) -> tuple[pa.StringArray, NDArray[np.int32]]:
     """Return the distinct keys in order of first appearance, and each row's place among them."""
     encoded = pc.dictionary_encode(pa.chunked_array(keys, pa.string())).combine_chunks()
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.chunk(0) if encoded.num_chunks else pc.dictionary_encode(pa.array([], pa.string()))
-    return encoded.dictionary, encoded.indices.cast(pa.int64()).to_numpy(zero_copy_only=False)
+    return encoded.dictionary, encoded.indices.to_numpy(zero_copy_only=False)
 
 
-def _order(codes: Ints, event_time: Ints, root: Ints) -> Ints | None:
+def _order(codes: NDArray[np.int32], event_time: Ints, root: Ints) -> Ints | None:
     """Return the order by (entity, event_time, root), None where the rows lie in it already."""
     later = codes[1:] > codes[:-1]
     same = codes[1:] == codes[:-1]
