@@ -8,7 +8,8 @@ rows, sorted by (consumer, event_time), in their own form in memory: Obligor its
 use two threads, each in a process of its own, and both times run to the finished columns. DuckDB is asked in several
 formulations, each three times, and Obligor as often as all of them together; the best times are compared
 (`ratios.duckdb`), and once more with the loading of the same Parquet file counted on both sides
-(`ratios.duckdb_from_parquet`). The results are compared value by value. Sorting unsorted rows, compiling the kernels with an empty cache and peak memory are stated beside.
+(`ratios.duckdb_from_parquet`). The results are compared value by value. Sorting unsorted rows, compiling the kernels
+with an empty cache and peak memory are stated beside.
 """
 
 from __future__ import annotations
