@@ -79,6 +79,16 @@ def test_corrections_that_name_each_other_stay_pending(log: EventLog) -> None:
     assert log.pending_count == 2
 
 
+def test_what_has_arrived_is_awaited_no_more(log: EventLog) -> None:
+    append(log, correction("k-1", "r-1"), correction("k-2", "r-2"))
+    assert log.waiting == {"r-1", "r-2"}
+    append(log, repayment("r-1"))
+    assert log.waiting == {"r-2"}
+    with log.begin(CLOCK) as tx:
+        tx.append(batch_of([repayment("r-2")]))
+    assert log.waiting == {"r-2"}, "what was not committed has not arrived"
+
+
 def test_a_bound_on_what_is_pending(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(versions, "PENDING_MAX", 2)
     append(log, correction("k-1", "r-1"))
@@ -141,6 +151,7 @@ def test_a_decision_alone_is_a_transaction(log: EventLog) -> None:
     with log.begin(CLOCK) as tx:
         tx.record("d-1", 1, b"{}")
         tx.commit()
+    assert [row.decision_id for row in log.decisions()] == ["d-1"]
     assert (log.head.sequence, log.head.ledger_sequence, log.verify()) == (0, 1, [])
 
 
