@@ -38,7 +38,7 @@ _LIMITS = {
 def _problem(plan: Plan, error: int, row: int | None) -> Problem:
     """Return what a kernel's error means, at the first feature it concerns."""
     if error < 0:
-        name, message = plan.names[-1 - error], "its result is not finite"
+        name, message = plan.names[-1 - error], "a number in it has no finite or no exact float64"
     else:
         place, code = divmod(error, k.CODES)
         users = (f.name for f in plan.features if any(s.op == "measure" and s.value == place for s in f.program))

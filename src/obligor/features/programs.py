@@ -50,7 +50,7 @@ def _step(operation: Any, a: Any, b: Any) -> Any:
 def finish_rows(layout: Any, measures: Any, requests: Any, errors: Any, stack: Any, out: Any) -> None:
     """Run all programs of all rows on `stack`; a row with an error is null throughout.
 
-    A step whose result is not finite makes the error -1 - the feature's place.
+    An infinite request value or result of a step makes the error -1 - the feature's place.
     """
     programs, steps, constants = layout.programs, layout.steps, layout.constants
     for i in range(out.shape[0]):
@@ -63,6 +63,7 @@ def finish_rows(layout: Any, measures: Any, requests: Any, errors: Any, stack: A
                     top += 1
                 elif operation == REQUEST:
                     stack[top] = requests[i, operand]
+                    finite &= not np.isinf(stack[top])
                     top += 1
                 elif operation == CONSTANT:
                     stack[top] = constants[operand]

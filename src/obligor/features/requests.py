@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from obligor.features.chunks import NULL
+from obligor.features.kernels import INTEGER_MAX
 from obligor.features.plan import Plan, RequestValue, Slot
 from obligor.features.projection import code_column
 
@@ -81,14 +82,15 @@ def _calendar(plan: Plan, name: str, as_of: NDArray[np.int64]) -> NDArray[np.int
 
 
 def _numbers(plan: Plan, spec: RequestValue, as_of: NDArray[np.int64], coded: NDArray[np.int64]) -> NDArray[np.float64]:
-    """One request value of n rows; `coded` is its field, ignored by calendars."""
+    """One request value of n rows, infinity beyond what is exact; `coded` is its field, ignored by calendars."""
     if spec.source == "calendar":
         return _calendar(plan, spec.name, as_of).astype(np.float64)
     null = coded == NULL
     if spec.source == "age":
         numbers = (as_of - np.where(null, as_of, coded)).astype(np.float64) / 1e6
     else:
-        numbers = coded.astype(np.float64) / float(10**spec.scale)
+        exact = (coded >= -INTEGER_MAX) & (coded <= INTEGER_MAX)
+        numbers = np.where(exact, coded.astype(np.float64) / float(10**spec.scale), np.inf)
     return np.where(null, np.nan, numbers)
 
 

@@ -138,8 +138,8 @@ def build_timelines(
         else:
             facts[event] = source.facts(event, None if cut is None else dict(cut), columns_needed(plan, event))
     by_name = {name: _build(plan, name, spec, facts) for name, spec in plan.timelines.items()}
-    shards = np.full(1, _SEQUENCE_MAX, np.int64) if cut is None else cut_array(cut)
-    return Timelines(by_name, shards, _last_sequences(by_name.values()))
+    last = _last_sequences(by_name.values())
+    return Timelines(by_name, np.full(len(last), _SEQUENCE_MAX) if cut is None else cut_array(cut), last)
 
 
 def _last_sequences(timelines: Iterable[Timeline]) -> Ints:
