@@ -116,6 +116,12 @@ def calibration(bad: Floats, pd: Floats) -> dict[str, float]:
     return {**line, **means, "rows": float(len(bad))}
 
 
+def last_loan_late(data: TrainingSet, rows: Bools) -> float:
+    """Return the share of applicants, of those who had a loan before, whose last one was first repaid late."""
+    days = data.features[rows, data.plan.names.index("last_late_days")]
+    return float((days[~np.isnan(days)] >= 1.0).mean())
+
+
 def main() -> dict[str, Any]:
     """Build, judge, print; returns the result."""
     data_root = Path(os.environ.get("OBLIGOR_DATA", ROOT.parent / "shared" / "data")) / "superlender"
@@ -141,6 +147,8 @@ def main() -> dict[str, Any]:
     on_july = calibration(bad, ours)
     figures |= {f"may_{key}": value for key, value in on_may.items()}
     figures |= {f"july_{key}": value for key, value in on_july.items()}
+    figures["may_last_loan_late"] = last_loan_late(early, in_may)
+    figures["july_last_loan_late"] = last_loan_late(data, test)
     figures |= {"train_rows": float(split.train.sum()), "test_rows": float(test.sum()), "seconds": seconds}
     tell(figures, backtest)
     return {"name": "superlender", "seed": SEED, "figures": {k: round(v, 4) for k, v in figures.items()}}
@@ -163,8 +171,10 @@ def tell(figures: dict[str, float], backtest: dict[str, Any]) -> None:
             f"{f['observed']:.4f}, greatest gap of five groups {f['greatest_gap_of_fifths']:.4f}"
         )
     print(
-        "Why July shifts: the model predicts a late first payment, July's flag is the lender's own verdict, bad more "
-        "often; and the earlier loans are those of customers who paid them back and came again."
+        f"Why July shifts. Level: the last loan of {figures['july_last_loan_late']:.1%} of July's applicants was late, "
+        f"of {figures['may_last_loan_late']:.1%} of May's: an earlier loan is in the files only because its customer "
+        "paid it back and was lent to again, July's loans are there whatever came of them. Slope: the model predicts "
+        "a late first payment; July's flag is the lender's own verdict on the loan, another label."
     )
     print("backtest of the applications from July on:", backtest["outcomes"], backtest["swap_sets"])
 

@@ -1,23 +1,12 @@
-"""What we look at: how late each earlier loan was first repaid, how the customer borrows, what is asked for.
-
-How late a loan was is the time from its due date to its first repayment: both are seen from as_of, and subtracted. The
-first repayment within a window picks one earlier loan; over windows of several lengths nearly every loan is picked.
-"""
+"""What we look at: how late each earlier loan was first repaid, how the customer borrows, what is asked for."""
 
 from __future__ import annotations
 
-from functools import reduce
-from operator import add
-
-from obligor.features import as_of, feature, maximum, minimum, outstanding, request, reserved
+from obligor.features import as_of, delay, feature, outstanding, request, reserved
 
 from .events import FirstRepayment, LoanApplication, LoanClosed, LoanOpened
 
-_repaid = FirstRepayment.by("customer")
-_closed = LoanClosed.by("customer")
-_opened = LoanOpened.by("customer")
-_WINDOWS = ("30d", "45d", "60d", "90d", "120d", "180d", "270d", "lifetime")
-
+_DAY = 86_400_000_000  # delays are in microseconds
 
 # ---- the request ----------------------------------------------------------------------------------------------------
 
@@ -29,53 +18,70 @@ hour = as_of.hour(reason="TIMING", description="Hour of the application, in Lago
 
 # ---- lateness of earlier first repayments ---------------------------------------------------------------------------
 
-late_days = feature(
-    as_of.since(_repaid.first("due_at", *_WINDOWS)) - _repaid.time_since_first(*_WINDOWS, unit="days"),
-    reason="LATENESS",
-    monotone="increasing",
-    description="Days from the due date to the first repayment, of the earliest loan first repaid in the window",
-)
+_repaid = FirstRepayment.by("customer")
+_late = delay(FirstRepayment.due_at)
 last_late_days = feature(
-    as_of.since(_repaid.last("due_at")) - _repaid.time_since_last(unit="days"),
+    _repaid.last(_late) / _DAY,
+    unit="days",
     reason="LATENESS",
     monotone="increasing",
     description="Days from the due date to the first repayment, of the latest loan",
 )
-_picked = [late_days[window] for window in _WINDOWS] + [last_late_days]  # null where the window holds no repayment
-_NEVER = 100_000  # days; beyond any lateness, so that a null neither wins nor counts
-worst_late_days = feature(
-    reduce(maximum, [one.fill(-_NEVER) for one in _picked], last_late_days),
+first_late_days = feature(
+    _repaid.first(_late) / _DAY,
+    unit="days",
     reason="LATENESS",
     monotone="increasing",
-    description="The latest of these first repayments, in days from its due date",
+    description="Days from the due date to the first repayment, of the first loan",
+)
+mean_late_days = feature(
+    _repaid.mean(_late, "60d", "120d", "lifetime") / _DAY,
+    unit="days",
+    reason="LATENESS",
+    monotone="increasing",
+    description="Days from the due date to the first repayment, the mean of earlier loans",
+)
+worst_late_days = feature(
+    _repaid.max(_late) / _DAY,
+    unit="days",
+    reason="LATENESS",
+    monotone="increasing",
+    description="Days from the due date to the first repayment, the most of earlier loans",
 )
 best_late_days = feature(
-    reduce(minimum, [one.fill(_NEVER) for one in _picked], last_late_days),
+    _repaid.min(_late) / _DAY,
+    unit="days",
     reason="LATENESS",
     monotone="increasing",
-    description="The earliest of these first repayments, in days from its due date",
+    description="Days from the due date to the first repayment, the least of earlier loans",
 )
-usual_late_days = feature(
-    reduce(add, [one.fill(0) for one in _picked]) / reduce(add, [one.fill(-_NEVER) > -_NEVER for one in _picked]),
+late_loans = _repaid.where(_late >= "1d").count(
+    reason="LATENESS", monotone="increasing", description="Earlier loans first repaid on a later day than due"
+)
+late_share = feature(
+    late_loans / _repaid.count(),
     reason="LATENESS",
     monotone="increasing",
-    description="Mean lateness over the windows",
+    description="Share of the earlier loans first repaid on a later day than due",
 )
 
 # ---- how the customer borrows ---------------------------------------------------------------------------------------
 
+_closed = LoanClosed.by("customer")
+_opened = LoanOpened.by("customer")
 loans = _opened.count("30d", "90d", "180d", "lifetime", reason="HISTORY", description="Earlier loans")
-loans_repaid = _repaid.count(reason="HISTORY", description="Earlier loans with a first repayment")
 days_since_first_loan = _opened.time_since_first(unit="days", reason="HISTORY", description="Days since the first loan")
 days_since_last_loan = _opened.time_since_last(unit="days", reason="HISTORY", description="Days since the last loan")
 days_since_repaid = _repaid.time_since_last(unit="days", reason="HISTORY", description="Days since a first repayment")
 days_since_closed = _closed.time_since_last(
     unit="days", reason="HISTORY", description="Days since an earlier loan was paid back in full"
 )
+_open = delay(LoanClosed.opened_at)
 last_days_open = feature(
-    as_of.since(_closed.last("opened_at")) - _closed.time_since_last(unit="days"),
-    reason="LATENESS",
-    description="Days that the last closed loan was open",
+    _closed.last(_open) / _DAY, unit="days", reason="HISTORY", description="Days that the last closed loan was open"
+)
+mean_days_open = feature(
+    _closed.mean(_open) / _DAY, unit="days", reason="HISTORY", description="Days that closed loans were open, the mean"
 )
 last_amount = _closed.last("amount", reason="HISTORY", description="Amount of the last closed loan")
 last_term = _repaid.last("term_days", reason="HISTORY", description="Length of the last repaid loan in days")

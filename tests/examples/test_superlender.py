@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -139,9 +140,22 @@ def test_lateness_is_seen_from_the_next_application(small: Project) -> None:
     assert column(data, "last_late_days")["application:2"] == pytest.approx(1 - half_hour)
     assert column(data, "last_late_days")["application:3"] == pytest.approx(1 + half_hour)
     assert column(data, "worst_late_days")["application:3"] == pytest.approx(1 + half_hour)
-    assert column(data, "best_late_days")["application:3"] == pytest.approx(1 - half_hour)
-    assert column(data, "late_days_30d")["application:3"] != column(data, "late_days_30d")["application:3"], "null"
-    assert column(data, "last_late_days")["application:4"] != column(data, "last_late_days")["application:4"], "null"
+    assert np.isnan(column(data, "last_late_days")["application:4"]), "nothing is known of a first loan"
+    assert np.isnan(column(data, "worst_late_days")["application:4"])
+
+
+def test_the_worst_lateness_is_found_behind_a_later_better_one(tmp_path: Path) -> None:
+    turned = [
+        EARLIER[0] | {"firstrepaiddate": moment("2017-02-16 12:00:00"), "closeddate": moment("2017-02-17 09:00:00")},
+        EARLIER[1] | {"firstrepaiddate": moment("2017-03-20 12:00:00"), "closeddate": moment("2017-03-21 09:00:00")},
+    ]
+    pq.write_table(pa.Table.from_pylist(turned), tmp_path / "trainprevloans.parquet")
+    pq.write_table(pa.Table.from_pylist(SCORED), tmp_path / "trainperf.parquet")
+    project = copied(tmp_path)
+    assert load(project, [tmp_path / "trainprevloans.parquet", tmp_path / "trainperf.parquet"]) == 0
+    data = rows_of(project)
+    assert column(data, "last_late_days")["application:3"] == pytest.approx(-10.5)
+    assert column(data, "worst_late_days")["application:3"] == pytest.approx(7.5)
 
 
 def test_nothing_of_a_loan_is_seen_by_its_own_application(small: Project) -> None:
