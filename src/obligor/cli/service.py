@@ -53,7 +53,7 @@ def serve(
         hint = "make one with `obligor key NAME`, or use --no-keys on a loopback address"
         raise BadInput(Problem("obligor.toml $.server.keys", f"no API key is configured: {hint}"))
     app = create_app(_service(opened, bundle), None if no_keys else ApiKeys(server.keys))
-    uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False)
+    uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, ws="none")
 
 
 def _service(project: Project, bundle: str, ready: Callable[[], None] = lambda: None) -> Service:
