@@ -5,8 +5,11 @@ Rows are independent, so threads take blocks of them without the GIL and the res
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -55,14 +58,12 @@ def evaluate(
     with `limits` given, it is null throughout instead and its problem is put there under the row's number.
     """
     _check_cuts(timelines, requests.cuts)
-    work = _Work(plan, timelines, requests)
     blocks = [slice(i, min(i + BLOCK_ROWS, len(requests))) for i in range(0, len(requests), BLOCK_ROWS)]
-    if threads == 1 or len(blocks) <= 1:
-        for block in blocks:
-            work.run(block)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(work.run, blocks))
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        run = pool.map if threads > 1 and len(blocks) > 1 else map
+        work = _Work(plan, timelines, requests, _entities(plan, timelines, requests, threads, run))
+        for _ in run(work.run, blocks):
+            pass
     _report(plan, work.errors, limits)
     return work.out
 
@@ -70,13 +71,10 @@ def evaluate(
 class _Work:
     """One evaluation: what all blocks read, and where each writes its own rows."""
 
-    def __init__(self, plan: Plan, timelines: Timelines, requests: Requests) -> None:
+    def __init__(self, plan: Plan, timelines: Timelines, requests: Requests, entities: list[NDArray[np.int64]]) -> None:
         self.layout, self.sources = compiled(plan)
         self.rows = [timelines.by_name[source.timeline].rows for source in self.sources]
-        self.entities = [
-            read_only(_places(timelines.by_name[source.timeline].keys, requests.entities[source.via]))
-            for source in self.sources
-        ]
+        self.entities = entities
         self.longest = max((int(np.diff(rows.offsets).max(initial=0)) for rows in self.rows), default=0)
         self.as_of, self.self_root = read_only(requests.as_of), read_only(requests.self_root)
         self.cuts = read_only(_needed_cuts(timelines, requests.cuts))
@@ -113,6 +111,19 @@ def _needed_cuts(timelines: Timelines, cuts: NDArray[np.int64]) -> NDArray[np.in
         raise ValueError(f"expected cuts of at least {len(last)} shards, got {cuts.shape[1]}")
     whole = bool(np.all(cuts.min(axis=0, initial=2**48)[: len(last)] >= last))
     return np.empty((1, 0), np.int64) if whole else cuts
+
+
+def _entities(
+    plan: Plan, timelines: Timelines, requests: Requests, threads: int, run: Callable[..., Iterable[Any]]
+) -> list[NDArray[np.int64]]:
+    """Return each source's entities as places in its timeline, each thread looking up an equal part."""
+    edges = [len(requests) * part // threads for part in range(threads + 1)]
+    found = []
+    for source in compiled(plan).sources:
+        keys, wanted = timelines.by_name[source.timeline].keys, requests.entities[source.via]
+        parts = [wanted[start:end] for start, end in pairwise(edges)]
+        found.append(read_only(np.concatenate(list(run(partial(_places, keys), parts)))))
+    return found
 
 
 def _places(keys: pa.StringArray, wanted: pa.StringArray) -> NDArray[np.int64]:

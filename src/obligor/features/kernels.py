@@ -44,6 +44,7 @@ INTEGER_MAX = 2**53  # results that are integers must be exact in float64
 
 OK, BEYOND_INTEGER, BEYOND_SQUARES, BEYOND_DISTINCT, BEYOND_KEYS = range(5)  # what went wrong
 CODES = 8  # an error is the measure's place * CODES + one of these
+_LIMITS = tuple({STD: BEYOND_SQUARES, DISTINCT: BEYOND_DISTINCT}.get(a, BEYOND_INTEGER) for a in range(BALANCE + 1))
 
 _INT64_MAX = 2**63 - 1
 _SEQUENCE = 2**48 - 1
@@ -124,44 +125,47 @@ def _add_square(state: Any, c: Any, high: Any, low: Any) -> None:
     state[c, SQUARE_2] += over
 
 
-@kernel
-def _update_rows(state: Any, c: Any, bit: Any, times: Any, masks: Any, base: Any, low: Any, high: Any) -> None:
-    """Add rows to a cell: how many, when the oldest and the newest."""
-    n, oldest, newest = 0, low, low
-    for j in range(high - 1, low - 1, -1):
-        if masks[np.uint64(j - base)] & bit == 0:
-            continue
-        newest = j if n == 0 else newest
-        oldest = j
-        n += 1
+@inlined
+def _update_rows(
+    state: Any, c: Any, bit: Any, times: Any, masks: Any, base: Any, low: Any, high: Any, edge: Any
+) -> Any:
+    """Add rows up to an edge to a cell: how many, when the oldest and the newest. Returns where they start."""
+    n, oldest, newest, j = 0, low, low, high - 1
+    while j >= low and times[np.uint64(j)] >= edge:
+        if masks[np.uint64(j - base)] & bit != 0:
+            newest = j if n == 0 else newest
+            oldest = j
+            n += 1
+        j -= 1
     if n != 0:
         state[c, OLDEST_TIME] = times[oldest]
         if state[c, ROWS] == 0:
             state[c, NEWEST_TIME] = times[newest]
         state[c, ROWS] += n
+    return j + 1
 
 
 @inlined
 def _update_numbers(
-    state: Any, c: Any, bit: Any, slot: Any, values: Any, masks: Any, base: Any, low: Any, high: Any
-) -> None:
-    """Add rows to a cell: how many, and of their numbers how many, the sum, the least, most, oldest and newest."""
+    state: Any, c: Any, bit: Any, slot: Any, times: Any, values: Any, masks: Any, base: Any, low: Any, high: Any,
+    edge: Any,
+) -> Any:  # fmt: skip
+    """Add rows up to an edge to a cell: how many, and what their numbers add up to. Returns where they start."""
     rows, n, sum_high, sum_low, least, most = 0, 0, 0, 0, state[c, LEAST], state[c, MOST]
-    oldest, newest = low, low
-    for j in range(high - 1, low - 1, -1):
-        if masks[np.uint64(j - base)] & bit == 0:
-            continue
-        rows += 1
+    oldest, newest, j = low, low, high - 1
+    while j >= low and times[np.uint64(j)] >= edge:
         v = values[slot, np.uint64(j)]
-        if v == NULL:
-            continue
-        newest = j if n == 0 else newest
-        oldest = j
-        n += 1
-        sum_high += v >> 32
-        sum_low += v & 0xFFFFFFFF
-        least = min(least, v)
-        most = max(most, v)
+        if masks[np.uint64(j - base)] & bit != 0:
+            rows += 1
+            if v != NULL:
+                newest = j if n == 0 else newest
+                oldest = j
+                n += 1
+                sum_high += v >> 32
+                sum_low += v & 0xFFFFFFFF
+                least = min(least, v)
+                most = max(most, v)
+        j -= 1
     state[c, ROWS] += rows
     if n != 0:
         state[c, OLDEST] = values[slot, oldest]
@@ -171,6 +175,7 @@ def _update_numbers(
         state[c, SUM_HIGH] += sum_high
         state[c, SUM_LOW] += sum_low
         state[c, LEAST], state[c, MOST] = least, most
+    return j + 1
 
 
 @kernel
@@ -327,21 +332,23 @@ def _accumulate(
         ladder = ladders[at]
         end = high if ladder[0] == 0 else _boundary(times, as_of - ladder[0], low, high)
         for rung in range(ladder[2] - ladder[1]):
-            start = _boundary(times, as_of - ladder[0] - rungs[ladder[1] + rung], low, end)
-            if start == end:
+            edge = as_of - ladder[0] - rungs[ladder[1] + rung]
+            if end == low or times[np.uint64(end - 1)] < edge:
                 continue
             while reached[at] < rung:
                 crossed |= _finish_window(ladder, groups, reached[at], as_of, state, results)
                 reached[at] += 1
+            start = low  # until a group's pass finds where the window starts
             for g in range(ladder[3], ladder[4]):
                 bit, slot, needs = groups[g, 0], groups[g, 1], groups[g, 2]
                 if needs & NEED_NUMBERS:
-                    _update_numbers(state, g, bit, slot, values, masks, base, start, end)
+                    start = _update_numbers(state, g, bit, slot, times, values, masks, base, start, end, edge)
+                if needs & NEED_TIMES:
+                    start = _update_rows(state, g, bit, times, masks, base, start, end, edge)
                 if needs & NEED_SQUARES:
                     _update_squares(state, g, bit, slot, values, masks, base, start, end)
-                if needs & NEED_TIMES:
-                    _update_rows(state, g, bit, times, masks, base, start, end)
                 if needs & NEED_DISTINCT:
+                    start = _boundary(times, edge, start, end)
                     _update_distinct(state, g, sets[groups[g, 4]], last, bit, slot, values, masks, base, start, end)
             end = start
     return crossed
@@ -434,13 +441,8 @@ def _first_error(spec: Any, measures: Any, results: Any) -> Any:
     """The error of the first measure of a source whose result crosses a limit."""
     error = OK
     for m in range(spec[4], spec[6]):
-        value, code = results[measures[m, 1], measures[m, 2]], BEYOND_INTEGER
-        if measures[m, 2] == STD:
-            code = BEYOND_SQUARES
-        elif measures[m, 2] == DISTINCT:
-            code = BEYOND_DISTINCT
-        elif value < 0:
-            code = BEYOND_KEYS
+        value = results[measures[m, 1], measures[m, 2]]
+        code = _LIMITS[measures[m, 2]] if value > 0 else BEYOND_KEYS
         if np.isinf(value) and (error == OK or measures[m, 0] * CODES + code < error):
             error = measures[m, 0] * CODES + code
     return error
