@@ -12,7 +12,7 @@ import httpx
 import uvicorn
 from starlette.applications import Starlette
 
-SECONDS_MAX = 20.0
+SECONDS_MAX = 120.0
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,7 @@ import httpx
 import pytest
 from starlette.routing import Route
 from tests.decisions.desk import Clock, application, desk_bundle, open_log, open_state, repayment, sale
-from tests.decisions.serving import serving, wait_ready
+from tests.decisions.serving import SECONDS_MAX, serving, wait_ready
 
 from obligor.decisions import openapi
 from obligor.decisions.auth import ApiKeys, format_key, key_digest
@@ -315,13 +316,14 @@ def test_concurrent_clients_get_their_own_answers(client: httpx.Client) -> None:
 def test_metrics_tell_rates_and_lag(client: httpx.Client) -> None:
     client.post("/v1/events", json=[repayment(1), repayment(2)])
     client.post("/v1/decisions", json=application(1))
-    text = client.get("/metrics").text
+    deadline = time.monotonic() + SECONDS_MAX  # the state follows the answer
+    while "obligor_state_lag_events 0.0" not in (text := client.get("/metrics").text):
+        assert time.monotonic() < deadline, text
     for line in (
         'obligor_events_total{status="accepted"} 2.0',
         'obligor_decisions_total{outcome="approve",rung="full"} 1.0',
         'obligor_requests_total{route="/v1/decisions",status="200"} 1.0',
         "obligor_log_sequence 4.0",
-        "obligor_state_lag_events 0.0",
         "obligor_queue_items 0.0",
         "obligor_ready 1.0",
     ):

@@ -19,7 +19,7 @@ from obligor.decisions.service import Service
 from obligor.errors import NotFound
 from obligor.models.bundle import Bundle
 
-SECONDS_MAX = 30.0
+SECONDS_MAX = 120.0
 
 
 @pytest.fixture(scope="module")
