@@ -1,4 +1,4 @@
-"""The last step of features that are more than a measure: their programs, run on measures and request values.
+"""Programs: the last step of features that are more than a measure, and of measures over keys.
 
 Postfix over float64 with NaN for null, as `plan.py` defines it. Only + - * / and comparisons, in the program's order.
 """
@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from obligor.features.kernels import kernel
+from obligor.features.kernels.compiling import entry, kernel
 
-__all__ = ["finish_rows"]
+__all__ = ["finish_rows", "run_program"]
 
-# The order of `plan.Op`, whose places the layout holds.
+# The order of `measures.Op`, whose places the layout holds.
 MEASURE, REQUEST, CONSTANT, ADD, SUBTRACT, MULTIPLY, DIVIDE, MINIMUM, MAXIMUM = range(9)
 LESS, LESS_EQUAL, GREATER, GREATER_EQUAL, EQUAL, NOT_EQUAL, FILL = range(9, 16)
 
@@ -47,6 +47,35 @@ def _step(operation: Any, a: Any, b: Any) -> Any:
 
 
 @kernel
+def run_program(steps: Any, start: Any, end: Any, constants: Any, measures: Any, requests: Any, stack: Any) -> Any:
+    """The result of one program on the measures and request values of one row, and whether every step was finite.
+
+    One bit pattern for null, and +0 for -0.
+    """
+    top, finite = 0, True
+    for s in range(start, end):
+        operation, operand = steps[s, 0], steps[s, 1]
+        if operation == MEASURE:
+            stack[top] = measures[operand]
+            top += 1
+        elif operation == REQUEST:
+            stack[top] = requests[operand]
+            finite &= not np.isinf(stack[top])
+            top += 1
+        elif operation == CONSTANT:
+            stack[top] = constants[operand]
+            top += 1
+        elif operation == FILL:
+            if np.isnan(stack[top - 1]):
+                stack[top - 1] = constants[operand]
+        else:
+            top -= 1
+            stack[top - 1] = _step(operation, stack[top - 1], stack[top])
+            finite &= not np.isinf(stack[top - 1])
+    return (np.nan if np.isnan(stack[0]) else stack[0] + 0.0), finite
+
+
+@entry
 def finish_rows(layout: Any, measures: Any, requests: Any, errors: Any, stack: Any, out: Any) -> None:
     """Run all programs of all rows on `stack`; a row with an error is null throughout.
 
@@ -55,30 +84,13 @@ def finish_rows(layout: Any, measures: Any, requests: Any, errors: Any, stack: A
     programs, steps, constants = layout.programs, layout.steps, layout.constants
     for i in range(out.shape[0]):
         for p in range(programs.shape[0]):
-            top, finite, feature = 0, True, programs[p, 0]
-            for s in range(programs[p, 1], programs[p, 2]):
-                operation, operand = steps[s, 0], steps[s, 1]
-                if operation == MEASURE:
-                    stack[top] = measures[i, operand]
-                    top += 1
-                elif operation == REQUEST:
-                    stack[top] = requests[i, operand]
-                    finite &= not np.isinf(stack[top])
-                    top += 1
-                elif operation == CONSTANT:
-                    stack[top] = constants[operand]
-                    top += 1
-                elif operation == FILL:
-                    if np.isnan(stack[top - 1]):
-                        stack[top - 1] = constants[operand]
-                else:
-                    top -= 1
-                    stack[top - 1] = _step(operation, stack[top - 1], stack[top])
-                    finite &= not np.isinf(stack[top - 1])
+            feature = programs[p, 0]
+            value, finite = run_program(
+                steps, programs[p, 1], programs[p, 2], constants, measures[i], requests[i], stack
+            )
             if not finite and errors[i] == 0:
                 errors[i] = -1 - feature
-            # One bit pattern for null, and +0 for -0.
-            out[i, feature] = np.nan if np.isnan(stack[0]) else stack[0] + 0.0
+            out[i, feature] = value
         if errors[i] != 0:
             for feature in range(out.shape[1]):
                 out[i, feature] = np.nan

@@ -1,0 +1,219 @@
+"""Tiles: what many rows add up to, kept for runs of 256, 4,096, 65,536, ... rows of one entity.
+
+A window over a million rows is then some tens of tiles and the rows at its two ends. A tile is recomputed when it is
+needed after one of its rows came or went (from its rows, or from the sixteen tiles below it): nothing is reverted, so
+late, corrected and retracted facts are no special case. Dense counts and sketches are kept from 4,096 rows on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from obligor.features.kernels.cells import add_rows, merge_cell, reset_cell
+from obligor.features.kernels.columns import (
+    BUCKETED, COUNTED, L_GROUPS, L_GROUPS_END, L_PASSES, L_PASSES_END, L_TILED, P_BIT, P_KIND, P_SIZE, P_SLOT, P_TILE,
+    REGISTERED, S_DENSE_WORDS, S_LADDERS, S_LADDERS_END, S_TILE_WORDS,
+)  # fmt: skip
+from obligor.features.kernels.compiling import inlined, kernel
+from obligor.features.kernels.dense import merge_dense, update_dense
+
+__all__ = ["FAN", "LEAF", "LEVELS_MAX", "Tiles", "dense_over", "empty_tiles", "tiles_for", "touch", "walk_cells"]
+
+LEAF, FAN = 256, 16
+LEVELS_MAX = 12
+_EVER = -(2**62)  # an edge that all rows are after
+
+
+class Tiles(NamedTuple):
+    """The tiles of one entity's rows, level after level; level 0 covers 256 rows a tile."""
+
+    starts: NDArray[np.int64]  # (levels + 1,) where the tiles of a level begin
+    cells: NDArray[np.int64]  # (tiles * words,) the groups' cells of every tile
+    dense: NDArray[np.int32]  # (tiles from level 1 on, words)
+    clean: NDArray[np.uint8]  # (tiles,) 0: to be recomputed
+    steps: NDArray[np.int64]  # (passes that decay, 3): first step of time, where its partials begin and end
+    partials: NDArray[np.int64]  # (steps, 3): how many values, sums of their upper and lower halves
+    trail: NDArray[np.int64]  # (2, LEVELS_MAX) room for a refresh
+
+
+def tiles_for(rows: int, words: int, dense_words: int, spans: Sequence[tuple[int, int]] = ()) -> Tiles:
+    """Return tiles for so many rows, none of them computed; `words` and `dense_words` of one tile.
+
+    `spans` are the first and last step of each pass that decays; their partials are empty.
+    """
+    sizes = []
+    size = LEAF
+    while not sizes or sizes[-1] > 1:
+        sizes.append(-(-max(rows, 1) // size))
+        size *= FAN
+    starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    tiles = int(starts[-1])
+    ends = np.cumsum([last - first + 1 for first, last in spans]).astype(np.int64)
+    steps = np.array([[first, end - (last - first + 1), end] for (first, last), end in zip(spans, ends, strict=True)])
+    return Tiles(
+        starts,
+        np.empty(tiles * words, np.int64),
+        np.empty((tiles - sizes[0] if dense_words else 0, dense_words), np.int32),
+        np.zeros(tiles, np.uint8),
+        steps.astype(np.int64).reshape(len(spans), 3),
+        np.zeros((int(ends[-1]) if len(spans) else 0, 3), np.int64),
+        np.empty((2, LEVELS_MAX), np.int64),
+    )
+
+
+def empty_tiles() -> Tiles:
+    """Return no tiles: rows are scanned."""
+    none = np.empty(0, np.int64)
+    steps = np.empty((0, 3), np.int64)
+    return Tiles(none, none, np.empty((0, 0), np.int32), np.empty(0, np.uint8), steps, steps, np.empty((2, 0), np.int64))
+
+
+@inlined
+def touch(starts: Any, clean: Any, row: Any) -> None:
+    """Note that a row of these tiles came or went."""
+    tile = row // LEAF
+    for level in range(starts.shape[0] - 1):
+        clean[starts[level] + tile] = 0
+        tile //= FAN
+
+
+@kernel
+def _build_cells(
+    spec: Any, ladders: Any, groups: Any, starts: Any, cells: Any, level: Any, index: Any, times: Any, values: Any,
+    masks: Any, rows: Any,
+) -> None:  # fmt: skip
+    """Compute the cells of one tile from its rows, or from the tiles below it, which are clean."""
+    words = spec[S_TILE_WORDS]
+    origin = (starts[level] + index) * words
+    for at in range(spec[S_LADDERS], spec[S_LADDERS_END]):
+        if ladders[at, L_TILED] == 0:
+            continue
+        for g in range(ladders[at, L_GROUPS], ladders[at, L_GROUPS_END]):
+            reset_cell(cells, origin, groups[g])
+            if level == 0:
+                low, high = index * LEAF, min(rows, (index + 1) * LEAF)
+                add_rows(cells, origin, groups[g], times, values, masks, 0, low, high, _EVER)
+            else:
+                first, last = index * FAN, min(starts[level] - starts[level - 1], (index + 1) * FAN)
+                for child in range(last - 1, first - 1, -1):
+                    merge_cell(cells, origin, groups[g], cells, (starts[level - 1] + child) * words)
+
+
+@kernel
+def _build_dense(
+    spec: Any, ladders: Any, passes: Any, starts: Any, dense: Any, level: Any, index: Any, values: Any, masks: Any,
+    rows: Any,
+) -> None:  # fmt: skip
+    """Compute the dense places of one tile of level 1 or higher."""
+    below = starts[1]
+    places = dense[starts[level] + index - below]
+    for at in range(spec[S_LADDERS], spec[S_LADDERS_END]):
+        for p in range(ladders[at, L_PASSES], ladders[at, L_PASSES_END]):
+            if passes[p, P_TILE] < 0:
+                continue
+            kind = passes[p, P_KIND] - COUNTED
+            start, end = passes[p, P_TILE], passes[p, P_TILE] + passes[p, P_SIZE]
+            own = places[start:end]
+            own[:] = 0
+            if level == 1:
+                low, high = index * LEAF * FAN, min(rows, (index + 1) * LEAF * FAN)
+                update_dense(kind, own, passes[p, P_BIT], passes[p, P_SLOT], values, masks, 0, low, high)
+            else:
+                first, last = index * FAN, min(starts[level] - starts[level - 1], (index + 1) * FAN)
+                for child in range(last - 1, first - 1, -1):
+                    merge_dense(kind, own, dense[starts[level - 1] + child - below, start:end])
+
+
+@kernel
+def _refresh(
+    spec: Any, ladders: Any, groups: Any, passes: Any, tiles: Any, level: Any, index: Any, times: Any, values: Any,
+    masks: Any, rows: Any,
+) -> None:  # fmt: skip
+    """Make a tile clean, the tiles below it first."""
+    starts, clean, trail = tiles.starts, tiles.clean, tiles.trail
+    now = level
+    trail[0, now], trail[1, now] = index, index * FAN
+    while True:
+        below = now - 1
+        last = min(starts[now] - starts[below], (trail[0, now] + 1) * FAN) if now > 0 else 0
+        while now > 0 and trail[1, now] < last and clean[starts[below] + trail[1, now]] != 0:
+            trail[1, now] += 1
+        if now > 0 and trail[1, now] < last:
+            trail[0, below] = trail[1, now]
+            trail[1, below] = trail[0, below] * FAN
+            now = below
+            continue
+        _build_cells(spec, ladders, groups, starts, tiles.cells, now, trail[0, now], times, values, masks, rows)
+        if now > 0 and spec[S_DENSE_WORDS] > 0:
+            _build_dense(spec, ladders, passes, starts, tiles.dense, now, trail[0, now], values, masks, rows)
+        clean[starts[now] + trail[0, now]] = 1
+        if now == level:
+            return
+        now += 1
+
+
+@inlined
+def _level(starts: Any, low: Any, high: Any, lowest: Any) -> Any:
+    """The greatest level of a tile that ends at `high` and lies in [low, high), -1 where there is none."""
+    level, size = -1, LEAF
+    for one in range(starts.shape[0] - 1):
+        if high % size != 0 or high - size < low:
+            break
+        level = one
+        size *= FAN
+    return level if level >= lowest else -1
+
+
+@kernel
+def walk_cells(
+    spec: Any, ladders: Any, groups: Any, passes: Any, at: Any, tiles: Any, state: Any, times: Any, values: Any,
+    masks: Any, rows: Any, low: Any, high: Any,
+) -> None:  # fmt: skip
+    """Add the rows [low, high) to the cells of a ladder's groups, by tiles where they fit."""
+    starts, first, last = tiles.starts, ladders[at, L_GROUPS], ladders[at, L_GROUPS_END]
+    while high > low:
+        level = _level(starts, low, high, 0)
+        if level < 0:
+            start = max(low, (high - 1) // LEAF * LEAF)
+            for g in range(first, last):
+                add_rows(state, 0, groups[g], times, values, masks, 0, start, high, _EVER)
+            high = start
+            continue
+        size = LEAF * FAN**level
+        index = high // size - 1
+        if tiles.clean[starts[level] + index] == 0:
+            _refresh(spec, ladders, groups, passes, tiles, level, index, times, values, masks, rows)
+        for g in range(first, last):
+            merge_cell(state, 0, groups[g], tiles.cells, (starts[level] + index) * spec[S_TILE_WORDS])
+        high -= size
+
+
+@kernel
+def dense_over(
+    spec: Any, ladders: Any, groups: Any, passes: Any, p: Any, tiles: Any, places: Any, times: Any, values: Any,
+    masks: Any, rows: Any, low: Any, high: Any,
+) -> None:  # fmt: skip
+    """Add the rows [low, high) to the places of one dense pass, by tiles where they fit."""
+    starts = tiles.starts
+    kind, bit, slot, size = passes[p, P_KIND] - COUNTED, passes[p, P_BIT], passes[p, P_SLOT], passes[p, P_SIZE]
+    while high > low:
+        level = _level(starts, low, high, 1)
+        if level < 0:
+            start = max(low, (high - 1) // (LEAF * FAN) * (LEAF * FAN))
+            update_dense(kind, places, bit, slot, values, masks, 0, start, high)
+            high = start
+            continue
+        span = LEAF * FAN**level
+        index = high // span - 1
+        if tiles.clean[starts[level] + index] == 0:
+            _refresh(spec, ladders, groups, passes, tiles, level, index, times, values, masks, rows)
+        tile = tiles.dense[starts[level] + index - starts[1]]
+        merge_dense(kind, places, tile[passes[p, P_TILE] : passes[p, P_TILE] + size])
+        high -= span
+
+
+assert (BUCKETED, REGISTERED) == (COUNTED + 1, COUNTED + 2), "kinds of dense passes follow one another as in dense.py"
