@@ -39,7 +39,7 @@ def test_a_comparison_with_what_is_not_yet_known_is_a_relation_without_json() ->
     for relation, op in [
         (Repayment.consumer == later, "=="),
         (Repayment.amount >= later, ">="),
-        (later > Repayment.amount, "<"),  # type: ignore[operator]
+        (later > Repayment.amount, "<"),
         (later != Repayment.channel, "!="),
     ]:
         assert isinstance(relation, Relation)

@@ -36,8 +36,8 @@ field by coding and unscaled, or as_of); it is false where either is null. The w
     rows         the newest `rows` of the rows (nulls of the slot count as rows)
     calendar     from the beginning of the day, week (Monday), month, quarter or year of as_of in the plan's zone, up to
                  as_of; with `back` n > 0 the whole period n before it
-    since        from the event_time of the newest row of selection `anchor` in the view, which is a row like the others,
-                 up to as_of; without such a row the measure is null
+    since        from the event_time of the newest row of selection `anchor` in the view, which is a row like the
+                 others, up to as_of; without such a row the measure is null
 
 The aggregates; "values" are the slot's non-null values, "none" means no row or no value:
 
@@ -53,7 +53,9 @@ The aggregates; "values" are the slot's non-null values, "none" means no row or 
     streak, longest_streak          how many rows in a row are also in selection `condition`: counted from the newest
                                     row back, or the longest such run; 0 of none                            slot null
     decayed_count [h, s]            each row counts 2^(-a s / h) for half-life h and step s in us, where a is the age in
-                                    whole steps: floor(as_of / s) - floor(event_time / s)                   slot null
+                                    whole steps: floor(as_of / s) - floor(event_time / s). length_us + offset_us is
+                                    at most 4,096 s; of a lifetime, h is at most 64 s and rows of an age above 4,096
+                                    do not count (each would weigh less than 2^-64)                         slot null
     decayed_sum [h, s]              the same of the values; 0 of none, both
     distinct                        number of distinct values; 0 of none
     most_frequent [n]               the n-th most frequent value, ties by the earlier first row; null of fewer distinct
