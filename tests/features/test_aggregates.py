@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import math
 from collections.abc import Callable
 
@@ -9,9 +11,9 @@ import pytest
 from tests.features.lender import LoanApplication, LoanOpened, Repayment, Sale, plan_of
 from tests.features.test_compilation import run
 
-from obligor.errors import DefinitionError
+from obligor.errors import BadInput, DefinitionError
 from obligor.events.schema import Registry
-from obligor.features import Category, Entity, Event, Feature, application, compile_plan, delay
+from obligor.features import Category, Entity, Event, Feature, Plan, application, compile_plan, delay
 from obligor.features.expressions import kind_of
 from obligor.features.kinds import Kind
 from obligor.features.measures import DENSE_VALUES_MAX, TimeWindow, slot_of
@@ -164,7 +166,10 @@ def test_a_vocabulary_too_large_to_count_by_value_is_told_apart_by_hash() -> Non
 
 
 FAULTS: list[tuple[Callable[[], object], str]] = [
-    (lambda: MINE.most_frequent("loan"), r"most_frequent\('loan'\): Repayment.loan is an entity, expected one of money"),
+    (
+        lambda: MINE.most_frequent("loan"),
+        r"most_frequent\('loan'\): Repayment.loan is an entity, expected one of money",
+    ),
     (lambda: MINE.most_frequent("note"), "Repayment.note is a text"),
     (lambda: MINE.most_frequent("bank"), "repayment.bank is a category without declared values"),
     (lambda: MINE.entropy("note"), "Repayment.note is a text, expected one of .*; such fields here: consumer, loan"),
@@ -196,7 +201,10 @@ FAULTS: list[tuple[Callable[[], object], str]] = [
     (lambda: MINE.decayed_count("7d", "10 events"), "decayed_count: expected windows of time"),
     (lambda: MINE.decayed_sum("amount", "7d", "this month"), "decayed_sum: expected windows of time"),
     (lambda: MINE.since(MINE).decayed_count("7d"), "decayed_count: expected windows of time"),
-    (lambda: MINE.decayed_count("65d"), "over a lifetime the half-life is at most 64 steps, so that what is older than"),
+    (
+        lambda: MINE.decayed_count("65d"),
+        "over a lifetime the half-life is at most 64 steps, so that what is older than",
+    ),
     (lambda: MINE.decayed_count("1d", "365d", step="1h"), "reaches back more than 4096 steps; take a longer step="),
     (lambda: MINE.decayed_count("1d", "4096h before 1h", step="1h"), "reaches back more than 4096 steps"),
     (lambda: MINE.distinct("loan", values=["a"]), "values= is for a category that does not declare its own"),
@@ -215,3 +223,13 @@ def test_what_decays_may_reach_back_just_so_far() -> None:
         TimeWindow(length_us=None, offset_us=0),
         TimeWindow(length_us=4096 * DAY // 24, offset_us=0),
     ]
+
+
+def test_a_plan_that_reaches_further_back_is_refused() -> None:
+    data = plan_of(a=MINE.decayed_count("64d"), b=MINE.decayed_count("9w", "4096h", step="1h")).data
+    data = json.loads(json.dumps(data))
+    for place, change in [(0, {"parameters": [64 * DAY + 1, DAY]}), (1, {"parameters": [DAY, DAY // 24 - 1]})]:
+        tampered = copy.deepcopy(data)
+        tampered["measures"][place] |= change
+        with pytest.raises(BadInput, match=rf"measures\[{place}\]: a decayed_count with the parameters"):
+            Plan.load(tampered)

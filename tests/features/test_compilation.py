@@ -176,8 +176,14 @@ FAULTS: list[tuple[Feature, str]] = [
     (request("amount").fill("x"), "cannot fill an integer in NGN minor units with 'x'"),
     (Repayment.by("loan").count(), r"Repayment.by\('loan'\): a LoanApplication names no loan; the entities it names:"),
     (Repayment.by("consumer", via="payer").count(), "no consumer in a field 'payer'; valid: consumer"),
-    (Repayment.by(["consumer", "loan"]).count(), r"Repayment.by\('consumer', 'loan'\): a LoanApplication names no loan"),
-    (Transfer.by(["sender", "receiver"]).count(), "several of type consumer; say which of LoanApplication's is which wi"),
+    (
+        Repayment.by(["consumer", "loan"]).count(),
+        r"Repayment.by\('consumer', 'loan'\): a LoanApplication names no loan",
+    ),
+    (
+        Transfer.by(["sender", "receiver"]).count(),
+        "several of type consumer; say which of LoanApplication's is which wi",
+    ),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Conditions on the question compile to comparisons of a slot with a comparand; what does not go together is refused."""
+"""Conditions on the question compile to comparisons with a comparand; what does not go together is refused."""
 
 from __future__ import annotations
 
@@ -122,16 +122,27 @@ def test_a_currency_that_a_filter_leaves_is_compared() -> None:
     naira = MINE.where(Buy.paid.currency_is("NGN"), Buy.paid > application.amount)
     assert len(compiled(f=naira.count()).measures[0].given) == 1
     euros = MINE.where(Buy.paid.currency_is("EUR"), Buy.paid > application.amount)
-    with pytest.raises(DefinitionError, match="expected an integer in EUR minor units, Ask.amount is an integer in NGN"):
+    with pytest.raises(
+        DefinitionError, match=r"expected an integer in EUR minor units, Ask.amount is an integer in NGN"
+    ):
         compiled(f=euros.count())
 
 
 @pytest.mark.parametrize(
     ("define", "message"),
     [
-        (lambda: MINE.where((Buy.shop == application.merchant) | (Buy.term > 3)), "not inside | or ~, and nowhere else"),
-        (lambda: MINE.where(~(Buy.shop == application.merchant)), "shop == application.merchant: a comparison with the"),
-        (lambda: MINE.where(~((Buy.term > 3) & (Buy.due_at > as_of))), "due_at > as_of: a comparison with the applicat"),
+        (
+            lambda: MINE.where((Buy.shop == application.merchant) | (Buy.term > 3)),
+            "not inside | or ~, and nowhere else",
+        ),
+        (
+            lambda: MINE.where(~(Buy.shop == application.merchant)),
+            "shop == application.merchant: a comparison with the",
+        ),
+        (
+            lambda: MINE.where(~((Buy.term > 3) & (Buy.due_at > as_of))),
+            "due_at > as_of: a comparison with the applicat",
+        ),
         (lambda: Buy.shop > application.merchant, "a entity has no order; use ==, != or isin"),
         (lambda: Buy.channel.isin([application.channel]), "expected values; compare a placeholder with =="),
         (lambda: MINE.where(Buy.note == application.remark), "free text compares only with a text"),
@@ -157,9 +168,15 @@ def test_what_is_no_condition_is_refused_when_written(define: Callable[[], objec
         (Buy.shop == application.consumer, "expected a key of type merchant, Ask.consumer is a key of type consumer; "),
         (Buy.shop == application.consumer, "valid: merchant"),
         (Buy.shop == application.channel, "expected a key of type merchant, Ask.channel is a category"),
-        (Buy.amount > application.term, "expected an integer in NGN minor units, Ask.term is an integer; valid: amount"),
+        (
+            Buy.amount > application.term,
+            "expected an integer in NGN minor units, Ask.term is an integer; valid: amount",
+        ),
         (Buy.amount > application.price, "Ask.price is an amount of several currencies (NGN, EUR)"),
-        (Buy.share > application.rate, "expected a real with 2 decimal places, Ask.rate is a real with 4 decimal places"),
+        (
+            Buy.share > application.rate,
+            "expected a real with 2 decimal places, Ask.rate is a real with 4 decimal places",
+        ),
         (Buy.gift == application.term, "expected a boolean, Ask.term is an integer; valid: first_time"),
         (Buy.due_at < application.term, "expected an integer in microseconds since 1970, Ask.term is an integer"),
         (Buy.desk == application.channel, "the two have no value in common"),
@@ -185,7 +202,9 @@ def test_each_selection_with_conditions_counts_as_one_more() -> None:
     assert len(plan.timelines["consumer"].selections) == 31
     more = {"more": MINE.where(Buy.term == 1).count(), "all": MINE.count()}
     assert len(compile_plan(counts(31) | more, REGISTRY, Ask).timelines["consumer"].selections) == 32
-    with pytest.raises(LimitError, match="consumer: more than 63 different selections .*, 32 of them with conditions on"):
+    with pytest.raises(
+        LimitError, match=r"consumer: more than 63 different selections .*, 32 of them with conditions on"
+    ):
         compile_plan(counts(32), REGISTRY, Ask)
     other = MINE.where(Buy.term == 1, Buy.amount < application.amount).count()
     with pytest.raises(LimitError, match="more than 63"):

@@ -46,9 +46,9 @@ FAULTS: list[tuple[Callable[[], object], str]] = [
     (lambda: REPAID + 2**60, "expected a finite number"),
     (lambda: REPAID + None, "expected a feature or a number, got None"),  # type: ignore[operator]
     (lambda: REPAID + True, "expected a feature or a number, got True"),
-    (lambda: CHANNEL > "app", "a text is compared with a category by == or !=, and nothing else"),
+    (lambda: CHANNEL > "app", "a text is compared with a category by == or !=, and nothing else"),  # type: ignore[operator]
     (lambda: COUNT + "app", "a text is compared with a category by == or !="),  # type: ignore[operator]
-    (lambda: COUNT == Repayment.by("consumer").per("loan").count(), "a number by key meets only numbers by the same"),
+    (lambda: Repayment.by("consumer").per("loan").count() == COUNT, "a number by key meets only numbers by the same"),  # type: ignore[operator]
     (lambda: feature(MINE.per("loan").count()), "feature: expected a feature, got ByKey"),  # type: ignore[arg-type]
     (lambda: as_of.since(MINE), "as_of.since: expected a feature that is a moment, got Stream"),  # type: ignore[arg-type]
     (lambda: maximum(1, 2), "maximum: expected a feature and a feature or number, got 1 and 2"),  # type: ignore[call-overload]

@@ -9,8 +9,8 @@ import pytest
 
 MODULES = (
     "plan", "zone", "filters", "kinds", "windows", "expressions", "operators", "definitions", "delays", "conditions",
-    "sources", "recipes", "aggregates", "stream", "pivot", "per_key", "balance", "parts", "compilation", "infix", "wording",
-    "catalogue",
+    "sources", "recipes", "aggregates", "stream", "pivot", "per_key", "balance", "parts", "compilation", "infix",
+    "wording", "catalogue",
 )  # fmt: skip
 
 

@@ -62,7 +62,9 @@ def test_an_error_names_the_nearest_window(text: str, nearest: str) -> None:
     parse_window(nearest)
 
 
-@pytest.mark.parametrize("text", ["0d", "0 events", "30d before 0d", "-5d", "1.5d", "99999999999 events", "xyz", None, 7])
+@pytest.mark.parametrize(
+    "text", ["0d", "0 events", "30d before 0d", "-5d", "1.5d", "99999999999 events", "xyz", None, 7]
+)
 def test_what_is_no_window_is_refused(text: object) -> None:
     with pytest.raises(DefinitionError, match="expected a window such as"):
         parse_window(text)  # type: ignore[arg-type]

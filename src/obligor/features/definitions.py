@@ -75,11 +75,13 @@ class Feature(Operators):
     def __init__(
         self, columns: Mapping[Labels, Node], notes: Notes | Remarks | None = None, axes: Sequence[Axis] = ()
     ) -> None:
-        self.columns: Mapping[Labels, Node] = MappingProxyType(dict(columns))  # by their labels, one for each axis
         self.axes: Mapping[Axis, Labels] = MappingProxyType(
             {axis: tuple(dict.fromkeys(labels[i] for labels in columns)) for i, axis in enumerate(axes)}
         )
-        assert set(self.columns) == set(product(*self.axes.values())), "a column for each combination of labels"
+        # By their labels, one for each axis; there is a column for each combination.
+        self.columns: Mapping[Labels, Node] = MappingProxyType(
+            {labels: columns[labels] for labels in product(*self.axes.values())}
+        )
         self.notes = _checked(notes or {})
         for node in self.columns.values():
             kind_of(node)

@@ -46,13 +46,13 @@ _AGGREGATES = {
     "std_gap": "standard deviation of the seconds from one of {facts} to the next",
     "longest_gap": "most seconds from one of {facts} to the next",
     "slope": "growth per day (least squares) of {field} over {facts}",
-    "streak": "how many of {facts} in a row, from the newest back, have {condition}",
-    "longest_streak": "the most of {facts} in a row that have {condition}",
+    "streak": "number in a row, from the newest back, of {facts} that also meet {condition}",
+    "longest_streak": "most in a row of {facts} that also meet {condition}",
     "decayed_count": "number of {facts}, {decay}",
     "decayed_sum": "sum of {field} over {facts}, {decay}",
     "distinct": "number of distinct {field} among {facts}",
     "most_frequent": "{nth}most frequent {field} among {facts}",
-    "top_share": "share of the {k}most frequent {field} among {facts}",
+    "top_share": "share of the {most} {field} among {facts}",
     "entropy": "entropy, in bits, of {field} among {facts}",
     "quantile": "{quantile} of {field} over {facts}",
     "distinct_sketch": "about the number of distinct {field} among {facts}",
@@ -60,7 +60,7 @@ _AGGREGATES = {
 }
 _TIMED = ("time_since_first", "time_since_last", "mean_gap", "std_gap", "longest_gap")
 _OVER_KEYS = {
-    "count": "number of {keys} that have {number}",
+    "count": "number of {keys} with a known {number}",
     "sum": "sum over {keys} of {number}",
     "mean": "mean over {keys} of {number}",
     "std": "standard deviation over {keys} of {number}",
@@ -72,8 +72,8 @@ _OVER_KEYS_TRUE = {
     "sum": "number of {keys} whose {number}",
     "mean": "share of {keys} whose {number}",
     "std": "standard deviation over {keys} of whether {number}",
-    "min": "whether of all of {keys} the {number}",
-    "max": "whether of any of {keys} the {number}",
+    "min": "whether all of {keys} have {number}",
+    "max": "whether any of {keys} has {number}",
 }
 _CALENDAR = {
     "hour": "hour of the day",
@@ -138,10 +138,10 @@ def window_words(plan: Plan, timeline: Timeline, window: Window) -> str:
             before = f" before the last {length_words(offset_us)}" if offset_us else ""
             return length_words(length_us) + before
         case RowsWindow(rows=rows):
-            return f"newest {rows:,}"
+            return f"newest {rows:,} events"
         case CalendarWindow(unit=unit, back=back):
-            which = {0: f"this {unit} so far", 1: f"last {unit}"}.get(back, f"the {unit} {back} {unit}s ago")
-            return f"{which} ({plan.zone})"
+            known = {0: f"this {unit} so far", 1: f"last {unit}", 2: f"the {unit} before last"}
+            return f"{known.get(back) or f'the {unit} {back} {unit}s back'} ({plan.zone})"
         case SinceWindow(anchor=anchor):
             return f"since the last {timeline.selections[anchor].event}"
 
@@ -214,7 +214,7 @@ def _aggregate_words(measure: Measure | Inner, timeline: Timeline, slot: Slot | 
         case (("nth_last" | "most_frequent"), (int(n),)):
             words["nth"] = "" if n == 1 else f"{_ordinal(n)} "
         case "top_share", (int(k),):
-            words["k"] = "" if k == 1 else f"{k} "
+            words["most"] = "most frequent" if k == 1 else f"{k} most frequent values of"
         case (("quantile" | "quantile_sketch"), (q,)):
             words["quantile"] = "median" if q == 0.5 else f"{q:g} quantile"
         case (("decayed_count" | "decayed_sum"), (int(half_life_us), int(step_us))):
@@ -268,7 +268,7 @@ def _over_keys(plan: Plan, timeline: Timeline, measure: Measure) -> Piece:
     assert key is not None
     keys = _owned(_owner(timeline, measure.via), _plural(key.field))
     forms = _OVER_KEYS_TRUE if number.truth else _OVER_KEYS
-    words = forms[measure.aggregate].format(keys=keys, number=number.text)
+    words = forms[measure.aggregate].format(keys=keys, number=number.text if number.truth else number.within())
     return Piece(words, PHRASE, truth=number.truth and measure.aggregate in ("min", "max"), timed="")
 
 
