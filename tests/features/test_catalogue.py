@@ -151,7 +151,7 @@ WORDS: list[tuple[Feature, str]] = [
     # entities and the application
     (
         Sale.by(["consumer", "merchant"]).where(Sale.amount.currency_is("EUR")).sum("amount", "90d"),
-        "sum of amount over the sale events of the consumer with the merchant where the currency of amount is EUR, "
+        "sum of amount over the sale events of the consumer with the merchant where currency of amount is EUR, "
         "last 90 days",
     ),
     (
@@ -169,7 +169,7 @@ WORDS: list[tuple[Feature, str]] = [
     ),
     (
         LoanOpened.by("consumer").where(delay(LoanOpened.due_at) >= "36h").count(),
-        "number of the consumer's loan_opened events where the delay after due_at >= 36 hours, ever",
+        "number of the consumer's loan_opened events where delay after due_at >= 36 hours, ever",
     ),
     # two levels
     (

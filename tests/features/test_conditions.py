@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from collections.abc import Callable
 
 import pytest
 from tests.features.lender import LoanApplication, LoanOpened, Repayment, Sale, Transfer, plan_of
 
-from obligor.errors import DefinitionError, LimitError
+from obligor.errors import BadInput, DefinitionError, LimitError
 from obligor.events.schema import Registry
 from obligor.features import (
     Boolean,
@@ -206,6 +208,11 @@ def test_each_selection_with_conditions_counts_as_one_more() -> None:
         LimitError, match=r"consumer: more than 63 different selections .*, 32 of them with conditions on"
     ):
         compile_plan(counts(32), REGISTRY, Ask)
+    data = compile_plan(counts(31) | more, REGISTRY, Ask).data
+    another = copy.deepcopy(data["measures"][0])
+    another["given"][0]["op"] = "!="
+    with pytest.raises(BadInput, match="consumer: more than 63 selections, with conditions counted"):
+        Plan.load(json.loads(json.dumps(data | {"measures": [*data["measures"], another]})))
     other = MINE.where(Buy.term == 1, Buy.amount < application.amount).count()
     with pytest.raises(LimitError, match="more than 63"):
         compile_plan(counts(31) | more | {"other": other}, REGISTRY, Ask)

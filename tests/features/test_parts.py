@@ -112,10 +112,13 @@ REFUSED: list[tuple[Feature, str]] = [
         SHOP.per("consumer").sum("amount").max(),
         "a number for each key would look at them all again; aggregate the event",
     ),
-    (SHOP.most_frequent("items"), "most_frequent of items would look at them all again; give items at most 255 values"),
+    (
+        SHOP.most_frequent("items"),
+        "most_frequent of items would look at them all again; count a category of at most 255 values, or take",
+    ),
     (
         SHOP.entropy("city"),
-        "entropy of city would look at them all again; give city at most 255 values: in its Category",
+        "entropy of city would look at them all again; give it at most 255 values: in its Category(...)",
     ),
     (SHOP.top_share("consumer", "30d"), "top_share of consumer would look at them all again"),
 ]

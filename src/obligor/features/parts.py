@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from obligor.errors import DefinitionError, LimitError, did_you_mean
+from obligor.events.fields import Category
 from obligor.events.predicates import Relation
 from obligor.events.schema import Event, Registry
 from obligor.features.conditions import OfApplication, coding_of, fit_application
@@ -200,7 +201,9 @@ class Parts:
             what, instead = "a window since an event", "take a window of time"
         else:
             what = f"{node.aggregate} of {node.field}"
-            instead = f"give {node.field} at most {DENSE_VALUES_MAX} values: in its Category(...), or here with values="
+            instead = f"count a category of at most {DENSE_VALUES_MAX} values, or take distinct or a quantile"
+            if isinstance(source.event.fields.get(node.field or ""), Category):
+                instead = f"give it at most {DENSE_VALUES_MAX} values: in its Category(...), or here with values="
         raise _hot(source, what, instead)
 
 

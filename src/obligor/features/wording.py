@@ -285,8 +285,8 @@ def _plural(name: str) -> str:
 
 def _field_words(field: str) -> str:
     if field.endswith(SUFFIX):
-        return f"the delay after {stored(field)}"
-    return f"the currency of {field.removesuffix('.currency')}" if field.endswith(".currency") else field
+        return f"delay after {stored(field)}"
+    return f"currency of {field.removesuffix('.currency')}" if field.endswith(".currency") else field
 
 
 def _predicate_words(predicate: Predicate) -> str:
