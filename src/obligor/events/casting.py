@@ -17,8 +17,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from obligor.events.decimals import read_decimals
-from obligor.events.fields import INT64_MAX, Boolean, Category, Decimal, Entity, Field, Integer, Money, Text, Timestamp
+from obligor.events.fields import (
+    INT64_MAX,
+    WITHOUT_CONTROL,
+    Boolean,
+    Category,
+    Decimal,
+    Entity,
+    Field,
+    Integer,
+    Money,
+    Text,
+    Timestamp,
+)
 from obligor.events.moments import DATE, LOCAL, MALFORMED, NULL, read_moments
+from obligor.events.texts import controlled
 from obligor.events.zones import AMBIGUOUS, NONEXISTENT, OUT_OF_RANGE, local_to_utc
 
 __all__ = ["Cast", "Reading", "cast", "cast_moments", "lacks_zone", "minor_places", "plain", "translate", "unsupported"]
@@ -172,6 +185,10 @@ def _texts(one: Entity | Category | Text, column: pa.Array) -> Cast:
     if isinstance(one, Category) and one.values:
         known = pc.is_in(texts, pa.array(list(one.values), pa.string())).to_numpy(zero_copy_only=False)
         bad, expected = bad | ~known, f"one of {', '.join(one.values)}"
+    if isinstance(one, Entity) and (control := controlled(texts)).any():
+        marks = _and_present(column, bad).astype(np.uint8)
+        marks[control & (marks == 0)] = 2
+        return Cast(_without(texts, marks > 0), marks, (expected, WITHOUT_CONTROL))
     return _result(texts, bad, expected, column)
 
 

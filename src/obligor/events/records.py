@@ -18,7 +18,7 @@ import pyarrow as pa
 from obligor.errors import BadInput, LimitError, Problem, did_you_mean
 from obligor.events.assembly import Rows, part_table, personal_json, personal_names
 from obligor.events.batch import CORRECTION, ORIGINAL, RETRACTION, STANDARD, Batch, part_schema
-from obligor.events.fields import Field, Money, parse_timestamp
+from obligor.events.fields import CONTROL, WITHOUT_CONTROL, Field, Money, parse_timestamp
 from obligor.events.record_columns import ENVELOPE, ID_LENGTH_MAX, read_columns
 from obligor.events.schema import Event, Registry
 
@@ -236,6 +236,8 @@ def _identifier(row: Mapping[str, Any], name: str, path: str, problems: list[Pro
         problems.append(Problem(f"{path}.{name}", f"missing; expected {expected}"))
     elif not isinstance(value, str) or not 1 <= len(value) <= ID_LENGTH_MAX or not _encodable(value):
         problems.append(Problem(f"{path}.{name}", f"expected {expected}, got {value!r:.80}"))
+    elif CONTROL.search(value):
+        problems.append(Problem(f"{path}.{name}", f"expected {WITHOUT_CONTROL}, got {value!r:.80}"))
     else:
         return value
     return None

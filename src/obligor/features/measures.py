@@ -11,7 +11,9 @@ import msgspec
 
 __all__ = [
     "AGGREGATES",
+    "DECAY_STEPS_MAX",
     "DENSE_VALUES_MAX",
+    "HALF_LIFE_STEPS_MAX",
     "INNER_AGGREGATES",
     "OUTER_AGGREGATES",
     "Aggregate",
@@ -69,6 +71,8 @@ Op: TypeAlias = Literal[
     "fill",
 ]
 
+DECAY_STEPS_MAX = 4096  # how many steps back what decays may reach
+HALF_LIFE_STEPS_MAX = 64  # over a lifetime: what is older than DECAY_STEPS_MAX steps weighs less than 2^-64
 DENSE_VALUES_MAX = 255  # a vocabulary up to this size is counted value by value, exactly, however many the rows
 
 _GROUP = ("count", "sum", "mean", "std", "sample_std", "slope")
@@ -308,4 +312,13 @@ def _parameter_faults(measure: Measure) -> list[str]:
             valid = len(parameters) == 1 and 0 <= parameters[0] <= 1
         case "decayed_count" | "decayed_sum":
             valid = len(parameters) == 2 and all(isinstance(p, int) and p > 0 for p in parameters)
+            valid = valid and _decays_in_reach(parameters[0], parameters[1], measure.window)
     return [] if valid else [f"a {measure.aggregate} with the parameters {list(parameters)}"]
+
+
+def _decays_in_reach(half_life_us: int | float, step_us: int | float, window: Window) -> bool:
+    if not isinstance(window, TimeWindow):
+        return True  # its own fault
+    if window.length_us is None:
+        return half_life_us <= HALF_LIFE_STEPS_MAX * step_us
+    return window.length_us + window.offset_us <= DECAY_STEPS_MAX * step_us

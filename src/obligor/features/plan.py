@@ -20,12 +20,13 @@ is not known is refused, so that an older program never computes a newer plan wr
 
 Timelines. A timeline belongs to an entity type, or to a composite of several (`entities`; its key is the parts joined
 by U+001F, which no entity's key contains). A row of timeline T is one fact that at least one selection of T selects;
-bit i of its mask is selection i. A fact whose type enters T through two entity fields makes a row in either entity's
-timeline. Slot k of a row is the k-th entry of its event type's `fields`; slots of different types overlay, so T has as
-many slots as the longest list. Codings, all int64 with INT64_MIN for null: `integer` is the stored value (minor units,
-scaled decimal, microseconds, boolean 0/1); `vocabulary` is the index in `values`, and len(values) for a text that is
-not in it; `hash` is the first 8 bytes of the text's blake2b-8 digest, little-endian. `hot` says that one entity may
-have very many rows: then only measures with exact partials, and sketches, are allowed.
+bit i of its mask is selection i. There are at most 63, where one that measures combine with conditions (`given`, below)
+counts once more for each different combination. A fact whose type enters T through two entity fields makes a row in
+either entity's timeline. Slot k of a row is the k-th entry of its event type's `fields`; slots of different types
+overlay, so T has as many slots as the longest list. Codings, all int64 with INT64_MIN for null: `integer` is the stored
+value (minor units, scaled decimal, microseconds, boolean 0/1); `vocabulary` is the index in `values`, and len(values)
+for a text that is not in it; `hash` is the first 8 bytes of the text's blake2b-8 digest, little-endian. `hot` says that
+one entity may have very many rows: then only measures with exact partials, and sketches, are allowed.
 
 Measures. The rows of a measure are the rows of T under the application's keys in the fields `via`, in the view (in
 particular event_time < as_of), whose mask has bit `selection`, for which every condition of `given` is true, within the
@@ -36,8 +37,8 @@ field by coding and unscaled, or as_of); it is false where either is null. The w
     rows         the newest `rows` of the rows (nulls of the slot count as rows)
     calendar     from the beginning of the day, week (Monday), month, quarter or year of as_of in the plan's zone, up to
                  as_of; with `back` n > 0 the whole period n before it
-    since        from the event_time of the newest row of selection `anchor` in the view, which is a row like the others,
-                 up to as_of; without such a row the measure is null
+    since        from the event_time of the newest row of selection `anchor` in the view, which is a row like the
+                 others, up to as_of; without such a row the measure is null
 
 The aggregates; "values" are the slot's non-null values, "none" means no row or no value:
 
@@ -53,7 +54,9 @@ The aggregates; "values" are the slot's non-null values, "none" means no row or 
     streak, longest_streak          how many rows in a row are also in selection `condition`: counted from the newest
                                     row back, or the longest such run; 0 of none                            slot null
     decayed_count [h, s]            each row counts 2^(-a s / h) for half-life h and step s in us, where a is the age in
-                                    whole steps: floor(as_of / s) - floor(event_time / s)                   slot null
+                                    whole steps: floor(as_of / s) - floor(event_time / s). length_us + offset_us is
+                                    at most 4,096 s; of a lifetime, h is at most 64 s and rows of an age above 4,096
+                                    do not count (each would weigh less than 2^-64)                         slot null
     decayed_sum [h, s]              the same of the values; 0 of none, both
     distinct                        number of distinct values; 0 of none
     most_frequent [n]               the n-th most frequent value, ties by the earlier first row; null of fewer distinct
@@ -261,6 +264,7 @@ def _check(record: _Plan) -> None:
         if measure.per is not None:
             faults += [_program_fault(measure.per.program, {"measure": len(measure.per.inner)}) or ""]
         problems += [Problem(f"$.measures[{i}]", fault) for fault in faults if fault]
+    problems += [Problem(f"$.timelines.{name}", message) for name, message in _selection_faults(record)]
     sizes = {"measure": len(record.measures), "request": len(record.requests)}
     for i, feature in enumerate(record.features):
         fault = _program_fault(feature.program, sizes)
@@ -273,9 +277,16 @@ def _check(record: _Plan) -> None:
         raise BadInput(problems)
 
 
+def _selection_faults(record: _Plan) -> Iterator[tuple[str, str]]:
+    for name, timeline in record.timelines.items():
+        measures = [measure for measure in record.measures if measure.timeline == name]
+        readers = [one for measure in measures for one in ((measure,) if measure.per is None else measure.per.inner)]
+        conditioned = {(one.selection, one.given) for one in readers if one.given}
+        if len(timeline.selections) + len(conditioned) > SELECTIONS_MAX:
+            yield name, f"more than {SELECTIONS_MAX} selections" + (", with conditions counted" if conditioned else "")
+
+
 def _timeline_faults(timeline: Timeline) -> Iterator[tuple[str, str]]:
-    if len(timeline.selections) > SELECTIONS_MAX:
-        yield "", f"more than {SELECTIONS_MAX} selections"
     for i, selection in enumerate(timeline.selections):
         if not timeline.entities or len(selection.by) != len(timeline.entities):
             yield f".selections[{i}].by", f"expected {len(timeline.entities)} fields, got {list(selection.by)}"
