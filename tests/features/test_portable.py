@@ -9,7 +9,7 @@ from decimal import Decimal, localcontext
 import numpy as np
 import pytest
 
-from obligor.models.portable import exp, log, logit, sigmoid
+from obligor.features.portable import exp, log, logit, sigmoid
 
 
 def _error_ulp(value: float, exact: Decimal) -> float:

@@ -12,7 +12,7 @@ from tests.features import oracle
 from tests.features.worlds import plan_of
 
 from obligor.errors import LimitError
-from obligor.features.evaluate import evaluate_one
+from obligor.features.online import evaluate_one
 from obligor.features.plan import Op
 
 BINARY = [op for op in get_args(Op) if op not in ("measure", "request", "constant", "fill")]

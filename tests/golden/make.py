@@ -28,7 +28,7 @@ from obligor.errors import ObligorError
 from obligor.events.ingest import ingest
 from obligor.events.log import EventLog
 from obligor.events.records import parse_records
-from obligor.features.evaluate import evaluate_one
+from obligor.features.online import evaluate_one
 from obligor.features.state import OnlineState
 from obligor.models.bundle import Bundle
 from obligor.models.model import Model

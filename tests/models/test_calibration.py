@@ -12,7 +12,7 @@ from tests.models.fitted import Floats
 
 from obligor.errors import BadInput, IntegrityError
 from obligor.models.calibration import LOG_ODDS_MAX, Calibration, Method, fit_calibration
-from obligor.models.portable import sigmoid
+from obligor.features.portable import sigmoid
 
 
 def _slice(seed: int = 0, rows: int = 20_000) -> tuple[Floats, Floats, Floats]:

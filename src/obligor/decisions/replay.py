@@ -29,7 +29,8 @@ from obligor.events.positions import SHARD_MAX, Cut, cut_array, sequence_of
 from obligor.events.store import LedgerRow
 from obligor.features.evaluate import evaluate
 from obligor.features.plan import Plan
-from obligor.features.requests import Requests
+from obligor.features.projection import joined_keys
+from obligor.features.requests import Requests, field_names, key_names, source_keys
 from obligor.features.timelines import build_timelines
 
 __all__ = ["Audit", "Deployed", "Verdict", "audit", "replay"]
@@ -229,13 +230,12 @@ class _Applications:
         cuts = np.zeros((len(at), max(map(len, bounds), default=1)), np.int64)
         for i, bound in enumerate(bounds):
             cuts[i, : len(bound)] = bound
-        names = dict.fromkeys(spec.name for spec in plan.requests if spec.source != "calendar")
         return Requests(
             as_of=_int64s(table, "known_time"),
             cuts=cuts,
             self_root=_int64s(table, "position"),
-            entities={via: _column(table, via).cast(pa.string()).combine_chunks() for via in _vias(plan)},
-            fields=pa.table({name: _column(table, name) for name in names}),
+            entities={name: _column(table, name).cast(pa.string()).combine_chunks() for name in key_names(plan)},
+            fields=pa.table({name: _column(table, name) for name in field_names(plan)}),
         )
 
 
@@ -248,11 +248,6 @@ def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
     if name in table.column_names:
         return table.column(name)
     return pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
-
-
-def _vias(plan: Plan) -> dict[str, str]:
-    """Return the timeline that each of the application's key fields leads to."""
-    return {measure.via: measure.timeline for measure in plan.measures}
 
 
 def _features(log: EventLog, plan: Plan, requests: Requests, threads: int) -> tuple[Any, dict[int, str]]:
@@ -275,21 +270,21 @@ class _Concerned:
     def __init__(self, log: EventLog, plan: Plan, requests: Requests) -> None:
         self._log = log
         keys: dict[str, list[pa.Array]] = {}
-        for via, timeline in _vias(plan).items():
-            keys.setdefault(timeline, []).append(requests.entities[via])
+        for timeline, via in dict.fromkeys((measure.timeline, measure.via) for measure in plan.measures):
+            keys.setdefault(timeline, []).append(source_keys(requests, via))
         values = {name: pc.drop_null(pc.unique(pa.concat_arrays(arrays))) for name, arrays in keys.items()}
-        self._entrances: dict[str, dict[str, list[pa.Array]]] = {}
+        self._entrances: dict[str, dict[tuple[str, ...], list[pa.Array]]] = {}
         for name, spec in plan.timelines.items():
             for selection in spec.selections:
-                by_field = self._entrances.setdefault(selection.event, {}).setdefault(selection.by, [])
-                by_field.append(values.get(name, pa.array([], pa.string())))
+                by_fields = self._entrances.setdefault(selection.event, {}).setdefault(selection.by, [])
+                by_fields.append(values.get(name, pa.array([], pa.string())))
 
     def facts(self, type_name: str, cut: dict[int, int] | None = None, columns: list[str] | None = None) -> Facts:
         """Return the log's facts of a type, reduced to those about the entities."""
         facts = self._log.facts(type_name, cut, columns)
         concerned = np.zeros(facts.rows.num_rows, np.bool_)
         for by, values in self._entrances[type_name].items():
-            names = facts.rows.column(by).cast(pa.string())
+            names = joined_keys([facts.rows.column(name).cast(pa.string()) for name in by])
             for value_set in values:
                 concerned |= pc.is_in(names, value_set=value_set).to_numpy()
         return Facts(facts.rows.filter(pa.array(concerned)), facts.version[concerned], facts.versions)

@@ -99,7 +99,8 @@ class _Source:
             self._add_ladder(edges, windows, units)
         reach = max((_reach(measure) for _, measure in self.measures), default=0)
         hashes = len(a.keys) > starts[2] or any(row[c.P_KIND] == c.MAP for row in a.passes[starts[3] :])
-        ladders, conditions, keys = ((start, len(rows)) for start, rows in zip(starts, (a.ladders, a.conditions, a.keys)))  # noqa: B905
+        ladders, conditions = (starts[0], len(a.ladders)), (starts[1], len(a.conditions))
+        keys = (starts[2], len(a.keys))
         words = a.sizes.state - self._first_cell
         a.sources.append((reach, *ladders, *self._add_uses(), *conditions, *keys, words, self._dense, int(hashes)))
         return reach
@@ -371,8 +372,7 @@ def _reach(measure: Measure) -> int:
 
 
 _LONGEST_US = {
-    unit: days * 86_400_000_000
-    for unit, days in {"day": 2, "week": 8, "month": 32, "quarter": 93, "year": 367}.items()
+    unit: days * 86_400_000_000 for unit, days in {"day": 2, "week": 8, "month": 32, "quarter": 93, "year": 367}.items()
 }
 
 

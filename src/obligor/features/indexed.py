@@ -34,7 +34,7 @@ class Indexed:
     """Rows in runs of 256, each run a chunk (3 + slots, n <= 256): event_time, root, mask, values."""
 
     def __init__(self, chunks: Sequence[Words], bounds: Sequence[int]) -> None:
-        """`bounds[i]` is the event_time that all rows of chunk i are at or before, and those of later ones not before."""
+        """`bounds[i]`: the event_time that no row of chunk i is after, and none of a later chunk before."""
         self.runs = len(chunks)
         width = len(chunks[0])
         self.capacity = self.runs + self.runs // _SPARE + 1
@@ -55,7 +55,7 @@ class Indexed:
     def before(self, newer: Pieces) -> Pieces:
         """Return all rows as one piece, before newer ones."""
         rows = self._words[:, : self.runs * LEAF]
-        spans = np.concatenate([[[0, rows.shape[1]]], newer.spans + [rows.size, 0]])
+        spans = np.concatenate([[[0, rows.shape[1]]], newer.spans + np.array([rows.size, 0])])
         return Pieces(np.concatenate([rows.reshape(-1), newer.words]), spans)
 
     def tiles(self, plan: Plan, source: int) -> Tiles | None:

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from obligor.features.kernels.cells import BASE_WORDS
 from obligor.features.kernels.decay import DECAY_WORDS
 from obligor.features.kernels.keys import KEYS_MAX
-from obligor.features.kernels.cells import BASE_WORDS
 from obligor.features.kernels.values import DISTINCT_MAX, entries
 from obligor.features.measures import Unit
 from obligor.features.plan import STACK_MAX

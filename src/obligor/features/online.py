@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from obligor.errors import LimitError
 from obligor.features.arranging import compiled
-from obligor.features.history import History, TimelineReader
-from obligor.features.pieces import pieces
 from obligor.features.evaluate import limit_problem
+from obligor.features.history import History, TimelineReader
 from obligor.features.kernels import sources as s
 from obligor.features.kernels.online import measure_history, measure_pieces
 from obligor.features.kernels.programs import finish_rows
 from obligor.features.layout import Room, read_only, room
+from obligor.features.pieces import pieces
 from obligor.features.plan import Plan
 from obligor.features.requests import comparand_row, composite_key, period_bounds, request_row
 

@@ -111,9 +111,7 @@ class Projection:
         event_time, root = (_take(columns.integers(name)[0], source) for name in ("event_time", "root"))
         return Rows(key, event_time, root, mask, values, source)
 
-    def _entrance(
-        self, columns: _TableColumns, by: tuple[str, ...], bits: list[tuple[int, Predicate | None]]
-    ) -> _Part:
+    def _entrance(self, columns: _TableColumns, by: tuple[str, ...], bits: list[tuple[int, Predicate | None]]) -> _Part:
         keys = joined_keys([columns.array(name) for name in by])
         mask = np.zeros(len(keys), np.int64)
         for bit, predicate in bits:

@@ -25,6 +25,7 @@ __all__ = [
     "comparand_values",
     "composite_key",
     "field_names",
+    "key_names",
     "period_bounds",
     "request_row",
     "request_values",
@@ -70,6 +71,11 @@ def field_names(plan: Plan) -> list[str]:
     """Return the application's fields that a plan's request values and comparands come from."""
     specs = (*plan.requests, *plan.comparands)
     return list(dict.fromkeys(spec.name for spec in specs if spec.source != "calendar"))
+
+
+def key_names(plan: Plan) -> list[str]:
+    """Return the application's fields that hold the keys of entities whose histories a plan looks at."""
+    return list(dict.fromkeys(name for measure in plan.measures for name in measure.via))
 
 
 def composite_key(parts: Sequence[str | None]) -> str | None:

@@ -16,11 +16,11 @@ import numpy as np
 
 from obligor.events.log import EventLog
 from obligor.events.positions import sequence_of
-from obligor.features.history import History
-from obligor.features.pieces import pieces
 from obligor.features.edits import Editor, StateMisfit, WinnerChanges, edits_of
 from obligor.features.entries import chunks_start, fence_of, prefix, tail_key
+from obligor.features.history import History
 from obligor.features.indexes import BYTES_MAX, CHUNKS_MIN, Indexes
+from obligor.features.pieces import pieces
 from obligor.features.plan import Plan
 from obligor.features.state_store import Entry, StateStore, StateTransaction
 from obligor.features.tails import FENCE_LOWEST, ROW_FIXED, decode_chunk, decode_tail
@@ -105,9 +105,7 @@ class OnlineState:
 class StagedState:
     """A change of the state: apply, read what is staged, then commit or abort. It is a `TimelineReader`."""
 
-    def __init__(
-        self, plan: Plan, numbers: Mapping[str, int], store: StateTransaction, indexes: Indexes
-    ) -> None:
+    def __init__(self, plan: Plan, numbers: Mapping[str, int], store: StateTransaction, indexes: Indexes) -> None:
         self._plan, self._numbers, self._store, self._indexes = plan, numbers, store, indexes
         self._touched: set[bytes] = set()  # entities kept in memory that are ahead of what is committed
 

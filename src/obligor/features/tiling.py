@@ -1,4 +1,4 @@
-"""Which entities are swept rather than scanned, and what a sweep needs: when rows come and go, in the order of as_of."""
+"""Which entities are swept rather than scanned, and what a sweep needs: when rows come and go, by as_of."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ def worth_sweeping(rows: Ints, questions: Ints) -> NDArray[np.bool_]:
     return worth
 
 
-def prepare(rows: Rows, entity: int, questions: Ints, as_of: Ints, self_root: Ints, cuts: Ints, reach: int) -> Sweep | None:
+def prepare(
+    rows: Rows, entity: int, questions: Ints, as_of: Ints, self_root: Ints, cuts: Ints, reach: int
+) -> Sweep | None:
     """Return the sweep of one entity; None where the cuts do not grow with as_of, so that rows would come and go again.
 
     `as_of`, `self_root` and `cuts` are those of all requests, `questions` the places of those to this entity.
@@ -73,8 +75,9 @@ def prepare(rows: Rows, entity: int, questions: Ints, as_of: Ints, self_root: In
         offsets = np.cumsum(sizes) - sizes
         listed = np.repeat(starts - offsets, sizes) + np.arange(int(sizes.sum()))
         above = _first_visible(rows.above_position[listed], rows.above_known[listed], instants, own_cuts)
-        ranked = sizes > 0
-        go[versioned[ranked]] = np.minimum.reduceat(above, offsets[ranked]) if ranked.any() else go[versioned[ranked]]
+        some = sizes > 0
+        if some.any():
+            go[versioned[some]] = np.minimum.reduceat(above, offsets[some])
     ends = np.searchsorted(own.event_time, instants)
     starts = np.searchsorted(own.event_time, instants - reach)
     by_root = np.argsort(own.root, kind="stable")
@@ -84,7 +87,8 @@ def prepare(rows: Rows, entity: int, questions: Ints, as_of: Ints, self_root: In
         return None
     bounds = np.column_stack([starts, ends]).astype(np.int64)
     own_bounds = np.column_stack([first, last]).astype(np.int64)
-    return Sweep(own, questions, come, go, read_only(bounds), read_only(own_bounds), read_only(by_root.astype(np.int64)))
+    by_root = read_only(by_root.astype(np.int64))
+    return Sweep(own, questions, come, go, read_only(bounds), read_only(own_bounds), by_root)
 
 
 def _first_visible(position: Ints, known: Ints, instants: Ints, cuts: Ints) -> Ints:

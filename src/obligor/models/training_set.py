@@ -23,7 +23,7 @@ from obligor.errors import BadInput, DefinitionError, Problem, did_you_mean
 from obligor.events.fields import Money, parse_timestamp
 from obligor.features.evaluate import evaluate
 from obligor.features.plan import Plan
-from obligor.features.requests import Requests
+from obligor.features.requests import Requests, key_names
 from obligor.features.timelines import build_timelines, cut_array
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def training_set(
         as_of=_ints(known, "as_of"),
         cuts=cut_array(snapshot)[None, :],
         self_root=_ints(known, "root"),
-        entities={via: _strings(fields, via) for via in sorted({m.via for m in plan.measures})},
+        entities={name: _strings(fields, name) for name in key_names(plan)},
         fields=fields,
     )
     limits: dict[int, Problem] = {}

@@ -16,7 +16,6 @@ from obligor.features.kernels.integers import (
     INT64_MAX,
     INTEGER_MAX,
     NULL,
-    ONE,
     SMALL,
     ZERO,
     add_signed,
@@ -32,9 +31,28 @@ from obligor.features.kernels.integers import (
 )
 
 __all__ = [
-    "BASE_WORDS", "GAP_WORDS", "N", "NEED_GAPS", "NEED_NUMBERS", "NEED_SLOPE", "NEED_SQUARES", "NEED_STREAK",
-    "NEED_TIMES", "RESULTS", "ROWS", "SLOPE_WORDS", "SQUARE_WORDS", "STREAK_WORDS", "add_rows", "finish_cell", "first_at", "merge_cell",
-    "reset_cell", "update_cell", "update_numbers", "update_times",
+    "BASE_WORDS",
+    "GAP_WORDS",
+    "NEED_GAPS",
+    "NEED_NUMBERS",
+    "NEED_SLOPE",
+    "NEED_SQUARES",
+    "NEED_STREAK",
+    "NEED_TIMES",
+    "RESULTS",
+    "ROWS",
+    "SLOPE_WORDS",
+    "SQUARE_WORDS",
+    "STREAK_WORDS",
+    "N",
+    "add_rows",
+    "finish_cell",
+    "first_at",
+    "merge_cell",
+    "reset_cell",
+    "update_cell",
+    "update_numbers",
+    "update_times",
 ]  # fmt: skip
 
 # The words of a cell.
@@ -369,7 +387,7 @@ def _finish_slope(state: Any, at: Any, slope: Any, results: Any, row: Any) -> An
 
 @inlined
 def finish_cell(state: Any, group: Any, as_of: Any, results: Any, row: Any) -> Any:
-    """Write a cell's aggregates from results[row] on, infinity for one that crosses a limit; return whether any does."""
+    """Write a cell's aggregates from results[row] on, infinity beyond a limit; return whether any is."""
     at, needs, crossed = group[G_CELL], group[G_NEEDS], False
     rows, n = state[at + ROWS], state[at + N]
     results[row + COUNT] = np.float64(rows)

@@ -64,7 +64,7 @@ def update_decay(
 
 @kernel
 def take_steps(words: Any, added: Any, now: Any, weights: Any, first: Any, partials: Any, low: Any, high: Any) -> None:
-    """Add whole steps [low, high) from kept partials (steps, 3): how many rows, sums of halves; `first` is that of [0]."""
+    """Add whole steps [low, high) from kept partials (see `Tiles`); `first` is the step of the first of them."""
     for step in range(high - 1, low - 1, -1):
         if partials[step - first, 0] != 0:
             _turn(words, added, step, now, weights)

@@ -2,8 +2,8 @@
 
 All three merge place by place in any order, so tiles, threads and lateness change nothing. Buckets hold numbers by sign
 and six leading bits (after HdrHistogram); registers are HyperLogLog's (Flajolet et al. 2007) with 2,048 of them.
-A dense array is int32: ranks, or counts; behind the counts of a vocabulary of n codes stand, for each code, how many rows
-were met before its oldest (ties go to the earlier first row), and how many were met in all.
+A dense array is int32: ranks, or counts; behind the counts of a vocabulary of n codes stand, for each code, how many
+rows were met before its oldest (ties go to the earlier first row), and how many were met in all.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from obligor.features.kernels.compiling import inlined, kernel
 from obligor.features.kernels.integers import NULL
 from obligor.features.kernels.sorting import sort
-from obligor.features.kernels.values import between, log2, ranked_entropy
+from obligor.features.kernels.values import between, ranked_entropy
 from obligor.features.portable import log
 
 __all__ = [

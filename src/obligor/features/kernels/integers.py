@@ -13,8 +13,20 @@ import numpy as np
 from obligor.features.kernels.compiling import inlined, kernel
 
 __all__ = [
-    "INTEGER_MAX", "INT64_MAX", "NULL", "ONE", "SMALL", "ZERO", "add_signed", "add_square", "exact", "multiply",
-    "signed_product", "spread", "to_float", "total",
+    "INT64_MAX",
+    "INTEGER_MAX",
+    "NULL",
+    "ONE",
+    "SMALL",
+    "ZERO",
+    "add_signed",
+    "add_square",
+    "exact",
+    "multiply",
+    "signed_product",
+    "spread",
+    "to_float",
+    "total",
 ]  # fmt: skip
 
 INTEGER_MAX = 2**53  # results that are integers must be exact in float64

@@ -118,10 +118,10 @@ def _number(numbers: Any, at: Any, aggregate: Any, as_of: Any) -> Any:
     """One inner aggregate, infinity where an integer is not exact."""
     if aggregate == COUNT:
         return np.float64(numbers[at + ROWS])
-    if aggregate == SINCE_FIRST or aggregate == SINCE_LAST:
+    if aggregate in (SINCE_FIRST, SINCE_LAST):
         moment = numbers[at + (OLDEST_TIME if aggregate == SINCE_FIRST else NEWEST_TIME)]
         return np.float64(as_of - moment) / 1e6 if numbers[at + ROWS] != 0 else np.nan
-    if aggregate == SUM or aggregate == MEAN:
+    if aggregate in (SUM, MEAN):
         negative, high, low = total(numbers[at + SUM_HIGH], numbers[at + SUM_LOW])
         added = -to_float(high, low) if negative else to_float(high, low)
         if aggregate == SUM:
@@ -129,7 +129,7 @@ def _number(numbers: Any, at: Any, aggregate: Any, as_of: Any) -> Any:
         return added / np.float64(numbers[at + N]) if numbers[at + N] != 0 else np.nan
     if numbers[at + N] == 0:
         return np.nan
-    if aggregate == MIN or aggregate == MAX:
+    if aggregate in (MIN, MAX):
         return exact(numbers[at + (LEAST if aggregate == MIN else MOST)])
     return exact(numbers[at + (OLDEST if aggregate == FIRST else NEWEST)])
 
@@ -146,7 +146,7 @@ def _over_keys(found: Any, n: Any, aggregate: Any) -> Any:
         return added
     if n == 0:
         return np.nan
-    if aggregate == MIN or aggregate == MAX:
+    if aggregate in (MIN, MAX):
         return found[0 if aggregate == MIN else n - 1]
     mean = added / np.float64(n)
     if aggregate == MEAN:

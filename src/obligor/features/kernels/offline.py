@@ -8,17 +8,37 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from obligor.features.kernels.cells import first_at
 from obligor.features.kernels.columns import (
-    DECAYED, L_PASSES, L_PASSES_END, P_BIT, P_KIND, P_SLOT, P_STEP_US, P_TILE, S_CONDITIONS, S_CONDITIONS_END, S_KEYS,
-    S_KEYS_END, S_LADDERS, S_LADDERS_END, S_MAPS, S_REACH,
+    DECAYED,
+    L_PASSES,
+    L_PASSES_END,
+    P_BIT,
+    P_KIND,
+    P_SLOT,
+    P_STEP_US,
+    P_TILE,
+    S_CONDITIONS,
+    S_CONDITIONS_END,
+    S_KEYS,
+    S_KEYS_END,
+    S_LADDERS,
+    S_LADDERS_END,
+    S_MAPS,
+    S_REACH,
 )  # fmt: skip
 from obligor.features.kernels.compiling import entry, inlined, kernel
 from obligor.features.kernels.integers import INT64_MAX, NULL
 from obligor.features.kernels.sources import (
-    NOT_NAMED, OK, begin_source, deliver, end_source, finish_source, gather, reset_source, update_source_keys,
+    NOT_NAMED,
+    OK,
+    begin_source,
+    deliver,
+    end_source,
+    finish_source,
+    gather,
+    reset_source,
+    update_source_keys,
 )  # fmt: skip
 from obligor.features.kernels.tiles import touch
 from obligor.features.kernels.values import entries
@@ -109,9 +129,7 @@ def set_row(layout: Any, spec: Any, tiles: Any, times: Any, values: Any, masks: 
 
 
 @entry
-def set_rows(
-    layout: Any, source: Any, tiles: Any, times: Any, values: Any, masks: Any, new: Any, start: Any
-) -> Any:
+def set_rows(layout: Any, source: Any, tiles: Any, times: Any, values: Any, masks: Any, new: Any, start: Any) -> Any:
     """Give the rows from `start` on other masks; return whether all steps that decay reach so far."""
     reached, spec = True, layout.sources[source]
     for j in range(new.shape[0]):
@@ -140,7 +158,7 @@ def sweep(
     layout: Any, source: Any, rows: Any, masks: Any, tiles: Any, comings: Any, goings: Any, own: Any, own_rows: Any,
     as_of: Any, bounds: Any, first: Any, end: Any, periods: Any, comparands: Any, room: Any, errors: Any, kept: Any,
 ) -> None:  # fmt: skip
-    """The questions [first, end), in the order of as_of, to one entity's rows (`Sweep` in tiling.py says what is what)."""
+    """The questions [first, end) to one entity's rows, in the order of as_of; see `tiling.Sweep`."""
     spec = layout.sources[source]
     times, values, mask = rows.event_time, rows.values, rows.mask
     come, go = 0, 0
@@ -164,5 +182,3 @@ def sweep(
         gather(spec, layout.uses, room.results, kept[r])
         for k in range(own[r, 0], own[r, 1]):
             set_row(layout, spec, tiles, times, values, masks, own_rows[k], room.own[k - own[r, 0]])
-
-

@@ -1,4 +1,4 @@
-"""One question to the current winners of one entity: the pieces of its timeline newest first, then its rows with tiles."""
+"""One question to the current winners of one entity: its pieces, newest first, then its older rows with tiles."""
 
 from __future__ import annotations
 

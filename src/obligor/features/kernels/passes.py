@@ -1,4 +1,4 @@
-"""Passes: what a ladder adds up beside its cells. One place says for each kind how it is reset, updated and finished."""
+"""Passes: what a ladder adds up beside its cells. One place says how each kind is reset, updated and finished."""
 
 from __future__ import annotations
 
@@ -7,15 +7,38 @@ from typing import Any
 import numpy as np
 
 from obligor.features.kernels.columns import (
-    BUCKETED, COUNTED, DECAYED, MAP, O_KIND, O_PARAMETER, ORDERED, P_BIT, P_KIND, P_OUTPUTS, P_OUTPUTS_END, P_SIZE,
-    P_SLOT, P_STEP_US, P_STORE, P_TILE, P_WEIGHTS, P_WEIGHTS_END, RECENT,
+    BUCKETED,
+    COUNTED,
+    DECAYED,
+    MAP,
+    O_KIND,
+    O_PARAMETER,
+    ORDERED,
+    P_BIT,
+    P_KIND,
+    P_OUTPUTS,
+    P_OUTPUTS_END,
+    P_SIZE,
+    P_SLOT,
+    P_STEP_US,
+    P_STORE,
+    P_TILE,
+    P_WEIGHTS,
+    P_WEIGHTS_END,
+    RECENT,
 )  # fmt: skip
 from obligor.features.kernels.compiling import kernel
 from obligor.features.kernels.decay import finish_decay, reset_decay, take_steps, update_decay
 from obligor.features.kernels.dense import finish_buckets, finish_counts, finish_registers, update_dense
 from obligor.features.kernels.tiles import dense_over
 from obligor.features.kernels.values import (
-    finish_map, finish_ordered, finish_recent, reset_map, update_map, update_ordered, update_recent,
+    finish_map,
+    finish_ordered,
+    finish_recent,
+    reset_map,
+    update_map,
+    update_ordered,
+    update_recent,
 )  # fmt: skip
 
 __all__ = ["finish_pass", "reset_pass", "update_pass", "update_tiled_pass"]
@@ -27,7 +50,7 @@ def reset_pass(passes: Any, p: Any, last: Any, room: Any) -> None:
     kind, store = passes[p, P_KIND], passes[p, P_STORE]
     if kind == MAP:
         reset_map(room.maps[store], last)
-    elif kind == ORDERED or kind == RECENT:
+    elif kind in (ORDERED, RECENT):
         room.held[store] = 0
     elif kind == DECAYED:
         reset_decay(room.decays[store], room.decayed[store])
@@ -45,7 +68,9 @@ def update_pass(
     if kind == MAP:
         update_map(room.maps[store], last, bit, slot, values, masks, base, low, high)
     elif kind == ORDERED:
-        room.held[store] = update_ordered(room.buffers[store], room.held[store], bit, slot, values, masks, base, low, high)
+        room.held[store] = update_ordered(
+            room.buffers[store], room.held[store], bit, slot, values, masks, base, low, high
+        )
     elif kind == RECENT:
         wanted = passes[p, P_SIZE]
         room.held[store] = update_recent(
@@ -104,7 +129,7 @@ def update_tiled_pass(
 def finish_pass(
     passes: Any, p: Any, outputs: Any, parameters: Any, weights: Any, as_of: Any, last: Any, room: Any, at: Any
 ) -> Any:
-    """Write the outputs of a pass from room.results[at] on; return whether any is infinite. A pass may go on after it."""
+    """Write the outputs of a pass from room.results[at] on; return whether any is infinite. A pass may go on."""
     kind, store, crossed = passes[p, P_KIND], passes[p, P_STORE], False
     for o in range(passes[p, P_OUTPUTS], passes[p, P_OUTPUTS_END]):
         what, parameter = outputs[o, O_KIND], outputs[o, O_PARAMETER]

@@ -26,7 +26,7 @@ def _insert(keys: Any, low: Any, high: Any) -> None:
 
 @kernel
 def _partition(keys: Any, low: Any, high: Any) -> Any:
-    """Split [low, high) round the median of three; return (i, j): [low, j] <= pivot, between equal, [i, high) >= pivot."""
+    """Split [low, high) round a pivot; return (i, j): up to j none is greater, from i on none is less."""
     middle = (low + high) >> 1
     a, b, c = keys[low], keys[middle], keys[high - 1]
     pivot = max(min(a, b), min(max(a, b), c))
@@ -60,7 +60,7 @@ def place_rank(keys: Any, n: Any, rank: Any) -> None:
 
 @kernel
 def sort(keys: Any, n: Any, bounds: Any) -> None:
-    """Sort keys[:n] ascending; `bounds` (128,) int64 holds the parts that wait: the larger part waits, so 64 suffice."""
+    """Sort keys[:n] ascending; `bounds` (128,) holds parts that wait: the larger ones, so 64 suffice."""
     waiting, low, high = 0, 0, n
     while True:
         while high - low > _FEW:

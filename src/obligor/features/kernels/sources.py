@@ -7,8 +7,22 @@ from typing import Any
 import numpy as np
 
 from obligor.features.kernels.columns import (
-    K_AGGREGATE, K_INNER, K_INNER_END, K_PROGRAM, K_PROGRAM_END, K_RESULT, S_DIRECT_END, S_KEYS, S_KEYS_END, S_MAPS, S_USES,
-    S_USES_END, U_FEATURE, U_LIMIT, U_PLACE, U_RESULT,
+    K_AGGREGATE,
+    K_INNER,
+    K_INNER_END,
+    K_PROGRAM,
+    K_PROGRAM_END,
+    K_RESULT,
+    S_DIRECT_END,
+    S_KEYS,
+    S_KEYS_END,
+    S_MAPS,
+    S_USES,
+    S_USES_END,
+    U_FEATURE,
+    U_LIMIT,
+    U_PLACE,
+    U_RESULT,
 )  # fmt: skip
 from obligor.features.kernels.compiling import inlined, kernel
 from obligor.features.kernels.keys import finish_keys, reset_keys, update_keys
@@ -42,7 +56,8 @@ def update_source_keys(
     for k in range(spec[S_KEYS], spec[S_KEYS_END]):
         start, end = layout.keys[k, K_INNER], layout.keys[k, K_INNER_END]
         update_keys(
-            layout.inner, start, end, room.tables[k], last, room.numbers[k], as_of, times, values, masks, base, low, high
+            layout.inner, start, end, room.tables[k], last, room.numbers[k], as_of, times, values, masks, base, low,
+            high,
         )  # fmt: skip
 
 

@@ -15,13 +15,28 @@ from numpy.typing import NDArray
 
 from obligor.features.kernels.cells import add_rows, merge_cell, reset_cell
 from obligor.features.kernels.columns import (
-    BUCKETED, COUNTED, L_GROUPS, L_GROUPS_END, L_PASSES, L_PASSES_END, L_TILED, P_BIT, P_KIND, P_SIZE, P_SLOT, P_TILE,
-    REGISTERED, S_DENSE_WORDS, S_LADDERS, S_LADDERS_END, S_TILE_WORDS,
+    BUCKETED,
+    COUNTED,
+    L_GROUPS,
+    L_GROUPS_END,
+    L_PASSES,
+    L_PASSES_END,
+    L_TILED,
+    P_BIT,
+    P_KIND,
+    P_SIZE,
+    P_SLOT,
+    P_TILE,
+    REGISTERED,
+    S_DENSE_WORDS,
+    S_LADDERS,
+    S_LADDERS_END,
+    S_TILE_WORDS,
 )  # fmt: skip
 from obligor.features.kernels.compiling import inlined, kernel
 from obligor.features.kernels.dense import merge_dense, update_dense
 
-__all__ = ["FAN", "LEAF", "LEVELS_MAX", "Tiles", "dense_over", "empty_tiles", "tiles_for", "touch", "walk_cells"]
+__all__ = ["FAN", "LEAF", "LEVELS_MAX", "Tiles", "dense_over", "tiles_for", "touch", "walk_cells"]
 
 LEAF, FAN = 256, 16
 LEVELS_MAX = 12
@@ -45,7 +60,7 @@ def tiles_for(rows: int, words: int, dense_words: int, spans: Sequence[tuple[int
 
     `spans` are the first and last step of each pass that decays; their partials are empty.
     """
-    sizes = []
+    sizes: list[int] = []
     size = LEAF
     while not sizes or sizes[-1] > 1:
         sizes.append(-(-max(rows, 1) // size))
@@ -63,13 +78,6 @@ def tiles_for(rows: int, words: int, dense_words: int, spans: Sequence[tuple[int
         np.zeros((int(ends[-1]) if len(spans) else 0, 3), np.int64),
         np.empty((2, LEVELS_MAX), np.int64),
     )
-
-
-def empty_tiles() -> Tiles:
-    """Return no tiles: rows are scanned."""
-    none = np.empty(0, np.int64)
-    steps = np.empty((0, 3), np.int64)
-    return Tiles(none, none, np.empty((0, 0), np.int32), np.empty(0, np.uint8), steps, steps, np.empty((2, 0), np.int64))
 
 
 @inlined

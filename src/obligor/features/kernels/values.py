@@ -1,4 +1,4 @@
-"""Values counted one by one, exactly, up to a limit: distinct, most frequent, top share, entropy, quantiles, the n-th last.
+"""Values counted one by one, exactly, up to a limit: distinct values, frequencies, quantiles, the n-th last.
 
 Each pass keeps what it met in newer rows and goes on in older ones, so nested windows share it. A map is an open hash
 table of (value, how many, which row from the newest was the last of it); what crosses a limit is infinite.
@@ -16,8 +16,19 @@ from obligor.features.kernels.sorting import place_rank, sort
 from obligor.features.portable import log
 
 __all__ = [
-    "DISTINCT_MAX", "ORDERED_MAX", "entries", "finish_map", "finish_ordered", "finish_recent", "find", "log2",
-    "ranked_entropy", "reset_map", "update_map", "update_ordered", "update_recent",
+    "DISTINCT_MAX",
+    "ORDERED_MAX",
+    "entries",
+    "find",
+    "finish_map",
+    "finish_ordered",
+    "finish_recent",
+    "log2",
+    "ranked_entropy",
+    "reset_map",
+    "update_map",
+    "update_ordered",
+    "update_recent",
 ]  # fmt: skip
 
 DISTINCT_MAX = 4096  # different values of one entity in one window, counted exactly; beyond is an error
@@ -132,7 +143,7 @@ def finish_map(table: Any, last: Any, kind: Any, parameter: Any, keys: Any, boun
 def update_ordered(
     buffer: Any, held: Any, bit: Any, slot: Any, values: Any, masks: Any, base: Any, low: Any, high: Any
 ) -> Any:
-    """Put the values of rows behind the `held` ones; return how many there are, more than the limit meaning too many."""
+    """Put the values of rows behind the `held` ones; return how many there are, one too many beyond the limit."""
     for j in range(high - 1, low - 1, -1):
         v = values[slot, np.uint64(j)]
         if (masks[np.uint64(j - base)] & bit != 0) & (v != NULL):

@@ -12,11 +12,37 @@ from typing import Any
 import numpy as np
 
 from obligor.features.kernels.cells import (
-    G_CELL, G_RESULTS, RESULTS, ROWS, add_rows, finish_cell, first_at, reset_cell, update_cell,
+    G_CELL,
+    G_RESULTS,
+    RESULTS,
+    ROWS,
+    add_rows,
+    finish_cell,
+    first_at,
+    reset_cell,
+    update_cell,
 )  # fmt: skip
 from obligor.features.kernels.columns import (
-    BY_ROWS, CALENDAR, L_BIT, L_GROUPS, L_GROUPS_END, L_KIND, L_PASSES, L_PASSES_END, L_RUNGS, L_RUNGS_END, L_TILED,
-    L_VALUE, P_OUTPUTS, P_OUTPUTS_END, P_RESULTS, S_LADDERS, S_LADDERS_END, S_TILE_WORDS, SINCE, TIME,
+    BY_ROWS,
+    CALENDAR,
+    L_BIT,
+    L_GROUPS,
+    L_GROUPS_END,
+    L_KIND,
+    L_PASSES,
+    L_PASSES_END,
+    L_RUNGS,
+    L_RUNGS_END,
+    L_TILED,
+    L_VALUE,
+    P_OUTPUTS,
+    P_OUTPUTS_END,
+    P_RESULTS,
+    S_LADDERS,
+    S_LADDERS_END,
+    S_TILE_WORDS,
+    SINCE,
+    TIME,
 )  # fmt: skip
 from obligor.features.kernels.compiling import inlined, kernel
 from obligor.features.kernels.passes import finish_pass, reset_pass, update_pass, update_tiled_pass
