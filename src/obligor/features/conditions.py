@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from obligor.errors import DefinitionError, did_you_mean
 from obligor.events.fields import Category, Entity, Field, Money, Text
-from obligor.events.predicates import And, Not, Or, Placeholder, Predicate, Relation
+from obligor.events.predicates import And, Placeholder, Predicate, Relation
 from obligor.events.schema import Event
 from obligor.features.delays import SUFFIX, Delay, stored
 from obligor.features.expressions import Source
-from obligor.features.filters import flattened
+from obligor.features.filters import comparisons, flattened
 from obligor.features.kinds import MOMENT, Kind, kind_of_field, one, only_currency, spoken, withheld
 from obligor.features.measures import Coding
 
@@ -65,21 +65,10 @@ def split(predicate: Predicate) -> tuple[Predicate | None, tuple[Relation, ...]]
     flat = flattened(predicate)
     parts = flat.parts if isinstance(flat, And) else (flat,)
     plain = tuple(part for part in parts if not isinstance(part, Relation))
-    for part in plain:
-        _refuse_within(part)
     where = None if not plain else plain[0] if len(plain) == 1 else And(plain)
+    if where is not None:
+        list(comparisons(where))  # raises where one is left within
     return where, tuple(part for part in parts if isinstance(part, Relation))
-
-
-def _refuse_within(predicate: Predicate) -> None:
-    match predicate:
-        case Relation():
-            predicate.to_json()  # raises, saying where such a comparison may stand
-        case Not(part):
-            _refuse_within(part)
-        case And(parts) | Or(parts):
-            for part in parts:
-                _refuse_within(part)
 
 
 def check_relation(source: Source, relation: Relation) -> None:
