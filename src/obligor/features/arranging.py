@@ -23,6 +23,7 @@ from obligor.features.kernels.values import ORDERED_MAX
 from obligor.features.layout import FOREVER_US, Compiled, Layout, Sizes, Source
 from obligor.features.measures import (
     AGGREGATES,
+    DECAY_STEPS_MAX,
     CalendarWindow,
     Condition,
     Measure,
@@ -38,9 +39,7 @@ from obligor.features.measures import (
 from obligor.features.plan import SELECTIONS_MAX, FeatureSpec, Plan
 from obligor.features.portable import exp
 
-__all__ = ["DECAY_STEPS_MAX", "compiled"]
-
-DECAY_STEPS_MAX = 4096  # of a window that decays; what is older counts nothing
+__all__ = ["compiled"]
 
 _OPERATIONS: tuple[str, ...] = get_args(Op)
 _OPERATORS = ("==", "!=", "<", "<=", ">", ">=")
@@ -385,10 +384,10 @@ def _output(measure: Measure) -> tuple[int, int, float]:
 
 
 def _weights(half_life_us: int, step_us: int) -> list[float]:
-    """Return what a step counts, by its age."""
+    """Return what a step counts, by its age; older ones count nothing."""
     fade = exp(-_LN2 * float(step_us) / float(half_life_us))
     weights = [1.0]
-    while len(weights) < DECAY_STEPS_MAX:
+    while len(weights) <= DECAY_STEPS_MAX:
         weights.append(weights[-1] * fade)
     return weights
 

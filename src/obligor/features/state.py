@@ -147,6 +147,7 @@ class StagedState:
             closed = self._store.scan(first, tail_key(start))
             if len(closed) < CHUNKS_MIN:
                 return History(pieces([*(decode_chunk(entry, width) for _, entry in closed), newest]), None)
+            self._touched.add(start)  # it is read as staged
             indexed = self._indexes.keep(
                 start, width, lambda: self._store.scan(chunks_start(start), tail_key(start))
             )  # fmt: skip

@@ -17,6 +17,7 @@ from obligor.features.kernels.cells import add_rows, merge_cell, reset_cell
 from obligor.features.kernels.columns import (
     BUCKETED,
     COUNTED,
+    DECAYED,
     L_GROUPS,
     L_GROUPS_END,
     L_PASSES,
@@ -121,7 +122,7 @@ def _build_dense(
     places = dense[starts[level] + index - below]
     for at in range(spec[S_LADDERS], spec[S_LADDERS_END]):
         for p in range(ladders[at, L_PASSES], ladders[at, L_PASSES_END]):
-            if passes[p, P_TILE] < 0:
+            if passes[p, P_TILE] < 0 or passes[p, P_KIND] == DECAYED:
                 continue
             kind = passes[p, P_KIND] - COUNTED
             start, end = passes[p, P_TILE], passes[p, P_TILE] + passes[p, P_SIZE]
