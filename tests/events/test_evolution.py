@@ -28,6 +28,7 @@ from tests.events.evolving import (
 from tests.events.oracle import NaiveLog
 from tests.events.upcasts_by_hand import answers, stored_rows
 
+from obligor.errors import BadInput, DefinitionError
 from obligor.events.batch import CORRECTION, ORIGINAL, RETRACTION, Batch
 from obligor.events.block import Block
 from obligor.events.fields import INT64_MAX, Entity, Text
@@ -320,9 +321,19 @@ def test_columns_are_asked_for_by_any_name(tmp_path: Path) -> None:
         ]
 
 
-def test_a_batch_that_was_made_with_other_types_is_refused(tmp_path: Path) -> None:
-    from obligor.errors import BadInput
+def test_a_reader_of_before_says_what_it_does_not_know(tmp_path: Path) -> None:
+    with open_log(tmp_path, FIRST) as log:
+        append(log, sale_v1("s-1"))
+    with EventLog.open(tmp_path / "log", FIRST, read_only=True, store=unsynced) as reader:
+        with open_log(tmp_path, NEWEST) as log:
+            append(log, sale_v3("s-3"))
+        assert reader.facts("sale", {0: 1}).rows["amt"].to_pylist() == [100]
+        for read in (lambda: reader.facts("sale"), lambda: list(reader.changes()), lambda: reader.event("s-3")):
+            with pytest.raises(DefinitionError, match="sale: the log holds version 3, the project defines 1"):
+                read()
 
+
+def test_a_batch_that_was_made_with_other_types_is_refused(tmp_path: Path) -> None:
     newer = parse(NEWEST, sale_v3("s-1"))
     with open_log(tmp_path, FIRST) as log, log.begin(CLOCK) as tx:
         with pytest.raises(BadInput, match="expected sale events of version 1, got version 3"):

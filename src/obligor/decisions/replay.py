@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from obligor.decisions.decide import Application, Scorer, decide
 from obligor.decisions.policy import RUNGS, Policy, load_policy
 from obligor.decisions.record import FORMAT, encode
-from obligor.errors import DefinitionError, ObligorError, Problem
+from obligor.errors import DefinitionError, ObligorError, Problem, did_you_mean
 from obligor.events.chain import BrokenLink
 from obligor.events.facts import Facts
 from obligor.events.log import EventLog
@@ -203,6 +203,7 @@ def _check(record: Mapping[str, Any]) -> None:
 class _Applications:
     """The original versions of applications, by position, with their fields by every name that a plan may know."""
 
+    type: str
     table: pa.Table
     places: Mapping[int, int]
     rows: Sequence[Mapping[str, Any]]
@@ -220,7 +221,7 @@ class _Applications:
                 parts.append(pa.table([*placed, *read_rows(table, event, version).values()], schema=_columns(event)))
         table = pa.concat_tables(parts) if parts else _columns(event).empty_table()
         places = {position: i for i, position in enumerate(table.column("position").to_pylist())}
-        return cls(table, places, table.to_pylist(), frozenset(fact_schema(event).names))
+        return cls(type_name, table, places, table.to_pylist(), frozenset(fact_schema(event).names))
 
     def application(self, position: int, type_name: str) -> tuple[Application, int]:
         """Return the application at a position and its as_of."""
@@ -246,7 +247,8 @@ class _Applications:
 
     def _column(self, table: pa.Table, name: str) -> pa.ChunkedArray:
         if name not in self.fields:
-            raise DefinitionError(f"no version of the application has a field {name!r}, which the plan reads")
+            hint = did_you_mean(name, sorted(self.fields))
+            raise DefinitionError(f"no version of {self.type} has a field {name!r}; {hint}")
         return table.column(name)
 
 
