@@ -41,7 +41,7 @@ from obligor.events.personal import LogKey
 from obligor.events.records import parse_records
 from obligor.events.schema import Registry
 from obligor.events.upcast import default, mapped, renamed, scaled
-from obligor.features import Category, Decimal, Entity, Event, Money, Text, Timestamp
+from obligor.features import Category, Decimal, Entity, Event, Money, Text, Timestamp, compile_plan
 from obligor.features.plan import Plan
 from obligor.models.bundle import Bundle
 from obligor.models.training_set import training_set
@@ -297,6 +297,34 @@ def test_new_fields_and_new_types_change_no_decision(tmp_path: Path) -> None:
     assert feature(desk.decided[0], OLD_PLAN, "early") is not None, "of rows that had it"
     assert blocks(desk.log)[: len(written)] == written
     assert verdicts(desk.log) == ["identical"] * (count + 1)
+    desk.close()
+
+
+class PurchaseGuarded(
+    Event, name="purchase", application=True, version=2, previous=PurchaseV1, upcast=[renamed("device", "handset")]
+):
+    """Whose device may no longer be looked at."""
+
+    consumer = Entity()
+    shop = Entity("merchant", optional=True)
+    amt = Money("NGN")
+    handset = Category("android", "ios", protected=True)
+
+
+def test_what_is_protected_now_leaves_the_log_under_no_name_and_decisions_still_replay(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, OLD, OLD_BUNDLE)
+    desk.take([ask(1, consumer="c-1", amt=9_000, device="ios")])
+    desk.close()
+    desk = Desk(tmp_path, Registry([PurchaseGuarded, OLD["loan"], OLD["payment"]]), OLD_BUNDLE, desk.now)
+    desk.take([ask(2, consumer="c-1", amt=9_000, handset="ios")])
+    assert desk.decided[0]["request"] == {"amt": 9_000, "device": None}, "an older name does not let it out"
+    assert verdicts(desk.log) == ["identical"] * 2
+    paid_ever = PaymentV1.by("consumer").sum("amt", reason="REPAYMENT")
+    plan = compile_plan({"paid": paid_ever}, desk.log.registry, PurchaseGuarded)
+    bad = labelled(PaymentV1.method, bad=["cc"], key="consumer")
+    outcome = Outcome(application=PurchaseGuarded, key="consumer", horizon="1d", bad=bad)
+    data = training_set(plan, outcome, desk.log, seen_at=START + 90 * DAY)
+    assert set(data.fields.column_names) == {"consumer", "shop", "amt"}
     desk.close()
 
 
