@@ -174,7 +174,7 @@ OLD_PLAN, NEW_PLAN = _plan(OLD, _OLD_WORDS), _plan(NEW, _NEW_WORDS)
 _POLICY = """
 [[eligibility]]
 name = "dear_phone"
-when = "application.DEVICE == 'IOS' and application.AMOUNT > 150_000"
+when = "application.DEVICE == 'IOS' and application.ASKED > 150_000"
 reason = "AMOUNT"
 
 [cutoffs]
@@ -186,7 +186,7 @@ limit = 500_000
 reason = "EXPOSURE"
 
 [offer]
-amount = "AMOUNT"
+amount = "ASKED"
 minimum = 5_000
 step = 1_000
 expires = "30m"
@@ -204,9 +204,9 @@ EXPOSURE = "The amount outstanding is at its limit"
 
 
 def _bundle(plan: Plan, digit: str, words: Mapping[str, str]) -> ShopBundle:
-    policy = _POLICY.replace("DEVICE", words["device"]).replace("IOS", words["ios"]).replace('AMOUNT"', 'AMOUNT"')
-    policy = policy.replace("application.AMOUNT", f"application.{words['amt']}")
-    policy = policy.replace('amount = "AMOUNT"', f'amount = "{words["amt"]}"')
+    policy = _POLICY
+    for word, name in (("DEVICE", "device"), ("IOS", "ios"), ("ASKED", "amt")):
+        policy = policy.replace(word, words[name])
     weights = [(-1) ** i * (1 + i % 3) for i in range(len(plan.features))]
     return ShopBundle(plan, policy.encode(), digit * 64, weights=weights)
 
