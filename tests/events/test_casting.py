@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from obligor.events.casting import Cast, Reading, cast, lacks_zone, minor_places, plain, translate, unsupported
+from obligor.events.casting import Cast, Reading, cast, lacks_zone, plain, translate, unsupported
 from obligor.events.fields import (
     INT64_MAX,
     Boolean,
@@ -23,6 +23,7 @@ from obligor.events.fields import (
     Money,
     Text,
     Timestamp,
+    minor_places,
     parse_timestamp,
 )
 

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from obligor.features.chunks import Chunk
 from tests.features.oracle import Fact, Request, Version, winner
 
-from obligor.features.chunks import Chunk
 from obligor.features.plan import Plan
 from obligor.features.projection import project
 from obligor.features.requests import Requests

@@ -180,7 +180,7 @@ def _by_scorecard(log: EventLog, state: OnlineState, bundle: Bundle, now: int, n
     policy = load_policy(bundle.policy, bundle.plan.data, Purchase.describe())
     record = _purchase(random.Random(name), name, now, int(name[2:]), 40_000)
     batch, _ = parse_records(REGISTRY, record, commitment_key=log.commitment_key)
-    (row,) = batch.parts["purchase"].to_pylist()
+    (row,) = batch.parts["purchase", 1].to_pylist()
     fields = {field: row.get(field) for field in Purchase.fields if field != "phone"}
     with log.begin(now) as tx, state.begin() as staged:
         done = tx.append(batch)

@@ -57,7 +57,7 @@ class Service:
             state,
             plan=bundle.plan,
             scorer=bundle,
-            policy=load_policy(bundle.policy, bundle.plan.data, application.describe()),
+            policy=load_policy(bundle.policy, bundle.plan.data, application.describe(readable=True)),
             bundle=bundle.hash,
             clock=clock,
             metrics=self.metrics,
@@ -110,7 +110,7 @@ class Service:
     def submit_application(self, batch: Batch) -> Future[Decided]:
         """Queue the one application in `batch`; the future ends when it and its decision are durable."""
         assert batch.size == 1, "one application at a time"
-        assert set(batch.parts) == {self.application}, "an application of the bundle's type"
+        assert [name for name, _ in batch.parts] == [self.application], "an application of the bundle's type"
         return cast("Future[Decided]", self._intake.submit(ApplicationItem(batch)))
 
     def record(self, decision_id: str) -> bytes:

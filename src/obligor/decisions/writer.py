@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,9 @@ from obligor.decisions.record import decision_id, derive_seed, encode
 from obligor.errors import BadInput, Conflict, LimitError, ObligorError, Problem
 from obligor.events.batch import Batch
 from obligor.events.changes import Changes
+from obligor.events.fields import Entity
 from obligor.events.log import EventLog
+from obligor.events.reading import read_rows
 from obligor.events.records import parse_records
 from obligor.events.staging import Appended
 from obligor.events.transaction import Transaction
@@ -121,7 +123,8 @@ class Writer:
         self._log, self._state, self._clock, self._metrics = log, state, clock, metrics
         self._plan, self._scorer, self._policy, self._bundle = plan, scorer, policy, bundle
         self._application = log.registry[plan.application]
-        self._entities = list(self._application.entities())
+        readable = self._application.readable
+        self._entities = [name for name, one in readable.items() if isinstance(one, Entity)]
         self.applied = 0  # sequence that the state stands for
         self._rebuilds = 0
         self._unsettled: StagedState | None = None  # its log transaction is durable, `_trailing` is to be applied
@@ -255,8 +258,8 @@ class Writer:
     # -- decisions
 
     def _decide(self, batch: _Staged, item: ApplicationItem) -> Decided | ObligorError:
-        (row,) = item.batch.parts[self._application.event_name].to_pylist()
-        event_id: str = row["event_id"]
+        (((_, version), row),) = item.batch.parts.items()
+        event_id: str = row["event_id"][0].as_py()
         name = decision_id(self._log.id, event_id)
         with self._timed("append"):
             appended = batch.tx.append(item.batch, clock_us=self._clock())
@@ -267,8 +270,9 @@ class Writer:
             return Conflict(Problem("$.event_id", f"{event_id!r} is known with other content; use a new id"))
         if status != "accepted":
             return BadInput(Problem("$", why.strip()))
-        application = Application(event_id, self._application.event_name, int(appended.position[0]), self._fields(row))
-        decision = self._taken(batch, application, int(appended.known_time[0]), row["event_time"])
+        fields = {name: one[0].as_py() for name, one in read_rows(row, self._application, version).items()}
+        application = Application(event_id, self._application.event_name, int(appended.position[0]), fields)
+        decision = self._taken(batch, application, int(appended.known_time[0]), row["event_time"][0].as_py())
         with self._timed("record"):
             record = encode(decision, log_id=self._log.id, bundle=self._bundle, chain=batch.tx.head.chain)
             status = batch.tx.append(decided_batch(self._application, decision, name)).status[0]
@@ -303,9 +307,6 @@ class Writer:
                 seed=derive_seed(self._log.id, application.event_id),
                 limit=limit,
             )
-
-    def _fields(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {name: row.get(name) for name in row if name.partition(".")[0] in self._application.fields}
 
     def _repeated(self, batch: _Staged, name: str, position: int) -> Decided | ObligorError:
         """Return the decision on an application that the log has already, in this batch or before it."""

@@ -29,15 +29,14 @@ from obligor.events.fields import (
     Money,
     Text,
     Timestamp,
+    minor_places,
 )
 from obligor.events.moments import DATE, LOCAL, MALFORMED, NULL, read_moments
 from obligor.events.texts import controlled
 from obligor.events.zones import AMBIGUOUS, NONEXISTENT, OUT_OF_RANGE, local_to_utc
 
-__all__ = ["Cast", "Reading", "cast", "cast_moments", "lacks_zone", "minor_places", "plain", "translate", "unsupported"]
+__all__ = ["Cast", "Reading", "cast", "cast_moments", "lacks_zone", "plain", "translate", "unsupported"]
 
-_NO_MINOR: Final = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
-_THREE_PLACES: Final = "BHD IQD JOD KWD LYD OMR TND"
 _US: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}
 _EXACT: Final = {pa.float64(): 2**53, pa.float32(): 2**24}
 
@@ -62,15 +61,6 @@ class Cast:
     values: pa.Array
     bad: npt.NDArray[np.uint8]
     reasons: tuple[str, ...]
-
-
-def minor_places(currency: str) -> int:
-    """Return the decimal places of a currency's minor unit (ISO 4217).
-
-    >>> minor_places("NGN"), minor_places("JPY"), minor_places("TND")
-    (2, 0, 3)
-    """
-    return 0 if currency in _NO_MINOR.split() else 3 if currency in _THREE_PLACES.split() else 2
 
 
 def plain(column: pa.ChunkedArray | pa.Array) -> pa.Array:

@@ -28,6 +28,7 @@ __all__ = [
     "Money",
     "Text",
     "Timestamp",
+    "minor_places",
     "parse_timestamp",
 ]
 
@@ -37,6 +38,8 @@ WITHOUT_CONTROL = "an id without control characters (U+0000 to U+001F)"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _DECIMAL_DIGITS_MAX = 40
+_NO_MINOR = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
+_THREE_PLACES = "BHD IQD JOD KWD LYD OMR TND"
 _CLOCK = r"([01]\d|2[0-3]):[0-5]\d"
 _RFC3339 = re.compile(rf"\d{{4}}-\d{{2}}-\d{{2}}[T ]{_CLOCK}:[0-5]\d(\.\d{{1,6}})?(Z|z|[+-]{_CLOCK})", re.ASCII)
 _DECIMAL = re.compile(r"([+-]?)(\d+)(?:\.(\d+))?", re.ASCII)
@@ -57,6 +60,15 @@ def parse_timestamp(value: object) -> int:
     except ValueError:
         raise ValueError(f"expected a moment that exists, got {value!r}") from None
     return (moment - _EPOCH) // _MICROSECOND
+
+
+def minor_places(currency: str) -> int:
+    """Return the decimal places of a currency's minor unit (ISO 4217).
+
+    >>> minor_places("NGN"), minor_places("JPY"), minor_places("TND")
+    (2, 0, 3)
+    """
+    return 0 if currency in _NO_MINOR.split() else 3 if currency in _THREE_PLACES.split() else 2
 
 
 def _int64(value: object, what: str) -> int:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from obligor.events.assembly import Rows, personal_json
 from obligor.events.batch import CORRECTION, ORIGINAL, RETRACTION
@@ -22,13 +23,15 @@ from obligor.events.texts import controlled
 __all__ = ["ENVELOPE", "ID_LENGTH_MAX", "read_columns"]
 
 ID_LENGTH_MAX: Final = 200
-ENVELOPE: Final = frozenset({"type", "event_id", "event_time", "corrects", "retracts"})
+ENVELOPE: Final = frozenset({"type", "version", "event_id", "event_time", "corrects", "retracts"})
+
+_UNBOUNDED: Final[Mapping[str, int]] = {}
 
 Columns = dict[str, pa.Array]
 
 
-def read_columns(event: type[Event], rows: Sequence[Any]) -> Rows | None:
-    """Return the checked rows, or None at the first doubt."""
+def read_columns(event: type[Event], rows: Sequence[Any], most: Mapping[str, int] = _UNBOUNDED) -> Rows | None:
+    """Return the checked rows, or None at the first doubt; `most` bounds the numbers of some fields."""
     allowed = ENVELOPE | event.fields.keys()
     shapes = {tuple(row) for row in rows}
     if not all(allowed.issuperset(shape) for shape in shapes):
@@ -56,6 +59,8 @@ def read_columns(event: type[Event], rows: Sequence[Any]) -> Rows | None:
             personal.update({key: column.to_pylist() for key, column in read.items()})
         else:
             columns.update(read)
+    if any((pc.max(pc.abs(columns[name])).as_py() or 0) > bound for name, bound in most.items()):
+        return None
     sealed = personal_json(event, personal, len(rows)) if personal else None
     return Rows(ids, times, np.array(kinds, np.int8), target, columns, sealed)
 

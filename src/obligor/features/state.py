@@ -108,6 +108,7 @@ class StagedState:
     def __init__(self, plan: Plan, numbers: Mapping[str, int], store: StateTransaction, indexes: Indexes) -> None:
         self._plan, self._numbers, self._store, self._indexes = plan, numbers, store, indexes
         self._touched: set[bytes] = set()  # entities kept in memory that are ahead of what is committed
+        self._applied = False
 
     def __enter__(self) -> StagedState:
         return self
@@ -117,6 +118,7 @@ class StagedState:
 
     def apply(self, changes: WinnerChanges) -> None:
         """Stage the changed winners; IntegrityError where they do not fit the rows that are there."""
+        self._applied = True
         for name in self._plan.timelines:
             edits = edits_of(self._plan, name, changes)
             if edits is not None:
@@ -147,7 +149,8 @@ class StagedState:
             closed = self._store.scan(first, tail_key(start))
             if len(closed) < CHUNKS_MIN:
                 return History(pieces([*(decode_chunk(entry, width) for _, entry in closed), newest]), None)
-            self._touched.add(start)  # it is read as staged
+            if self._applied:  # it is read as staged
+                self._touched.add(start)
             indexed = self._indexes.keep(
                 start, width, lambda: self._store.scan(chunks_start(start), tail_key(start))
             )  # fmt: skip

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from obligor.credit.outcomes import evaluate_outcomes
 from obligor.errors import BadInput, DefinitionError, Problem, did_you_mean
 from obligor.events.fields import Money, parse_timestamp
+from obligor.events.lineage import withheld
 from obligor.features.evaluate import evaluate
 from obligor.features.plan import Plan
 from obligor.features.requests import Requests, key_names
@@ -194,10 +195,10 @@ _PLATFORM = ("position", "known", "root", "event_time", "event_id")
 
 
 def _disclosed(outcome: Outcome) -> list[str]:
-    """Return the application's columns that may leave the log: neither personal nor protected."""
+    """Return the application's columns that may leave the log: neither personal nor protected, under no name."""
     names: list[str] = []
-    for name, field in outcome.application.fields.items():
-        if not field.withheld:
+    for name, field in outcome.application.readable.items():
+        if not withheld(outcome.application, name):
             several = isinstance(field, Money) and len(field.currencies) > 1
             names += [name, f"{name}.currency"] if several else [name]
     return names
