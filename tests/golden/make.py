@@ -168,6 +168,7 @@ def _decide(log: EventLog, bundle: Bundle, work: Path) -> None:
             items.append(ApplicationItem(batch) if ask else EventsItem(batch))
         for result in writer.process(items):
             assert not isinstance(result, ObligorError), result
+    writer.settle()
     for i in range(20):
         _by_scorecard(log, state, bundle, clock[0] + i + 1, f"w-{i}")
     state.close()
