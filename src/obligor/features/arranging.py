@@ -20,7 +20,7 @@ from obligor.features.kernels import columns as c
 from obligor.features.kernels.dense import BUCKET_PLACES, REGISTER_PLACES
 from obligor.features.kernels.sources import BEYOND_DISTINCT, BEYOND_INTEGER, BEYOND_ORDERED, BEYOND_SQUARES
 from obligor.features.kernels.values import ORDERED_MAX
-from obligor.features.layout import FOREVER_US, Compiled, Layout, Sizes, Source
+from obligor.features.layout import FOREVER_US, Compiled, Layout, Sizes, Source, layout_in_blocks
 from obligor.features.measures import (
     AGGREGATES,
     DECAY_STEPS_MAX,
@@ -38,6 +38,7 @@ from obligor.features.measures import (
 )
 from obligor.features.plan import SELECTIONS_MAX, FeatureSpec, Plan
 from obligor.features.portable import exp
+from obligor.features.tails import ROW_FIXED
 
 __all__ = ["compiled"]
 
@@ -84,7 +85,7 @@ class _Source:
         self.measures = measures
         self.found: dict[int, int] = {}  # a measure's place -> its place among the results
         self._bits: dict[tuple[int, tuple[Condition, ...]], int] = {}
-        self._decays = self._dense = 0  # passes and words of a tile
+        self._decays = self._dense = self._coded = 0  # passes that decay, words of a tile, dense passes
         self._first_cell = arrays.sizes.state
 
     def add(self) -> int:
@@ -101,7 +102,8 @@ class _Source:
         ladders, conditions = (starts[0], len(a.ladders)), (starts[1], len(a.conditions))
         keys = (starts[2], len(a.keys))
         words = a.sizes.state - self._first_cell
-        a.sources.append((reach, *ladders, *self._add_uses(), *conditions, *keys, words, self._dense, int(hashes)))
+        tiles = words, self._dense, self._coded
+        a.sources.append((reach, *ladders, *self._add_uses(), *conditions, *keys, *tiles, int(hashes)))
         return reach
 
     def _ladders(self) -> dict[tuple[_Edges, tuple[int, ...]], list[tuple[_Cell | _Pass, _Members]]]:
@@ -213,13 +215,14 @@ class _Source:
             rung = windows.index(_length(measure))
             self.found[place] = results + rung * len(wanted) + wanted.index(_output(measure))
         a.weights += _weights(half_life_us, step_us) if kind == c.DECAYED else []
-        tile = -1
+        tile = codes = -1
         if tiled and kind == c.DECAYED:
             tile, self._decays = self._decays, self._decays + 1
         elif tiled and kind in (c.COUNTED, c.BUCKETED, c.REGISTERED):
             tile, self._dense = self._dense, self._dense + size
+            codes, self._coded = self._coded, self._coded + 1
         bounds = outputs, len(a.outputs), results
-        a.passes.append((kind, bit, slot, store, size, *bounds, step_us, weights, len(a.weights), tile))
+        a.passes.append((kind, bit, slot, store, size, *bounds, step_us, weights, len(a.weights), tile, codes))
 
     def _store(self, kind: int, members: _Members) -> tuple[int, int]:
         """Reserve what a pass keeps its values in; return where that is, and its size."""
@@ -409,8 +412,10 @@ def _compile(plan: Plan) -> Compiled:
     sources = []
     for (timeline, via), measures in by_source.items():
         reach = _Source(arrays, timeline, measures).add()
-        sources.append(Source(timeline, via, None if reach == FOREVER_US else reach))
-    return Compiled(arrays.layout(), tuple(sources), tuple(arrays.periods), arrays.sizes)
+        width = ROW_FIXED + plan.timelines[timeline].slots
+        sources.append(Source(timeline, via, None if reach == FOREVER_US else reach, width))
+    layout, packed = layout_in_blocks(arrays.layout())
+    return Compiled(layout, tuple(sources), tuple(arrays.periods), arrays.sizes, packed)
 
 
 _KEPT: WeakKeyDictionary[Plan, Compiled] = WeakKeyDictionary()

@@ -25,6 +25,7 @@ from obligor.features.kernels.integers import INTEGER_MAX
 from obligor.features.kernels.keys import KEYS_MAX
 from obligor.features.kernels.offline import measure_rows, sweep
 from obligor.features.kernels.programs import finish_rows
+from obligor.features.kernels.tiles import encode_rows
 from obligor.features.kernels.values import DISTINCT_MAX, ORDERED_MAX
 from obligor.features.layout import Rows, read_only, room
 from obligor.features.plan import Plan
@@ -93,7 +94,7 @@ class _Work:
     """One evaluation: what all blocks read, and where each writes its own rows."""
 
     def __init__(self, plan: Plan, timelines: Timelines, requests: Requests, entities: list[Ints]) -> None:
-        self.layout, self.sources, periods, self.sizes = compiled(plan)
+        self.layout, self.sources, periods, self.sizes, _ = compiled(plan)
         self.rows = [timelines.by_name[source.timeline].rows for source in self.sources]
         self.entities = entities
         self.as_of, self.self_root = read_only(requests.as_of), read_only(requests.self_root)
@@ -159,13 +160,14 @@ class _Work:
         tiles = tiles_of(self.layout, number, len(times), (int(times[0]), int(times[-1])))
         if tiles is None:
             return False, one.questions[first:end]
+        encode_rows(self.layout, number, tiles, one.rows.values, 0, len(times))
         comings, goings = one.changes(first, end)
         n, asked = len(one.rows.event_time), one.questions
         at = slice(begin, begin + len(asked))
         sweep(
             self.layout, number, one.rows, np.zeros(n, np.int64), tiles, comings, goings, one.own, one.own_rows,
             read_only(self.as_of[asked]), one.bounds, first, end, read_only(self.periods[asked]),
-            read_only(self.comparands[asked]), room(self.sizes, len(self.layout.ladders), n), kept.errors[at],
+            read_only(self.comparands[asked]), room(self.sizes, len(self.layout.ladders), n).room, kept.errors[at],
             kept.values[at],
         )  # fmt: skip
         return True, asked[first:end]
@@ -173,7 +175,7 @@ class _Work:
     def run(self, block: slice) -> None:
         """Evaluate the requests of one block."""
         measures = np.empty((block.stop - block.start, self.measures), np.float64)
-        own_room = room(self.sizes, len(self.layout.ladders), self.longest)
+        own_room = room(self.sizes, len(self.layout.ladders), self.longest).room
         cuts = self.cuts if len(self.cuts) == 1 else self.cuts[block]
         errors = self.errors[block]
         for number, rows in enumerate(self.rows):

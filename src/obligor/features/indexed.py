@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from obligor.features.arranging import compiled
 from obligor.features.kernels.offline import set_rows
-from obligor.features.kernels.tiles import LEAF, Tiles
+from obligor.features.kernels.tiles import LEAF, Tiles, encode_rows
 from obligor.features.layout import read_only
 from obligor.features.pieces import Pieces
 from obligor.features.plan import Plan
@@ -70,6 +70,7 @@ class Indexed:
         span = int(self.times[0]), int(self.times[end - 1])
         tiles = tiles_of(layout, source, self.capacity * LEAF, span, STEPS_AHEAD)
         if tiles is not None:
+            encode_rows(layout, source, tiles, self.values, 0, end)
             masks = self.masks[:end].copy()
             self.masks[:end] = 0
             set_rows(layout, source, tiles, self.times, self.values, self.masks, masks, 0)
@@ -85,6 +86,10 @@ class Indexed:
             self._switch(start, none)
         self._write(run, chunk, floor)
         self.runs = max(self.runs, run + 1)
+        for plan, own in self._tiles.items():
+            for source, tiles in own.items():
+                if tiles is not None:
+                    encode_rows(compiled(plan).layout, source, tiles, self.values, start, end)
         masks = self.masks[start:end].copy()
         self.masks[start:end] = 0
         self._switch(start, masks)

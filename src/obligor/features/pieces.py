@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Pieces", "pieces"]
+__all__ = ["Pieces", "pieces", "pieces_of"]
 
 Ints = NDArray[np.int64]
 
@@ -21,6 +21,21 @@ class Pieces(NamedTuple):
 
     words: Ints  # all pieces one after the other
     spans: Ints  # (pieces, 2): where a piece begins in `words`, and how many rows it has
+
+
+def pieces_of(entries: Sequence[bytes | memoryview], width: int) -> Pieces:
+    """Return the bytes of matrices (width, rows) as pieces, copied once.
+
+    >>> pieces_of([np.zeros((3, 2), np.int64).tobytes(), np.ones((3, 1), np.int64).tobytes()], 3).spans.tolist()
+    [[0, 2], [6, 1]]
+    """
+    words = np.frombuffer(b"".join(entries), np.int64)
+    spans, begin = [], 0
+    for entry in entries:
+        size = len(entry) // 8
+        spans.append((begin, size // width))
+        begin += size
+    return Pieces(words, np.array(spans, np.int64).reshape(len(spans), 2))
 
 
 def pieces(matrices: Sequence[NDArray[np.int64]]) -> Pieces:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import msgspec
-import numpy as np
 
 from obligor.events.log import EventLog
 from obligor.events.positions import sequence_of
@@ -20,10 +19,10 @@ from obligor.features.edits import Editor, StateMisfit, WinnerChanges, edits_of
 from obligor.features.entries import chunks_start, fence_of, prefix, tail_key
 from obligor.features.history import History
 from obligor.features.indexes import BYTES_MAX, CHUNKS_MIN, Indexes
-from obligor.features.pieces import pieces
+from obligor.features.pieces import pieces_of
 from obligor.features.plan import Plan
 from obligor.features.state_store import Entry, StateStore, StateTransaction
-from obligor.features.tails import FENCE_LOWEST, ROW_FIXED, decode_chunk, decode_tail
+from obligor.features.tails import FENCE_LOWEST, ROW_FIXED, tail_columns
 
 __all__ = ["Head", "OnlineState", "StagedState", "StateMisfit"]
 
@@ -107,6 +106,7 @@ class StagedState:
 
     def __init__(self, plan: Plan, numbers: Mapping[str, int], store: StateTransaction, indexes: Indexes) -> None:
         self._plan, self._numbers, self._store, self._indexes = plan, numbers, store, indexes
+        self._widths = {name: ROW_FIXED + timeline.slots for name, timeline in plan.timelines.items()}
         self._touched: set[bytes] = set()  # entities kept in memory that are ahead of what is committed
         self._applied = False
 
@@ -138,23 +138,22 @@ class StagedState:
         tail = self._store.get(tail_key(start))
         if tail is None:
             return _NOBODY
-        width = ROW_FIXED + self._plan.timelines[timeline].slots
-        newest = np.ascontiguousarray(decode_tail(tail, width).T)
-        fence = fence_of(tail)
+        width = self._widths[timeline]
+        newest, fence = tail_columns(tail, width), fence_of(tail)
         if fence[0] == FENCE_LOWEST or (since_us is not None and since_us > fence[0]):
-            return History(pieces([newest]), None)
+            return History(pieces_of((newest,), width), None)
         indexed = self._indexes.find(start)
         if indexed is None:
             first = chunks_start(start, None if since_us is None else (since_us, FENCE_LOWEST))
             closed = self._store.scan(first, tail_key(start))
             if len(closed) < CHUNKS_MIN:
-                return History(pieces([*(decode_chunk(entry, width) for _, entry in closed), newest]), None)
+                return History(pieces_of((*(entry for _, entry in closed), newest), width), None)
             if self._applied:  # it is read as staged
                 self._touched.add(start)
             indexed = self._indexes.keep(
                 start, width, lambda: self._store.scan(chunks_start(start), tail_key(start))
             )  # fmt: skip
-        return History(pieces([newest]), indexed)
+        return History(pieces_of((newest,), width), indexed)
 
     def commit(self, head: Head) -> None:
         """Commit what is staged, standing for the log up to `head`."""
@@ -170,7 +169,7 @@ class StagedState:
         self._store.abort()
 
 
-_NOBODY = History(pieces([]), None)
+_NOBODY = History(pieces_of((), 1), None)
 
 
 def _fits(head: Head, log: EventLog) -> bool:

@@ -134,4 +134,5 @@ def tiles_of(layout: Layout, source: int, rows: int, span: tuple[int, int], ahea
                 spans.append((span[0] // step_us, span[1] // step_us + ahead))
     if any(last - first >= STEPS_MAX for first, last in spans):
         return None
-    return tiles_for(rows, int(spec[c.S_TILE_WORDS]), int(spec[c.S_DENSE_WORDS]), spans)
+    words, dense_words, dense = (int(spec[column]) for column in (c.S_TILE_WORDS, c.S_DENSE_WORDS, c.S_DENSE))
+    return tiles_for(rows, words, dense_words, dense, spans)

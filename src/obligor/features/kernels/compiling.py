@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 
 import numba
 
-__all__ = ["entry", "inlined", "kernel"]
+__all__ = ["entry", "inlined", "kernel", "woven"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -50,3 +50,8 @@ def kernel(function: _F) -> _F:
 def inlined(function: _F) -> _F:
     """Compile a function into its callers: what is called for every request and takes many arrays."""
     return _compiled(function, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+def woven(function: _F) -> _F:
+    """Put a function's source into its callers: what makes views of arrays, which no compiled function may return."""
+    return _compiled(function, inline="always", no_cpython_wrapper=True, no_cfunc_wrapper=True)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numba import types
+from numba.extending import intrinsic
 
 from obligor.features.kernels.compiling import inlined, kernel
 
@@ -21,6 +23,7 @@ __all__ = [
     "ZERO",
     "add_signed",
     "add_square",
+    "bits",
     "exact",
     "multiply",
     "signed_product",
@@ -38,6 +41,22 @@ _LOW = np.uint64(0xFFFFFFFF)
 _32, _63 = np.uint64(32), np.uint64(63)
 ZERO, ONE = np.uint64(0), np.uint64(1)
 _POWERS = 2.0 ** np.arange(129)
+
+
+@intrinsic
+def _leading_zeros(typing: Any, x: Any) -> Any:
+    """How many of the 64 bits before the first one are zero, 64 of zero: one instruction, or its exact equivalent."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.ctlz(arguments[0], context.get_constant(types.boolean, False))
+
+    return types.uint64(types.uint64), generate
+
+
+@inlined
+def bits(x: Any) -> Any:
+    """How many bits a uint64 has, 0 of zero."""
+    return 64 - np.int64(_leading_zeros(x))  # type: ignore[call-arg]
 
 
 @kernel

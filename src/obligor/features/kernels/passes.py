@@ -29,7 +29,7 @@ from obligor.features.kernels.columns import (
 )  # fmt: skip
 from obligor.features.kernels.compiling import kernel
 from obligor.features.kernels.decay import finish_decay, reset_decay, take_steps, update_decay
-from obligor.features.kernels.dense import finish_buckets, finish_counts, finish_registers, update_dense
+from obligor.features.kernels.dense import finish_buckets, finish_counts, finish_registers, reset_dense, update_dense
 from obligor.features.kernels.tiles import dense_over
 from obligor.features.kernels.values import (
     finish_map,
@@ -55,7 +55,7 @@ def reset_pass(passes: Any, p: Any, last: Any, room: Any) -> None:
     elif kind == DECAYED:
         reset_decay(room.decays[store], room.decayed[store])
     else:
-        room.dense[store : store + passes[p, P_SIZE]] = 0
+        reset_dense(kind - COUNTED, room.dense[store : store + passes[p, P_SIZE]])
 
 
 @kernel

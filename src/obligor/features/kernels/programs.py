@@ -11,7 +11,7 @@ import numpy as np
 
 from obligor.features.kernels.compiling import entry, kernel
 
-__all__ = ["finish_rows", "run_program"]
+__all__ = ["finish_programs", "finish_rows", "run_program"]
 
 # The order of `measures.Op`, whose places the layout holds.
 MEASURE, REQUEST, CONSTANT, ADD, SUBTRACT, MULTIPLY, DIVIDE, MINIMUM, MAXIMUM = range(9)
@@ -75,8 +75,8 @@ def run_program(steps: Any, start: Any, end: Any, constants: Any, measures: Any,
     return (np.nan if np.isnan(stack[0]) else stack[0] + 0.0), finite
 
 
-@entry
-def finish_rows(layout: Any, measures: Any, requests: Any, errors: Any, stack: Any, out: Any) -> None:
+@kernel
+def finish_programs(layout: Any, measures: Any, requests: Any, errors: Any, stack: Any, out: Any) -> None:
     """Run all programs of all rows on `stack`; a row with an error is null throughout.
 
     An infinite request value or result of a step makes the error -1 - the feature's place.
@@ -94,3 +94,9 @@ def finish_rows(layout: Any, measures: Any, requests: Any, errors: Any, stack: A
         if errors[i] != 0:
             for feature in range(out.shape[1]):
                 out[i, feature] = np.nan
+
+
+@entry
+def finish_rows(layout: Any, measures: Any, requests: Any, errors: Any, stack: Any, out: Any) -> None:
+    """`finish_programs`, for Python."""
+    finish_programs(layout, measures, requests, errors, stack, out)

@@ -1,8 +1,8 @@
-"""Tiles: what many rows add up to, kept for runs of 256, 4,096, 65,536, ... rows of one entity.
+"""Tiles: what many rows add up to, kept for runs of 256, 1,024, 4,096, ... rows of one entity.
 
 A window over a million rows is then some tens of tiles and the rows at its two ends. A tile is recomputed when it is
-needed after one of its rows came or went (from its rows, or from the sixteen tiles below it): nothing is reverted, so
-late, corrected and retracted facts are no special case. Dense counts and sketches are kept from 4,096 rows on.
+needed after one of its rows came or went (from its rows, or from the four tiles below it): nothing is reverted, so
+late, corrected and retracted facts are no special case. Dense counts and sketches are kept from 1,024 rows on.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from obligor.features.kernels.columns import (
     L_PASSES_END,
     L_TILED,
     P_BIT,
+    P_CODES,
     P_KIND,
     P_SIZE,
     P_SLOT,
@@ -34,12 +35,12 @@ from obligor.features.kernels.columns import (
     S_LADDERS_END,
     S_TILE_WORDS,
 )  # fmt: skip
-from obligor.features.kernels.compiling import inlined, kernel
-from obligor.features.kernels.dense import merge_dense, update_dense
+from obligor.features.kernels.compiling import entry, inlined, kernel
+from obligor.features.kernels.dense import dense_code, merge_dense, update_coded
 
-__all__ = ["FAN", "LEAF", "LEVELS_MAX", "Tiles", "dense_over", "tiles_for", "touch", "walk_cells"]
+__all__ = ["FAN", "LEAF", "LEVELS_MAX", "Tiles", "dense_over", "encode_rows", "tiles_for", "touch", "walk_cells"]
 
-LEAF, FAN = 256, 16
+LEAF, FAN = 256, 4
 LEVELS_MAX = 12
 _EVER = -(2**62)  # an edge that all rows are after
 
@@ -50,16 +51,18 @@ class Tiles(NamedTuple):
     starts: NDArray[np.int64]  # (levels + 1,) where the tiles of a level begin
     cells: NDArray[np.int64]  # (tiles * words,) the groups' cells of every tile
     dense: NDArray[np.int32]  # (tiles from level 1 on, words)
+    codes: NDArray[np.int32]  # (dense passes, rows) what the rows count as
     clean: NDArray[np.uint8]  # (tiles,) 0: to be recomputed
     steps: NDArray[np.int64]  # (passes that decay, 3): first step of time, where its partials begin and end
     partials: NDArray[np.int64]  # (steps, 3): how many values, sums of their upper and lower halves
     trail: NDArray[np.int64]  # (2, LEVELS_MAX) room for a refresh
 
 
-def tiles_for(rows: int, words: int, dense_words: int, spans: Sequence[tuple[int, int]] = ()) -> Tiles:
+def tiles_for(rows: int, words: int, dense_words: int, dense: int = 0, spans: Sequence[tuple[int, int]] = ()) -> Tiles:
     """Return tiles for so many rows, none of them computed; `words` and `dense_words` of one tile.
 
-    `spans` are the first and last step of each pass that decays; their partials are empty.
+    `dense` is the number of passes whose rows have codes, which the caller writes (`encode_rows`); `spans` are the
+    first and last step of each pass that decays, whose partials are empty.
     """
     sizes: list[int] = []
     size = LEAF
@@ -74,6 +77,7 @@ def tiles_for(rows: int, words: int, dense_words: int, spans: Sequence[tuple[int
         starts,
         np.empty(tiles * words, np.int64),
         np.empty((tiles - sizes[0] if dense_words else 0, dense_words), np.int32),
+        np.empty((dense, rows), np.int32),
         np.zeros(tiles, np.uint8),
         steps.astype(np.int64).reshape(len(spans), 3),
         np.zeros((int(ends[-1]) if len(spans) else 0, 3), np.int64),
@@ -88,6 +92,18 @@ def touch(starts: Any, clean: Any, row: Any) -> None:
     for level in range(starts.shape[0] - 1):
         clean[starts[level] + tile] = 0
         tile //= FAN
+
+
+@entry
+def encode_rows(layout: Any, source: Any, tiles: Any, values: Any, start: Any, end: Any) -> None:
+    """Write what the rows [start, end) count as in each dense pass of a source."""
+    spec, passes = layout.sources[source], layout.passes
+    for at in range(spec[S_LADDERS], spec[S_LADDERS_END]):
+        for p in range(layout.ladders[at, L_PASSES], layout.ladders[at, L_PASSES_END]):
+            if passes[p, P_CODES] >= 0:
+                own, slot, kind = tiles.codes[passes[p, P_CODES]], passes[p, P_SLOT], passes[p, P_KIND] - COUNTED
+                for j in range(start, end):
+                    own[j] = dense_code(kind, values[slot, j])
 
 
 @kernel
@@ -114,10 +130,10 @@ def _build_cells(
 
 @kernel
 def _build_dense(
-    spec: Any, ladders: Any, passes: Any, starts: Any, dense: Any, level: Any, index: Any, values: Any, masks: Any,
-    rows: Any,
-) -> None:  # fmt: skip
+    spec: Any, ladders: Any, passes: Any, tiles: Any, level: Any, index: Any, masks: Any, rows: Any
+) -> None:
     """Compute the dense places of one tile of level 1 or higher."""
+    starts, dense = tiles.starts, tiles.dense
     below = starts[1]
     places = dense[starts[level] + index - below]
     for at in range(spec[S_LADDERS], spec[S_LADDERS_END]):
@@ -130,7 +146,7 @@ def _build_dense(
             own[:] = 0
             if level == 1:
                 low, high = index * LEAF * FAN, min(rows, (index + 1) * LEAF * FAN)
-                update_dense(kind, own, passes[p, P_BIT], passes[p, P_SLOT], values, masks, 0, low, high)
+                update_coded(kind, own, passes[p, P_BIT], tiles.codes[passes[p, P_CODES]], masks, low, high)
             else:
                 first, last = index * FAN, min(starts[level] - starts[level - 1], (index + 1) * FAN)
                 for child in range(last - 1, first - 1, -1):
@@ -158,7 +174,7 @@ def _refresh(
             continue
         _build_cells(spec, ladders, groups, starts, tiles.cells, now, trail[0, now], times, values, masks, rows)
         if now > 0 and spec[S_DENSE_WORDS] > 0:
-            _build_dense(spec, ladders, passes, starts, tiles.dense, now, trail[0, now], values, masks, rows)
+            _build_dense(spec, ladders, passes, tiles, now, trail[0, now], masks, rows)
         clean[starts[now] + trail[0, now]] = 1
         if now == level:
             return
@@ -208,12 +224,13 @@ def dense_over(
 ) -> None:  # fmt: skip
     """Add the rows [low, high) to the places of one dense pass, by tiles where they fit."""
     starts = tiles.starts
-    kind, bit, slot, size = passes[p, P_KIND] - COUNTED, passes[p, P_BIT], passes[p, P_SLOT], passes[p, P_SIZE]
+    kind, bit, size = passes[p, P_KIND] - COUNTED, passes[p, P_BIT], passes[p, P_SIZE]
+    codes = tiles.codes[passes[p, P_CODES]]
     while high > low:
         level = _level(starts, low, high, 1)
         if level < 0:
             start = max(low, (high - 1) // (LEAF * FAN) * (LEAF * FAN))
-            update_dense(kind, places, bit, slot, values, masks, 0, start, high)
+            update_coded(kind, places, bit, codes, masks, start, high)
             high = start
             continue
         span = LEAF * FAN**level
