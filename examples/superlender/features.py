@@ -15,6 +15,7 @@ total_due = request("total_due", reason="REQUEST", description="Amount to be pai
 term_days = request("term_days", reason="REQUEST", description="Length of the loan in days")
 loan_number = request("loan_number", reason="HISTORY", description="Which loan of this customer it is")
 hour = as_of.hour(reason="TIMING", description="Hour of the application, in Lagos")
+weekday = as_of.day_of_week(reason="TIMING", description="Weekday of the application, in Lagos (0 is Monday)")
 
 # ---- lateness of earlier first repayments ---------------------------------------------------------------------------
 
@@ -48,15 +49,27 @@ worst_late_days = feature(
     monotone="increasing",
     description="Days from the due date to the first repayment, the most of earlier loans",
 )
-best_late_days = feature(
+best_late_days = feature(  # no direction: the least of many loans is low because there are many
     _repaid.min(_late) / _DAY,
     unit="days",
     reason="LATENESS",
-    monotone="increasing",
     description="Days from the due date to the first repayment, the least of earlier loans",
 )
-late_loans = _repaid.where(_late >= "1d").count(
+std_late_days = feature(
+    _repaid.std(_late) / _DAY,
+    unit="days",
+    reason="LATENESS",
+    description="Days from the due date to the first repayment, how much they differ from loan to loan",
+)
+_repaid_late = _repaid.where(_late >= "1d")
+late_loans = _repaid_late.count(
     reason="LATENESS", monotone="increasing", description="Earlier loans first repaid on a later day than due"
+)
+days_since_late = _repaid_late.time_since_last(
+    unit="days",
+    reason="LATENESS",
+    monotone="decreasing",
+    description="Days since a first repayment that came on a later day than due",
 )
 late_share = feature(
     late_loans / _repaid.count(),

@@ -158,6 +158,18 @@ def test_the_worst_lateness_is_found_behind_a_later_better_one(tmp_path: Path) -
     assert column(data, "worst_late_days")["application:3"] == pytest.approx(7.5)
 
 
+def test_late_repayments_are_dated_and_their_spread_is_seen(small: Project) -> None:
+    data = rows_of(small)
+    assert np.isnan(column(data, "days_since_late")["application:2"]), "the first loan was repaid in time"
+    asked, repaid = datetime(2017, 7, 5, 12), datetime(2017, 4, 1, 0, 30)  # both in Lagos
+    since = (asked - repaid).total_seconds() / 86_400
+    assert column(data, "days_since_late")["application:3"] == pytest.approx(since)
+    assert column(data, "std_late_days")["application:2"] == 0
+    late = [23.5 / 24, 1 + 0.5 / 24]
+    assert column(data, "std_late_days")["application:3"] == pytest.approx(np.std(late))
+    assert column(data, "weekday")["application:3"] == 2, "a Wednesday"
+
+
 def test_nothing_of_a_loan_is_seen_by_its_own_application(small: Project) -> None:
     data = rows_of(small)
     assert column(data, "loans_lifetime") == {f"application:{i}": n for i, n in ((1, 0), (2, 1), (3, 2), (4, 0))}

@@ -12,7 +12,7 @@ from tests.models.fitted import Floats
 
 from obligor.errors import BadInput, IntegrityError
 from obligor.features.portable import sigmoid
-from obligor.models.calibration import LOG_ODDS_MAX, Calibration, Method, fit_calibration
+from obligor.models.calibration import LOG_ODDS_MAX, Calibration, Method, fit_calibration, remaining_loss
 
 
 def _slice(seed: int = 0, rows: int = 20_000) -> tuple[Floats, Floats, Floats]:
@@ -93,3 +93,25 @@ def test_a_reversed_model_is_refused() -> None:
 def test_what_does_not_rise_is_refused(data: dict[str, Any]) -> None:
     with pytest.raises(IntegrityError, match="expected a rising"):
         Calibration.from_data(data)
+
+
+def test_what_calibration_leaves_does_not_depend_on_level_or_spread() -> None:
+    margins, bad, _ = _slice(2, 2_000)
+    weights = np.linspace(0.5, 1.5, len(bad))
+    left = remaining_loss(margins, bad, weights)
+    assert remaining_loss(0.3 * margins - 4.0, bad, weights) == pytest.approx(left, abs=1e-6)
+    assert remaining_loss(margins + np.sin(5 * margins), bad, weights) > left + 1e-3
+    lines = [(a, b) for a in np.linspace(-2, 0, 41) for b in np.linspace(0.2, 0.8, 61)]
+    z = np.array([a + b * margins for a, b in lines])  # the best of many lines
+    naive = np.average(np.logaddexp(0, z) - bad * z, axis=1, weights=weights).min()
+    assert left == pytest.approx(naive, abs=2e-4)
+
+
+def test_a_wrong_or_level_ranking_leaves_what_the_rate_alone_does() -> None:
+    margins, bad, _ = _slice(3, 2_000)
+    weights = np.ones(len(bad))
+    rate = bad.mean()
+    alone = -(rate * np.log(rate) + (1 - rate) * np.log(1 - rate))
+    assert remaining_loss(-margins, bad, weights) == pytest.approx(alone)
+    assert remaining_loss(np.full(len(bad), 0.7), bad, weights) == pytest.approx(alone)
+    assert remaining_loss(margins, bad, weights) < alone - 0.01

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,7 @@ HORIZON = 30 * DAY
 CUTOFF = 400 * DAY
 
 
-def _split(seed: int = 0, rows: int = 3000, **changes: int) -> tuple[Split, Ints, Ints]:
+def _split(seed: int = 0, rows: int = 3000, **changes: Any) -> tuple[Split, Ints, Ints]:
     rng = np.random.default_rng(seed)
     as_of = (rng.random(rows) * 500 * DAY).astype(np.int64)
     bad = rng.random(rows) < 0.2
@@ -31,14 +32,34 @@ def test_slices_are_purged_and_disjoint() -> None:
     split, as_of, known_at = _split()
     assert known_at[split.train].max() <= CUTOFF
     assert as_of[split.test].min() >= CUTOFF
-    assert as_of[split.fit].max() < split.later_from_us <= as_of[split.selection].min()
-    assert not (split.fit & split.selection).any()
     assert not (split.train & split.test).any()
-    assert ((split.fit | split.selection) == split.train).all()
-    assert split.selection.sum() / split.train.sum() == pytest.approx(0.3, abs=0.01)
     between = (as_of < CUTOFF) & (known_at > CUTOFF)
     assert between.any()
     assert not (between & (split.train | split.test)).any()
+
+
+def test_rolls_are_the_later_rows_in_parts_each_with_all_rows_before_it() -> None:
+    split, as_of, _ = _split(later_share=0.6, rolls=4)
+    assert len(split.rolls) == 4
+    for roll in split.rolls:
+        assert as_of[roll.fit].max() < roll.from_us <= as_of[roll.later].min()
+        assert (roll.fit == (split.train & (as_of < as_of[roll.later].min()))).all()
+        assert roll.later.sum() / split.train.sum() == pytest.approx(0.15, abs=0.002)
+    judged = np.sum([roll.later for roll in split.rolls], axis=0)
+    assert judged.max() == 1
+    assert ((judged == 1) == (split.train & ~split.rolls[0].fit)).all()
+    one, _, _ = _split(later_share=0.6, rolls=1)
+    assert one.rolls[0].fit.tolist() == split.rolls[0].fit.tolist()
+    assert (one.rolls[0].later == (judged == 1)).all()
+
+
+def test_rows_of_one_instant_stay_in_one_roll() -> None:
+    as_of = np.repeat(np.arange(20) * DAY, 100)
+    known = np.ones(2000, dtype=np.bool_)
+    bad = np.arange(2000) % 2 == 0
+    split = purged_split(as_of, as_of + HORIZON, known, bad, cutoff_us=CUTOFF, rolls=3)
+    for roll in split.rolls:
+        assert set(as_of[roll.fit].tolist()).isdisjoint(as_of[roll.later].tolist())
 
 
 def test_a_row_at_the_edge() -> None:
@@ -83,12 +104,28 @@ def test_the_order_of_rows_does_not_matter() -> None:
     two = purged_split(
         as_of[shuffled], as_of[shuffled] + HORIZON, np.ones(1000, bool), bad[shuffled], cutoff_us=300 * DAY
     )
-    assert one.selection[shuffled].tolist() == two.selection.tolist()
+    for a, b in zip(one.rolls, two.rolls, strict=True):
+        assert (a.fit[shuffled].tolist(), a.later[shuffled].tolist()) == (b.fit.tolist(), b.later.tolist())
+
+
+def test_few_bads_give_fewer_rolls() -> None:
+    as_of = np.arange(1000) * DAY // 4
+    known = np.ones(1000, dtype=np.bool_)
+    for every, rolls in ((5, 4), (11, 3), (15, 2), (25, 1)):  # 400 later rows: 80, 36, 27, 16 bads
+        bad = np.arange(1000) % every == 0
+        split = purged_split(as_of, as_of + HORIZON, known, bad, cutoff_us=CUTOFF)
+        assert len(split.rolls) == rolls
+        assert sum(int(roll.later.sum()) for roll in split.rolls) == 400
+        assert all((roll.later & bad).sum() >= 10 for roll in split.rolls)
 
 
 def test_too_little_is_named() -> None:
-    with pytest.raises(BadInput, match="the slice 'selection' has"):
-        _split(rows=100)
+    with pytest.raises(BadInput, match="the slice 'later rows' has"):
+        _split(rows=300, later_share=0.05)
+    with pytest.raises(BadInput, match="the slice 'before the later rows' has"):
+        _split(rows=1000, later_share=0.99)
+    with pytest.raises(BadInput, match="rolls: expected 1 to 50"):
+        _split(rolls=0)
     as_of = np.full(5, CUTOFF)
     with pytest.raises(BadInput, match="no outcome was known at the cut-off"):
         purged_split(as_of, as_of + 1, np.ones(5, bool), np.ones(5, bool), cutoff_us=CUTOFF)

@@ -21,7 +21,7 @@ from obligor.errors import BadInput, IntegrityError
 from obligor.features.portable import sigmoid
 from obligor.models.logistic import fit_logistic
 
-__all__ = ["LOG_ODDS_MAX", "Calibration", "Method", "fit_calibration"]
+__all__ = ["LOG_ODDS_MAX", "Calibration", "Method", "fit_calibration", "remaining_loss"]
 
 Floats = NDArray[np.float64]
 Method = Literal["logistic", "isotonic"]
@@ -85,8 +85,7 @@ def fit_calibration(margins: Floats, bad: Floats, weights: Floats | None = None,
         raise BadInput(f"calibration needs goods and bads on its slice, got {int(bad.sum())} bad of {len(bad)} rows")
     if np.ptp(margins) == 0:
         raise BadInput("the model scores every row of its calibration slice alike: it found nothing to split on")
-    target = np.where(bad > 0, (bads + 1) / (bads + 2), 1 / (goods + 2))  # Platt's guard against certainty
-    intercept, slope = (float(b) for b in fit_logistic(margins[:, None], target, w))
+    intercept, slope = _line(margins, bad, w)
     if slope <= 0:
         raise BadInput(
             f"the model ranks the calibration slice the wrong way round (slope {slope:.3f}): it learned noise"
@@ -95,6 +94,31 @@ def fit_calibration(margins: Floats, bad: Floats, weights: Floats | None = None,
         return Calibration(slope, intercept, np.empty(0), np.empty(0))
     knots, levels = _isotonic(margins, bad, w)
     return Calibration(1.0, 0.0, knots, levels)
+
+
+def remaining_loss(margins: Floats, bad: Floats, weights: Floats) -> float:
+    """Return the log loss that is left once the margins have been calibrated on these very rows.
+
+    It judges a ranking and its shape, not its level or spread, which calibration sets afterwards: on raw log loss, a
+    month with another bad rate than the ones before it prefers whichever model happens to lie nearer its level.
+    Margins that rank the wrong way round are worth no more than the rows' rate.
+    """
+    slope = 0.0
+    if np.ptp(margins) > 0:
+        intercept, slope = _line(margins, bad, weights)
+    if slope <= 0:
+        rate = float(np.average(bad, weights=weights))
+        intercept, slope = math.log(rate / (1 - rate)), 0.0
+    z = intercept + slope * margins
+    return float(np.average(np.logaddexp(0.0, z) - bad * z, weights=weights))
+
+
+def _line(margins: Floats, bad: Floats, w: Floats) -> tuple[float, float]:
+    """Return intercept and slope of the log-odds on the margins, with Platt's guard against certainty."""
+    bads, goods = float(np.sum(w * bad)), float(np.sum(w * (1 - bad)))
+    target = np.where(bad > 0, (bads + 1) / (bads + 2), 1 / (goods + 2))
+    intercept, slope = fit_logistic(margins[:, None], target, w)
+    return float(intercept), float(slope)
 
 
 def _isotonic(margins: Floats, bad: Floats, w: Floats) -> tuple[Floats, Floats]:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
+
+from obligor.errors import DefinitionError
 
 __all__ = ["Model"]
+
+BAGS_MAX: Final = 40  # of the default rounds_max, as many trees as can be scored
 
 
 @dataclass(frozen=True)
@@ -25,10 +29,16 @@ class Model:
     calibration: Literal["logistic", "isotonic"] = "logistic"
     weights: str = "equal"  # or the half-life of a row's weight by age at the cut-off, such as "180d"
     segments: tuple[str, ...] = ()  # features or fields of the application that the report breaks down by
-    search: int = 16  # candidates tried on the later slice; the first is a sound default
-    later_share: float = 0.3  # the last part of the training rows in time: stops the boosting and selects
+    search: int = 16  # candidates tried on the later training rows; the first is a sound default
+    later_share: float = 0.4  # the last part of the training rows in time: stops the boosting and selects
+    rolls: int = 4  # parts of it, each judged by what was fitted on all before it; fewer where bads are few
+    bags: int = 1  # boosters on seeds of their own, averaged: less luck in the ranking, as many times the trees
     depth_max: int = 4  # shallow trees explain faster and drift less
     learning_rate: float = 0.05
-    rounds_max: int = 500  # trees
+    rounds_max: int = 500  # trees of one booster
     bootstrap: int = 300  # resamples behind each interval
-    threads: int = 2  # candidates tried side by side; the result does not depend on it
+    threads: int = 2  # candidates and boosters fitted side by side; the result does not depend on it
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.bags <= BAGS_MAX:
+            raise DefinitionError(f"bags: expected 1 to {BAGS_MAX} boosters, got {self.bags!r}")

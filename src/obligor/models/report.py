@@ -214,11 +214,11 @@ def _figures(evaluation: Mapping[str, Any]) -> str:
 def _provenance(training: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
     slices = training.get("slices", {})
     counts = evaluation["rows"]
-    earlier_later = " / ".join(f"{slices.get(name, 0):,}" for name in ("fit", "selection"))
+    rolls = "; ".join(f"{roll['fit']:,} / {roll['later']:,}" for roll in slices.get("rolls", []))
     rows = [
         ("Training rows", f"{counts['train']:,} ({counts['train_bads']:,} bad), outcome known at the cut-off"),
         ("Left out by the purge", f"{counts['purged']:,} matured rows, outcome not yet known at the cut-off"),
-        ("Fit, selection", earlier_later),
+        ("Search: fitted / judged on", rolls),
         ("All applications", ", ".join(f"{n:,} {s}" for s, n in counts["by_status"].items())),
         *(_snapshot_row(key, value) for key, value in training.get("snapshot", {}).items()),
     ]  # fmt: skip

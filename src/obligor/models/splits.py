@@ -1,18 +1,20 @@
 """Purged out-of-time slices: nothing is learned from an outcome that was not known when the test begins.
 
 train        matured, and the outcome was known (as_of + horizon + lag) at the cut-off
-  fit        of these the earlier ones
-  selection  the later ones: they stop the boosting and pick the candidate
+  rolls      the later of these in parts, each with all training rows before it: they stop the boosting and pick the
+             candidate. One part alone has too few bads to tell candidates apart, and its own month's luck
 test         matured by seen_at, as_of at or after the cut-off
 
-Between fit and selection there is no second purge: every outcome of either was known at the cut-off, which is when all
-of this happens, and with a long horizon a purge would leave almost nothing to select on.
+Within a roll there is no second purge: every outcome was known at the cut-off, which is when all of this happens, and
+with a long horizon a purge would leave almost nothing to select on.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +22,22 @@ from numpy.typing import NDArray
 from obligor.errors import BadInput
 from obligor.models.training_set import TrainingSet
 
-__all__ = ["Split", "folds", "purged_split"]
+__all__ = ["Roll", "Split", "folds", "purged_split"]
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-CLASS_ROWS_MIN = 10  # goods and bads that each slice needs before anything can be learned or judged on it
+CLASS_ROWS_MIN: Final = 10  # goods and bads that each slice needs before anything can be learned or judged on it
+ROLLS_MAX: Final = 50
+
+
+@dataclass(frozen=True)
+class Roll:
+    """One part of the later training rows, and all training rows before it."""
+
+    fit: Bools
+    later: Bools
+    from_us: int  # where the later rows begin
 
 
 @dataclass(frozen=True)
@@ -33,10 +45,8 @@ class Split:
     """Masks over the rows of a training set, and the instants that divide them."""
 
     train: Bools
-    fit: Bools
-    selection: Bools
+    rolls: tuple[Roll, ...]  # in time
     test: Bools
-    later_from_us: int  # where the selection begins
     cutoff_us: int
 
 
@@ -48,28 +58,44 @@ def purged_split(
     *,
     cutoff_us: int,
     test_until_us: int | None = None,
-    later_share: float = 0.3,
+    later_share: float = 0.4,
+    rolls: int = 4,
 ) -> Split:
     """Return the slices; `known_at` is when a row's outcome was known, `matured` whether it is by now.
 
-    Raises BadInput naming the slice that has too few goods or bads, with what could be done.
+    There are fewer rolls than asked for where one would have too few goods or bads to be judged on.
+    Raises BadInput naming the slice that has too few in any case, with what could be done.
     """
     if not 0.0 < later_share < 1.0:
         raise BadInput(f"later_share: expected a share between 0 and 1, got {later_share!r}")
+    if not 1 <= rolls <= ROLLS_MAX:
+        raise BadInput(f"rolls: expected 1 to {ROLLS_MAX} parts of the later training rows, got {rolls!r}")
     train = matured & (known_at <= cutoff_us)
     test = matured & (as_of >= cutoff_us)
     if test_until_us is not None:
         test &= as_of < test_until_us
-    moments = np.sort(as_of[train])
-    if not len(moments):
+    if not train.any():
         raise BadInput(
             f"no outcome was known at the cut-off {_day(cutoff_us)}: {int(matured.sum())} rows have matured, the first "
             f"{_day(int(known_at[matured].min())) if matured.any() else 'never'}"
         )
-    later_from = int(moments[min(len(moments) - 1, int(len(moments) * (1.0 - later_share)))])
-    split = Split(train, train & (as_of < later_from), train & (as_of >= later_from), test, later_from, cutoff_us)
+    for number in range(rolls, 0, -1):
+        split = Split(train, _rolls(as_of, train, later_share, number), test, cutoff_us)
+        if number == 1 or all(_fewest(roll.later, bad) >= CLASS_ROWS_MIN for roll in split.rolls):
+            break
     _check(split, bad)
     return split
+
+
+def _rolls(as_of: Ints, train: Bools, later_share: float, rolls: int) -> tuple[Roll, ...]:
+    """Return the later training rows in parts of equal numbers of rows; those of one instant stay together."""
+    moments = np.sort(as_of[train])
+    places = len(moments) * (1.0 - later_share + later_share * np.arange(rolls) / rolls)
+    edges = [*(int(moments[min(len(moments) - 1, int(place))]) for place in places), int(moments[-1]) + 1]
+    return tuple(
+        Roll(train & (as_of < start), train & (as_of >= start) & (as_of < end), start)
+        for start, end in itertools.pairwise(edges)
+    )
 
 
 def folds(data: TrainingSet, rows: Bools, number: int, seed: int) -> Ints:
@@ -85,16 +111,21 @@ def folds(data: TrainingSet, rows: Bools, number: int, seed: int) -> Ints:
     return np.array([place[str(one)] if take else -1 for one, take in zip(applicant, rows, strict=True)], np.int64)
 
 
+def _fewest(rows: Bools, bad: Bools) -> int:
+    bads = int((rows & bad).sum())
+    return min(bads, int(rows.sum()) - bads)
+
+
 def _check(split: Split, bad: Bools) -> None:
-    for name in ("fit", "selection"):
-        rows = getattr(split, name)
-        bads = int((rows & bad).sum())
-        goods = int(rows.sum()) - bads
-        if min(bads, goods) < CLASS_ROWS_MIN:
+    first = split.rolls[0]
+    for name, rows in (("before the later rows", first.fit), ("later rows", first.later)):
+        if _fewest(rows, bad) < CLASS_ROWS_MIN:
+            bads = int((rows & bad).sum())
             raise BadInput(
-                f"the slice {name!r} has {goods} good and {bads} bad rows, expected at least {CLASS_ROWS_MIN} of each "
-                f"(training rows {int(split.train.sum())}, later slice from {_day(split.later_from_us)}, cut-off "
-                f"{_day(split.cutoff_us)}): load more history, move the cut-off, or change later_share"
+                f"the slice {name!r} has {int(rows.sum()) - bads} good and {bads} bad rows, expected at least "
+                f"{CLASS_ROWS_MIN} of each (training rows {int(split.train.sum())}, later slice from "
+                f"{_day(first.from_us)}, cut-off {_day(split.cutoff_us)}): load more history, move the cut-off, or "
+                "change later_share"
             )
 
 

@@ -1,9 +1,10 @@
 """From a training set to a bundle: split, search, fit, calibrate, evaluate, write. One function, one pass.
 
-The candidate and its number of trees are chosen on the later training rows; trees and scorecard are then fitted on all
-of them, so that the newest loans teach too. What maps their log-odds to probabilities is learned on the same rows, each
-scored by a model that saw no loan of its applicant (five folds): a model's margins on its own rows are too sure, and a
-slice held back for it would be the newest loans or too few. The same snapshot, config and seed give the same bundle.
+The candidate and its number of trees are chosen on the later training rows, part by part; trees and scorecard are then
+fitted on all of them, so that the newest loans teach too. What maps their log-odds to probabilities is learned on the
+same rows, each scored by a model that saw no loan of its applicant (five folds): a model's margins on its own rows are
+too sure, and a slice held back for it would be the newest loans or too few. The same snapshot, config and seed give the
+same bundle.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Progress = Callable[[str, int, int], None]  # step, done, total
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 FOLDS: Final = 5  # of applicants, for calibration
 
 
@@ -69,7 +70,7 @@ def train(
     rows = Rows(inputs.expand(data.features), data.bad, _weights(data, model, split))
     check_finite(rows.columns[split.train], inputs.names)
     trials = search(
-        rows.take(split.fit), rows.take(split.selection), inputs, model,
+        [(rows.take(roll.fit), rows.take(roll.later)) for roll in split.rolls], inputs, model,
         lambda done: progress("search", done, max(1, model.search)),
     )  # fmt: skip
     progress("fit", 0, 2)
@@ -140,7 +141,7 @@ def split_of(data: TrainingSet, model: Model) -> Split:
     until = None if model.test_until is None else local_instant(data.plan, model.test_until)
     return purged_split(
         data.as_of, data.matured_at, data.matured, data.bad == 1, cutoff_us=cutoff_us(data.plan, model),
-        test_until_us=until, later_share=model.later_share,
+        test_until_us=until, later_share=model.later_share, rolls=model.rolls,
     )  # fmt: skip
 
 
@@ -213,13 +214,16 @@ def _record(
 ) -> dict[str, Any]:
     import xgboost
 
-    slices = {name: int(getattr(split, name).sum()) for name in ("train", "fit", "selection", "test")}
+    rolls = [
+        {"fit": int(roll.fit.sum()), "later": int(roll.later.sum()), "from_us": roll.from_us} for roll in split.rolls
+    ]
+    counts = {"train": int(split.train.sum()), "test": int(split.test.sum())}
     return {
         "format": FORMAT,
         "model": {name: value for name, value in dataclasses.asdict(model).items() if name != "threads"},
         "snapshot": dict(snapshot),
         "data_sha256": data.sha256,
-        "slices": {**slices, "later_from_us": split.later_from_us, "cutoff_us": split.cutoff_us},
+        "slices": {**counts, "rolls": rolls, "cutoff_us": split.cutoff_us},
         "trials": [trial.to_data() for trial in trials],
         "xgboost": xgboost.__version__,
     }
