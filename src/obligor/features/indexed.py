@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from obligor.features.arranging import compiled
 from obligor.features.kernels.offline import set_rows
-from obligor.features.kernels.tiles import LEAF, Tiles, encode_rows
+from obligor.features.kernels.tiles import LEAF, Tiles, encode_rows, tidy_tiles
 from obligor.features.layout import read_only
 from obligor.features.pieces import Pieces
 from obligor.features.plan import Plan
@@ -49,8 +49,9 @@ class Indexed:
 
     @property
     def nbytes(self) -> int:
-        """How much memory the rows take."""
-        return self._words.nbytes
+        """How much memory the rows and their tiles take."""
+        tiles = (one for own in self._tiles.values() for one in own.values() if one is not None)
+        return self._words.nbytes + sum(array.nbytes for one in tiles for array in one)
 
     def before(self, newer: Pieces) -> Pieces:
         """Return all rows as one piece, before newer ones."""
@@ -95,6 +96,14 @@ class Indexed:
         self._switch(start, masks)
         self.masks[start:end] = masks
         return True
+
+    def tidy(self) -> None:
+        """Bring all tiles up to date."""
+        for plan, own in self._tiles.items():
+            for source, tiles in own.items():
+                if tiles is not None:
+                    rows = self.runs * LEAF
+                    tidy_tiles(compiled(plan).layout, source, tiles, self.times, self.values, self.masks, rows)
 
     def _write(self, run: int, chunk: Words, floor: int) -> None:
         start, n = run * LEAF, chunk.shape[1]

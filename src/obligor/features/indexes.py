@@ -1,13 +1,14 @@
 """The entities that are kept in memory, least recently asked for dropped first; see `indexed.py`.
 
-What becomes of an entity's chunks is noted as it is written and carried out when the entity is next asked for: the
-usual case, a last chunk that grew, costs one run; where chunks came between others the entity is read again.
+What becomes of an entity's chunks is noted as it is written, and carried out after the commit or when the entity is
+next asked for: the usual case, a last chunk that grew, costs one run; where chunks came between others the entity is
+read again.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -32,6 +33,7 @@ class _Kept:
 
     def __init__(self, chunks: Scanned, width: int) -> None:
         self.names = [name for name, _ in chunks]
+        self.places = {name: place for place, name in enumerate(self.names)}
         self.width = width
         self.changed: dict[bytes, bytes | None] = {}
         times = [unbound(name)[0] for name in self.names]
@@ -41,21 +43,26 @@ class _Kept:
         """Carry out what changed; False where the entity has to be read again."""
         if not self.changed:
             return True
-        kept = [name for name in self.names if name not in self.changed]
-        put = {name: entry for name, entry in self.changed.items() if entry is not None}
-        names = sorted([*kept, *put])
-        same = next((i for i, (a, b) in enumerate(zip(self.names, names, strict=False)) if a != b), len(self.names))
-        if len(names) < len(self.names) or same < len(self.names) - 1:
+        gone = {name for name, entry in self.changed.items() if entry is None and name in self.places}
+        end = len(self.names)
+        while end and self.names[end - 1] in gone:
+            gone.discard(self.names[end - 1])
+            end -= 1
+        put = sorted((name, entry) for name, entry in self.changed.items() if entry is not None)
+        more = [name for name, _ in put if self.places.get(name, end) >= end]
+        between = bool(more) and end > 0 and more[0] <= self.names[end - 1]
+        if gone or between or end + len(more) < len(self.names):
             return False
-        for run, name in enumerate(names):
-            if name in put and not self.rows.replace(run, decode_chunk(put[name], self.width), self._floor(names, run)):
-                return False
-        self.names, self.changed = names, {}
-        return True
+        for name in self.names[end:]:
+            del self.places[name]
+        self.names[end:] = more
+        self.places.update((name, end + i) for i, name in enumerate(more))
+        self.changed = {}
+        return all(self._replace(self.places[name], entry) for name, entry in put)
 
-    @staticmethod
-    def _floor(names: Sequence[bytes], run: int) -> int:
-        return unbound(names[run - 1])[0] if run else -(2**63 - 1)
+    def _replace(self, run: int, entry: bytes) -> bool:
+        floor = unbound(self.names[run - 1])[0] if run else -(2**63 - 1)
+        return self.rows.replace(run, decode_chunk(entry, self.width), floor)
 
 
 class Indexes:
@@ -82,6 +89,13 @@ class Indexes:
             return None
         self._kept.move_to_end(start)
         return kept.rows
+
+    def tidy(self, starts: Iterable[bytes]) -> None:
+        """Carry out what changed of some entities, so that no question has to."""
+        for start in starts:
+            rows = self.find(start)
+            if rows is not None:
+                rows.tidy()
 
     def keep(self, start: bytes, width: int, scan: Callable[[], Scanned]) -> Indexed:
         """Read an entity's rows and keep them."""

@@ -160,6 +160,7 @@ class StagedState:
         stored = _StoredHead(FORMAT, self._plan.timelines_hash, *head)
         self._store.put_many([(_HEAD, msgspec.json.encode(stored))])
         self._store.commit()
+        self._indexes.tidy(self._touched)
         self._touched.clear()
 
     def abort(self) -> None:

@@ -40,7 +40,7 @@ from obligor.features.kernels.sources import (
     reset_source,
     update_source_keys,
 )  # fmt: skip
-from obligor.features.kernels.tiles import touch
+from obligor.features.kernels.tiles import LEAF, touch
 from obligor.features.kernels.values import entries
 from obligor.features.kernels.view import apply_conditions, drop_superseded, view
 from obligor.features.kernels.windows import accumulate, accumulate_tiled
@@ -132,6 +132,13 @@ def set_row(layout: Any, spec: Any, tiles: Any, times: Any, values: Any, masks: 
 def set_rows(layout: Any, source: Any, tiles: Any, times: Any, values: Any, masks: Any, new: Any, start: Any) -> Any:
     """Give the rows from `start` on other masks; return whether all steps that decay reach so far."""
     reached, spec = True, layout.sources[source]
+    if tiles.steps.shape[0] == 0:
+        for j in range(new.shape[0]):
+            masks[start + j] = new[j]
+        for row in range(start, start + new.shape[0], LEAF):
+            touch(tiles.starts, tiles.clean, row)
+        touch(tiles.starts, tiles.clean, start + new.shape[0] - 1)
+        return reached
     for j in range(new.shape[0]):
         if masks[start + j] != new[j]:
             reached &= set_row(layout, spec, tiles, times, values, masks, start + j, new[j])

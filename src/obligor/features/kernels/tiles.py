@@ -38,7 +38,29 @@ from obligor.features.kernels.columns import (
 from obligor.features.kernels.compiling import entry, inlined, kernel
 from obligor.features.kernels.dense import dense_code, merge_dense, update_coded
 
-__all__ = ["FAN", "LEAF", "LEVELS_MAX", "Tiles", "dense_over", "encode_rows", "tiles_for", "touch", "walk_cells"]
+__all__ = [
+    "FAN",
+    "LEAF",
+    "LEVELS_MAX",
+    "Tiles",
+    "dense_over",
+    "encode_rows",
+    "tidy_tiles",
+    "tiles_for",
+    "touch",
+    "walk_cells",
+]
+    "FAN",
+    "LEAF",
+    "LEVELS_MAX",
+    "Tiles",
+    "dense_over",
+    "encode_rows",
+    "tidy_tiles",
+    "tiles_for",
+    "touch",
+    "walk_cells",
+]
 
 LEAF, FAN = 256, 4
 LEVELS_MAX = 12
@@ -179,6 +201,19 @@ def _refresh(
         if now == level:
             return
         now += 1
+
+
+@entry
+def tidy_tiles(layout: Any, source: Any, tiles: Any, times: Any, values: Any, masks: Any, rows: Any) -> None:
+    """Make all tiles clean that lie within the first `rows` rows, so that no question has to."""
+    spec, starts, size = layout.sources[source], tiles.starts, LEAF
+    for level in range(starts.shape[0] - 1):
+        for index in range(rows // size):
+            if tiles.clean[starts[level] + index] == 0:
+                _refresh(
+                    spec, layout.ladders, layout.groups, layout.passes, tiles, level, index, times, values, masks, rows
+                )  # fmt: skip
+        size *= FAN
 
 
 @inlined
