@@ -50,17 +50,6 @@ __all__ = [
     "touch",
     "walk_cells",
 ]
-    "FAN",
-    "LEAF",
-    "LEVELS_MAX",
-    "Tiles",
-    "dense_over",
-    "encode_rows",
-    "tidy_tiles",
-    "tiles_for",
-    "touch",
-    "walk_cells",
-]
 
 LEAF, FAN = 256, 4
 LEVELS_MAX = 12
