@@ -15,9 +15,8 @@ from tests.stores.memory import MemoryStateStore
 from obligor.features import edits, indexes, state
 from obligor.features.entries import chunk_key
 from obligor.features.history import History
-from obligor.features.indexed import Indexed
+from obligor.features.indexed import RUN, Indexed
 from obligor.features.indexes import Indexes
-from obligor.features.kernels.tiles import LEAF
 from obligor.features.online import evaluate_one
 from obligor.features.pieces import Pieces, pieces
 from obligor.features.plan import Plan
@@ -222,7 +221,7 @@ def test_a_chunk_that_comes_between_others_makes_an_entity_be_read_again() -> No
     own.changed(b"a", names[2], None)
     own.changed(b"a", last, encode_chunk(_chunk(20, 20).T))
     assert own.find(b"a") is first
-    assert first.times[2 * LEAF : 2 * LEAF + 20].tolist() == list(range(20, 40))
+    assert first.times[2 * RUN : 2 * RUN + 20].tolist() == list(range(20, 40))
     own.changed(b"a", chunk_key(b"", (15, 0)), encode_chunk(_chunk(10, 5).T))
     assert own.find(b"a") is None
 
@@ -230,6 +229,6 @@ def test_a_chunk_that_comes_between_others_makes_an_entity_be_read_again() -> No
 def test_reading_with_a_floor_and_no_rows() -> None:
     rows = Indexed([_chunk(0, 4), _chunk(9, 0), _chunk(9, 2)], [9, 9, 11])
     assert rows.runs == 3
-    assert rows.times[: 3 * LEAF].tolist() == sorted(rows.times[: 3 * LEAF].tolist())
+    assert rows.times[: 3 * RUN].tolist() == sorted(rows.times[: 3 * RUN].tolist())
     assert int((rows.masks != 0).sum()) == 6
     assert indexes.CHUNKS_MIN > 1

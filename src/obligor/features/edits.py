@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from obligor.errors import IntegrityError
 from obligor.features.entries import Row, chunk_key, chunks_start, fence_of, prefix, tail_key, unbound
+from obligor.features.indexed import RUN
 from obligor.features.plan import Plan
 from obligor.features.projection import Rows, project
 from obligor.features.state_store import Entry, StateTransaction
@@ -37,7 +38,7 @@ __all__ = ["CHUNK_ROWS_MAX", "TAIL_BYTES_MAX", "Editor", "Edits", "StateMisfit",
 Words = NDArray[np.int64]
 
 TAIL_BYTES_MAX = 1920  # so that a tail and its key fit in half a page of the store
-CHUNK_ROWS_MAX = 256  # a run of `indexed.py`
+CHUNK_ROWS_MAX = RUN
 CHUNK_ROWS_CLOSED = 192  # rows with which a chunk is left behind, so that late ones find room in it
 ENTITIES_AT_ONCE = 4096  # bounds what one kernel call holds
 _ABOVE_ALL = (2**63, 2**63)

@@ -167,7 +167,7 @@ class _Work:
         sweep(
             self.layout, number, one.rows, np.zeros(n, np.int64), tiles, comings, goings, one.own, one.own_rows,
             read_only(self.as_of[asked]), one.bounds, first, end, read_only(self.periods[asked]),
-            read_only(self.comparands[asked]), room(self.sizes, len(self.layout.ladders), n).room, kept.errors[at],
+            read_only(self.comparands[asked]), room(self.sizes, len(self.layout.ladders), len(self.layout.rungs), n).room, kept.errors[at],
             kept.values[at],
         )  # fmt: skip
         return True, asked[first:end]
@@ -175,7 +175,7 @@ class _Work:
     def run(self, block: slice) -> None:
         """Evaluate the requests of one block."""
         measures = np.empty((block.stop - block.start, self.measures), np.float64)
-        own_room = room(self.sizes, len(self.layout.ladders), self.longest).room
+        own_room = room(self.sizes, len(self.layout.ladders), len(self.layout.rungs), self.longest).room
         cuts = self.cuts if len(self.cuts) == 1 else self.cuts[block]
         errors = self.errors[block]
         for number, rows in enumerate(self.rows):

@@ -15,16 +15,17 @@ from numpy.typing import NDArray
 
 from obligor.features.arranging import compiled
 from obligor.features.kernels.offline import set_rows
-from obligor.features.kernels.tiles import LEAF, Tiles, encode_rows, tidy_tiles
+from obligor.features.kernels.tiles import Tiles, encode_rows, tidy_tiles
 from obligor.features.layout import read_only
 from obligor.features.pieces import Pieces
 from obligor.features.plan import Plan
 from obligor.features.tiling import tiles_of
 
-__all__ = ["Indexed"]
+__all__ = ["RUN", "Indexed"]
 
 Words = NDArray[np.int64]
 
+RUN = 256  # rows of a run: a chunk of the state has at most so many
 _SPARE = 8  # a table of runs is made an eighth longer than it has to be
 STEPS_AHEAD = 512  # of a decay, for rows to come
 _LATEST = 2**63 - 1  # the time of rows that are not there yet
@@ -38,9 +39,9 @@ class Indexed:
         self.runs = len(chunks)
         width = len(chunks[0])
         self.capacity = self.runs + self.runs // _SPARE + 1
-        self._words = np.empty((width, self.capacity * LEAF), np.int64)
-        self._words[0, self.runs * LEAF :] = _LATEST
-        self._words[1:, self.runs * LEAF :] = 0
+        self._words = np.empty((width, self.capacity * RUN), np.int64)
+        self._words[0, self.runs * RUN :] = _LATEST
+        self._words[1:, self.runs * RUN :] = 0
         for run, chunk in enumerate(chunks):
             self._write(run, chunk, bounds[run - 1] if run else -_LATEST)
         self.times, self.roots, self.values = map(read_only, (self._words[0], self._words[1], self._words[3:]))
@@ -55,7 +56,7 @@ class Indexed:
 
     def before(self, newer: Pieces) -> Pieces:
         """Return all rows as one piece, before newer ones."""
-        rows = self._words[:, : self.runs * LEAF]
+        rows = self._words[:, : self.runs * RUN]
         spans = np.concatenate([[[0, rows.shape[1]]], newer.spans + np.array([rows.size, 0])])
         return Pieces(np.concatenate([rows.reshape(-1), newer.words]), spans)
 
@@ -67,9 +68,9 @@ class Indexed:
         return own[source]
 
     def _build(self, plan: Plan, source: int) -> Tiles | None:
-        layout, end = compiled(plan).layout, self.runs * LEAF
+        layout, end = compiled(plan).layout, self.runs * RUN
         span = int(self.times[0]), int(self.times[end - 1])
-        tiles = tiles_of(layout, source, self.capacity * LEAF, span, STEPS_AHEAD)
+        tiles = tiles_of(layout, source, self.capacity * RUN, span, STEPS_AHEAD)
         if tiles is not None:
             encode_rows(layout, source, tiles, self.values, 0, end)
             masks = self.masks[:end].copy()
@@ -81,8 +82,8 @@ class Indexed:
         """Put a chunk in the place of a run, or behind the last one; say whether there was room for it."""
         if run >= self.capacity:
             return False
-        start, end = run * LEAF, (run + 1) * LEAF
-        none = np.zeros(LEAF, np.int64)
+        start, end = run * RUN, (run + 1) * RUN
+        none = np.zeros(RUN, np.int64)
         if run < self.runs:
             self._switch(start, none)
         self._write(run, chunk, floor)
@@ -102,22 +103,22 @@ class Indexed:
         for plan, own in self._tiles.items():
             for source, tiles in own.items():
                 if tiles is not None:
-                    rows = self.runs * LEAF
+                    rows = self.runs * RUN
                     tidy_tiles(compiled(plan).layout, source, tiles, self.times, self.values, self.masks, rows)
 
     def _write(self, run: int, chunk: Words, floor: int) -> None:
-        start, n = run * LEAF, chunk.shape[1]
+        start, n = run * RUN, chunk.shape[1]
         self._words[:, start : start + n] = chunk
-        self._words[0, start + n : start + LEAF] = chunk[0, -1] if n else floor
-        self._words[1:, start + n : start + LEAF] = 0
+        self._words[0, start + n : start + RUN] = chunk[0, -1] if n else floor
+        self._words[1:, start + n : start + RUN] = 0
 
     def _switch(self, start: int, masks: Words) -> None:
         """Give a run's rows other masks in all tiles; those whose steps do not reach so far are dropped."""
-        before = self.masks[start : start + LEAF].copy()
+        before = self.masks[start : start + RUN].copy()
         for plan, own in self._tiles.items():
             layout = compiled(plan).layout
             for source, tiles in list(own.items()):
-                self.masks[start : start + LEAF] = before
+                self.masks[start : start + RUN] = before
                 if tiles is not None and not set_rows(
                     layout, source, tiles, self.times, self.values, self.masks, masks, start
                 ):

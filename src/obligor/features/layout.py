@@ -94,7 +94,7 @@ class Desk(NamedTuple):
     rows_max: int
 
 
-def room(sizes: Sizes, ladders: int, rows_max: int) -> Desk:
+def room(sizes: Sizes, ladders: int, rungs: int, rows_max: int) -> Desk:
     """Return room for questions whose sources have at most `rows_max` rows each."""
     held = entries(rows_max) + 1
     keys = min(rows_max, KEYS_MAX)
@@ -102,6 +102,7 @@ def room(sizes: Sizes, ladders: int, rows_max: int) -> Desk:
         state=np.empty(sizes.state, np.int64),
         reached=np.empty(ladders, np.int64),
         progress=np.empty(ladders, np.int64),
+        guesses=np.zeros(rungs + ladders, np.int64),
         maps=np.empty((sizes.maps, held, 3), np.int64),
         buffers=np.empty((sizes.buffers, min(sizes.values, max(rows_max, 1))), np.int64),
         held=np.empty(sizes.buffers, np.int64),

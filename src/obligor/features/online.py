@@ -41,7 +41,7 @@ class _Desk:
         self._make_room(_ROWS_FIRST)
 
     def _make_room(self, rows: int) -> None:
-        own = room(self.sizes, len(self.layout.ladders), rows)
+        own = room(self.sizes, len(self.layout.ladders), len(self.layout.rungs), rows)
         self.rows_max, self.room, self.stack = rows, own.packed, own.room.stack
 
     def measure(

@@ -80,9 +80,12 @@ def prepare(
             go[versioned[some]] = np.minimum.reduceat(above, offsets[some])
     ends = np.searchsorted(own.event_time, instants)
     starts = np.searchsorted(own.event_time, instants - reach)
-    by_root = np.argsort(own.root, kind="stable")
-    ranked = own.root[by_root]
-    first, last = (np.searchsorted(ranked, self_root[questions], side) for side in ("left", "right"))
+    by_root = np.empty(0, np.int64)
+    first = last = np.zeros(len(questions), np.int64)
+    if (self_root[questions] >= 0).any():
+        by_root = np.argsort(own.root, kind="stable")
+        ranked = own.root[by_root]
+        first, last = (np.searchsorted(ranked, self_root[questions], side) for side in ("left", "right"))
     if int((last - first).max(initial=0)) > OWN_MAX:
         return None
     bounds = np.column_stack([starts, ends]).astype(np.int64)

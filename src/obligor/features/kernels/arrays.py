@@ -52,6 +52,7 @@ class Room(NamedTuple):
     state: Ints  # cells of all groups
     reached: Ints  # (ladders,) the window that rows are added to
     progress: Ints  # (ladders,) rows missing, or since when
+    guesses: Ints  # (rungs + ladders,) where edges were found for the question before
     maps: Ints  # (maps, entries + 1, 3)
     buffers: Ints  # (ordered and recent passes, values)
     held: Ints  # (ordered and recent passes,)
@@ -141,9 +142,10 @@ def layout_of(ints: Any, floats: Any) -> Any:
 def room_of(ints: Any, floats: Any, small: Any) -> Any:
     """The room in its blocks."""
     return Room(
-        _vector(ints, ints, 0), _vector(ints, ints, 1), _vector(ints, ints, 2), _cube(ints, ints, 3),
-        _matrix(ints, ints, 4), _vector(ints, ints, 5), _matrix(ints, ints, 6), _cube(ints, ints, 7),
-        _matrix(ints, ints, 8), _vector(ints, ints, 9), _vector(ints, ints, 10), _vector(ints, ints, 11),
-        _vector(ints, ints, 12), _vector(ints, ints, 13), _vector(ints, floats, 14), _matrix(ints, floats, 15),
-        _vector(ints, floats, 16), _vector(ints, floats, 17), _vector(ints, floats, 18), _vector(ints, small, 19),
+        _vector(ints, ints, 0), _vector(ints, ints, 1), _vector(ints, ints, 2), _vector(ints, ints, 3),
+        _cube(ints, ints, 4), _matrix(ints, ints, 5), _vector(ints, ints, 6), _matrix(ints, ints, 7),
+        _cube(ints, ints, 8), _matrix(ints, ints, 9), _vector(ints, ints, 10), _vector(ints, ints, 11),
+        _vector(ints, ints, 12), _vector(ints, ints, 13), _vector(ints, ints, 14), _vector(ints, floats, 15),
+        _matrix(ints, floats, 16), _vector(ints, floats, 17), _vector(ints, floats, 18), _vector(ints, floats, 19),
+        _vector(ints, small, 20),
     )  # fmt: skip

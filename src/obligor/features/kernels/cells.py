@@ -48,7 +48,7 @@ __all__ = [
     "add_rows",
     "finish_cell",
     "first_at",
-    "merge_cell",
+    "merge_cell", "near",
     "reset_cell",
     "update_cell",
     "update_numbers",
@@ -267,6 +267,32 @@ def first_at(times: Any, instant: Any, low: Any, high: Any) -> Any:
         else:
             low = middle + 1
     return low
+
+
+@inlined
+def near(times: Any, instant: Any, low: Any, high: Any, guess: Any) -> Any:
+    """The first place in [low, high) with times >= instant, found in steps that double from a guess."""
+    first = min(max(guess, low), high)
+    end, step = first, 1
+    if first < high and times[np.uint64(first)] < instant:
+        first += 1
+        end = first
+        while end < high and times[np.uint64(end)] < instant:
+            first = end + 1
+            end = min(high, end + step)
+            step *= 2
+    else:
+        while first > low and times[np.uint64(first - 1)] >= instant:
+            end = first - 1
+            first = max(low, first - step)
+            step *= 2
+    while first < end:
+        middle = (first + end) >> 1
+        if times[np.uint64(middle)] >= instant:
+            end = middle
+        else:
+            first = middle + 1
+    return first
 
 
 @kernel

@@ -19,6 +19,7 @@ from obligor.features.kernels.cells import (
     add_rows,
     finish_cell,
     first_at,
+    near,
     reset_cell,
     update_cell,
 )  # fmt: skip
@@ -205,7 +206,7 @@ def accumulate(
 def _rows_by_tiles(
     ladder: Any, at: Any, progress: Any, group: Any, tiles: Any, words: Any, masks: Any, low: Any, high: Any
 ) -> Any:
-    """Where a window of rows begins, passing by runs of 256 rows whose clean tile holds fewer than are missing."""
+    """Where a window of rows begins, passing by runs of 64 rows whose clean tile holds fewer than are missing."""
     while high > low and progress[at] > 0:
         tile = high // LEAF - 1
         if high % LEAF == 0 and high - LEAF >= low and tiles.clean[tile] != 0:
@@ -227,7 +228,11 @@ def accumulate_tiled(
     crossed, ladders, groups, passes, rows = False, layout.ladders, layout.groups, layout.passes, times.shape[0]
     for at in range(spec[S_LADDERS], spec[S_LADDERS_END]):
         ladder = ladders[at]
-        end = _end(ladder, as_of, periods, times, low, high)
+        end, rungs = high, layout.rungs.shape[0]
+        if ladder[L_KIND] == CALENDAR or (ladder[L_KIND] == TIME and ladder[L_VALUE] != 0):
+            until = periods[ladder[L_VALUE], 1] if ladder[L_KIND] == CALENDAR else as_of - ladder[L_VALUE]
+            end = near(times, until, low, high, room.guesses[rungs + at])
+            room.guesses[rungs + at] = end
         for rung in range(ladder[L_RUNGS_END] - ladder[L_RUNGS]):
             if ladder[L_KIND] == BY_ROWS:
                 group, words = groups[ladder[L_GROUPS]], spec[S_TILE_WORDS]
@@ -241,7 +246,8 @@ def accumulate_tiled(
                 while room.reached[at] < rung:
                     crossed |= _take_window(layout, ladder, groups, at, room.reached[at], as_of, last, room)
                     room.reached[at] += 1
-                start = first_at(times, edge, low, end)
+                start = near(times, edge, low, end, room.guesses[ladder[L_RUNGS] + rung])
+                room.guesses[ladder[L_RUNGS] + rung] = start
             if ladder[L_TILED] != 0:
                 walk_cells(
                     spec, ladders, groups, passes, at, tiles, room.state, times, values, masks, rows, start, end
