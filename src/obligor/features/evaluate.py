@@ -95,6 +95,7 @@ class _Work:
 
     def __init__(self, plan: Plan, timelines: Timelines, requests: Requests, entities: list[Ints]) -> None:
         self.layout, self.sources, periods, self.sizes, _ = compiled(plan)
+        self.ladders, self.rungs = len(self.layout.ladders), len(self.layout.rungs)
         self.rows = [timelines.by_name[source.timeline].rows for source in self.sources]
         self.entities = entities
         self.as_of, self.self_root = read_only(requests.as_of), read_only(requests.self_root)
@@ -167,7 +168,7 @@ class _Work:
         sweep(
             self.layout, number, one.rows, np.zeros(n, np.int64), tiles, comings, goings, one.own, one.own_rows,
             read_only(self.as_of[asked]), one.bounds, first, end, read_only(self.periods[asked]),
-            read_only(self.comparands[asked]), room(self.sizes, len(self.layout.ladders), len(self.layout.rungs), n).room, kept.errors[at],
+            read_only(self.comparands[asked]), room(self.sizes, self.ladders, self.rungs, n).room, kept.errors[at],
             kept.values[at],
         )  # fmt: skip
         return True, asked[first:end]
@@ -175,7 +176,7 @@ class _Work:
     def run(self, block: slice) -> None:
         """Evaluate the requests of one block."""
         measures = np.empty((block.stop - block.start, self.measures), np.float64)
-        own_room = room(self.sizes, len(self.layout.ladders), len(self.layout.rungs), self.longest).room
+        own_room = room(self.sizes, self.ladders, self.rungs, self.longest).room
         cuts = self.cuts if len(self.cuts) == 1 else self.cuts[block]
         errors = self.errors[block]
         for number, rows in enumerate(self.rows):

@@ -32,9 +32,7 @@ from obligor.features.kernels.integers import INT64_MAX, NULL
 from obligor.features.kernels.sources import (
     NOT_NAMED,
     OK,
-    begin_source,
     deliver,
-    end_source,
     finish_source,
     gather,
     reset_source,
@@ -145,7 +143,7 @@ def set_rows(layout: Any, source: Any, tiles: Any, times: Any, values: Any, mask
     return reached
 
 
-@kernel
+@inlined
 def measure_tiled(
     layout: Any, spec: Any, as_of: Any, periods: Any, comparands: Any, times: Any, values: Any, masks: Any, tiles: Any,
     low: Any, high: Any, last: Any, room: Any,
@@ -166,7 +164,7 @@ def sweep(
     as_of: Any, bounds: Any, first: Any, end: Any, periods: Any, comparands: Any, room: Any, errors: Any, kept: Any,
 ) -> None:  # fmt: skip
     """The questions [first, end) to one entity's rows, in the order of as_of; see `tiling.Sweep`."""
-    spec = layout.sources[source]
+    spec, last = layout.sources[source], 0
     times, values, mask = rows.event_time, rows.values, rows.mask
     come, go = 0, 0
     for r in range(first, end):
@@ -181,11 +179,13 @@ def sweep(
         for k in range(own[r, 0], own[r, 1]):  # an application is not in its own view
             room.own[k - own[r, 0]] = masks[own_rows[k]]
             set_row(layout, spec, tiles, times, values, masks, own_rows[k], 0)
-        last = begin_source(layout, spec, high - low, room)
+        if spec[S_MAPS] != 0:
+            last = entries(high - low) - 1
+        reset_source(layout, spec, last, room)
         crossed = measure_tiled(
             layout, spec, as_of[r], periods[r], comparands[r], times, values, masks, tiles, low, high, last, room
         )  # fmt: skip
-        errors[r] = end_source(layout, spec, as_of[r], last, room, crossed)
+        errors[r] = finish_source(layout, spec, as_of[r], last, room, crossed)
         gather(spec, layout.uses, room.results, kept[r])
         for k in range(own[r, 0], own[r, 1]):
             set_row(layout, spec, tiles, times, values, masks, own_rows[k], room.own[k - own[r, 0]])
