@@ -143,7 +143,7 @@ def set_rows(layout: Any, source: Any, tiles: Any, times: Any, values: Any, mask
     return reached
 
 
-@inlined
+@kernel
 def measure_tiled(
     layout: Any, spec: Any, as_of: Any, periods: Any, comparands: Any, times: Any, values: Any, masks: Any, tiles: Any,
     low: Any, high: Any, last: Any, room: Any,
