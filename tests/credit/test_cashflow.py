@@ -96,6 +96,9 @@ def test_two_paydays_are_too_few_to_be_irregular() -> None:
     records = [moved(days, "income", 1, "acme") for days in (10, 40)]
     [found] = evaluated({"irregular": INCOME.pay_irregularity(), "cycle": INCOME.pay_cycle()}, records)
     assert found == {"irregular": None, "cycle": 30}
+    third = moved(100, "income", 1, "acme")
+    [found] = evaluated({"irregular": INCOME.pay_irregularity(), "cycle": INCOME.pay_cycle()}, [*records, third])
+    assert found == {"irregular": pytest.approx(15 / 45), "cycle": 45}
 
 
 def test_money_borrowed_before_the_last_repayment_is_not_since() -> None:

@@ -52,6 +52,12 @@ def test_weeks_and_months_are_told_by_their_own_rhythm() -> None:
     assert values["tenure"] == 99
 
 
+def test_what_lies_before_the_three_spans_counts_for_tenure_alone() -> None:
+    wage = [(days, 1_000, "acme") for days in (15, 45, 75, 105)]
+    inside, outside = of(*wage), of(*wage, (106, 9_000, "acme"))
+    assert outside == {**inside, "tenure": 106}
+
+
 def test_a_single_large_receipt_is_no_income_and_an_unnamed_payer_no_party() -> None:
     assert of((10, 5_000_000, "sold car"), (20, 1, None), (50, 1, None), (80, 1, None)) == {
         "parties": 0, "lapsed": 0, "total": 0, "monthly": 0, "tenure": None,

@@ -36,6 +36,7 @@ class Applications:
             self.asked.count(*windows),
             notes,
             reason="APPLICATIONS",
+            unit="applications",
             monotone="increasing",
             description="Earlier applications",
         )
@@ -56,6 +57,7 @@ class Applications:
             self.asked.decayed_count(half_life),
             notes,
             reason="APPLICATIONS",
+            unit="applications",
             monotone="increasing",
             description="Earlier applications, the older the less they count",
         )
@@ -78,6 +80,7 @@ class Applications:
             self.asked.distinct(self.merchant, *windows),
             notes,
             reason="APPLICATIONS",
+            unit="merchants",
             monotone="increasing",
             description="Different merchants at which applications were made",
         )
@@ -105,7 +108,9 @@ class Borrowing:
 
     def loans(self, *windows: str, **notes: Unpack[Notes]) -> Feature:
         """Return the number of loans taken; they are risk and record at once, so either way."""
-        return described(self.opened.count(*windows), notes, reason="NEW_CREDIT", description="Loans taken")
+        return described(
+            self.opened.count(*windows), notes, reason="NEW_CREDIT", unit="loans", description="Loans taken"
+        )
 
     def amount_taken(self, *windows: str, **notes: Unpack[Notes]) -> Feature:
         """Return the sum of the loans taken."""

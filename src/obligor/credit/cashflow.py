@@ -161,6 +161,7 @@ class Income:
             self.receipts.distinct(self._payer(), window),
             notes,
             reason="INCOME_STABILITY",
+            unit="payers",
             description="Different payers of income",
         )
 
@@ -180,6 +181,7 @@ class Income:
             self._recurring().parties(),
             notes,
             reason="INCOME_STABILITY",
+            unit="payers",
             monotone="decreasing",
             description="Payers that paid in each of the last three spans of 35 days",
         )
@@ -221,6 +223,7 @@ class Income:
             self._recurring().lapsed(),
             notes,
             reason="INCOME_STABILITY",
+            unit="payers",
             monotone="increasing",
             description="Payers that paid in the two spans of 35 days before the last one, and not since",
         )
@@ -251,6 +254,7 @@ class Bills:
             self._recurring.parties(),
             notes,
             reason="BILLS",
+            unit="payees",
             description="Payees that were paid in each of the last three spans of 35 days",
         )
 
@@ -269,6 +273,7 @@ class Bills:
             self._recurring.lapsed(),
             notes,
             reason="BILLS",
+            unit="payees",
             monotone="increasing",
             description="Payees that were paid in the two spans of 35 days before the last one, and not since",
         )
@@ -347,6 +352,7 @@ class Balances:
             self._below(threshold).count(*windows),
             notes,
             reason="BALANCE",
+            unit="readings",
             monotone="increasing",
             description=f"Times that the balance was read below {threshold:,}",
         )
@@ -433,6 +439,7 @@ class OtherLenders:
             self.borrowed.distinct(self.lender, window),
             notes,
             reason="OTHER_LENDERS",
+            unit="lenders",
             monotone="increasing",
             description="Different other lenders that lent",
         )

@@ -16,8 +16,10 @@ from typing import Unpack
 
 from obligor.credit.reasons import described
 from obligor.events.fields import Field
+from obligor.events.schema import parse_duration
 from obligor.features.definitions import Feature, Notes
 from obligor.features.stream import Stream
+from obligor.features.wording import length_words
 
 __all__ = ["Merchant", "Relationship"]
 
@@ -42,7 +44,7 @@ class Merchant:
             notes,
             reason="MERCHANT",
             monotone="increasing",
-            description="Loans written off at this merchant, for each loan made there when such loans were made",
+            description=f"Loans written off at this merchant for each loan made there {_length(after)} earlier",
         )
 
     def dispute_rate(self, disputed: Stream, window: str = "180d", **notes: Unpack[Notes]) -> Feature:
@@ -77,7 +79,11 @@ class Merchant:
     def loans(self, *windows: str, **notes: Unpack[Notes]) -> Feature:
         """Return the number of loans made at the merchant."""
         return described(
-            self.opened.count(*windows), notes, reason="MERCHANT", description="Loans made at this merchant"
+            self.opened.count(*windows),
+            notes,
+            reason="MERCHANT",
+            unit="loans",
+            description="Loans made at this merchant",
         )
 
     def growth(self, window: str = "30d", **notes: Unpack[Notes]) -> Feature:
@@ -105,6 +111,7 @@ class Merchant:
             self.opened.distinct(consumer, window),
             notes,
             reason="MERCHANT",
+            unit="consumers",
             description="Different consumers with a loan at this merchant",
         )
 
@@ -150,6 +157,7 @@ class Relationship:
             self.together.count(*windows),
             notes,
             reason="BASKET",
+            unit="purchases",
             monotone="decreasing",
             description="The consumer's earlier purchases at this merchant",
         )
@@ -180,6 +188,10 @@ class Relationship:
             reason="BASKET",
             description="Amount asked for against the consumer's usual purchase at this merchant",
         )
+
+
+def _length(window: str) -> str:
+    return length_words(parse_duration(window))
 
 
 def _which(q: float) -> str:

@@ -17,7 +17,7 @@ __all__ = ["REASON_TEXTS", "described"]
 REASON_TEXTS: Mapping[str, str] = MappingProxyType(
     {
         "AFFORDABILITY": "The amount or your regular bills are high in relation to your income",
-        "AMOUNT": "The amount asked for is high compared with your earlier loans",
+        "AMOUNT": "The amount asked for is high, in itself or against your earlier loans",
         "APPLICATIONS": "Number of recent applications for credit",
         "ARREARS": "Payments on existing loans are overdue",
         "BALANCE": "Low balance of your bank account",
@@ -35,7 +35,7 @@ REASON_TEXTS: Mapping[str, str] = MappingProxyType(
         "OTHER_LENDERS": "Borrowing from other lenders",
         "PAY_CYCLE": "Time until income is next expected",
         "REPAYMENT": "Limited repayment history with us",
-        "SPENDING": "Spending is high in relation to your income",
+        "SPENDING": "Recent spending, also in relation to your income",
         "TENURE": "Length of the relationship with us",
         "UTILISATION": "Your loans are still largely unpaid, or your credit limit is nearly used",
     }

@@ -97,7 +97,9 @@ class Loans:
 
     def open_loans(self, **notes: Unpack[Notes]) -> Feature:
         """Return the number of loans on which something is owed."""
-        return described(self._open.count(), notes, reason="DEBT", description="Loans on which something is owed")
+        return described(
+            self._open.count(), notes, reason="DEBT", unit="loans", description="Loans on which something is owed"
+        )
 
     def repaid_loans(self, **notes: Unpack[Notes]) -> Feature:
         """Return the number of loans that were paid back in full."""
@@ -106,6 +108,7 @@ class Loans:
             self._unless_closed((lent > 0) & (paid >= lent)).count(),
             notes,
             reason="REPAYMENT",
+            unit="loans",
             monotone="decreasing",
             description="Loans paid back in full",
         )
@@ -129,6 +132,7 @@ class Loans:
             self._unless_closed(self._past_due(days)).count(),
             notes,
             reason="ARREARS",
+            unit="loans",
             monotone="increasing",
             description=f"Loans of which a payment is {_days(days)} or more past due",
         )
@@ -242,6 +246,7 @@ class Payments:
             self.paid.streak(self._on_time, *windows),
             notes,
             reason="LATE_PAYMENTS",
+            unit="payments",
             monotone="decreasing",
             description="Payments made on time in a row, up to the last one",
         )
@@ -252,6 +257,7 @@ class Payments:
             self.paid.longest_streak(self._on_time, *windows),
             notes,
             reason="LATE_PAYMENTS",
+            unit="payments",
             monotone="decreasing",
             description="Most payments made on time in a row",
         )
@@ -272,6 +278,7 @@ class Payments:
             self._late.count(*windows),
             notes,
             reason="LATE_PAYMENTS",
+            unit="payments",
             monotone="increasing",
             description="Payments made late",
         )
@@ -349,6 +356,7 @@ class FailedPayments:
             self.failed.count(*windows),
             notes,
             reason="FAILED_PAYMENTS",
+            unit="payments",
             monotone="increasing",
             description="Payments that failed or were returned unpaid",
         )
