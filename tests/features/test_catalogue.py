@@ -171,6 +171,15 @@ WORDS: list[tuple[Feature, str]] = [
         LoanOpened.by("consumer").where(delay(LoanOpened.due_at) >= "36h").count(),
         "number of the consumer's loan_opened events where delay after due_at >= 36 hours, ever",
     ),
+    (
+        LoanOpened.by("consumer").max(delay(LoanOpened.due_at)) / 86_400_000_000,
+        "greatest delay in days after due_at among the consumer's loan_opened events, ever",
+    ),
+    (
+        LoanOpened.by("consumer").distinct("due_at") / (LoanOpened.by("consumer").count() >= 3),
+        "(number of distinct due_at among the consumer's loan_opened events, ever) if (number of the consumer's "
+        "loan_opened events, ever) >= 3, else unknown",
+    ),
     # two levels
     (
         (LOANS.sum("principal") > PAID.sum("amount", "90d")).count(),

@@ -81,6 +81,8 @@ def _join(step: Step, left: Piece, right: Piece) -> Piece:
         return Piece(f"not ({left.text})", truth=True)
     if op == "multiply" and right.truth and not left.truth:
         return Piece(f"{left.within()} if {right.text}, else 0", PHRASE)
+    if op == "divide" and right.truth:
+        return Piece(f"{left.within()} if {right.text}, else unknown", PHRASE)
     if op in ("minimum", "maximum"):
         if left.truth and right.truth:
             word = "and" if op == "minimum" else "or"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from obligor.events.predicates import And, Comparison, Not, Or, Predicate
-from obligor.features.delays import SUFFIX, stored
+from obligor.features.delays import SUFFIX, UNIT, stored
 from obligor.features.filters import parse_predicate
 from obligor.features.infix import PHRASE, Piece, program_words
 from obligor.features.measures import (
@@ -59,6 +59,7 @@ _AGGREGATES = {
     "quantile_sketch": "about the {quantile} of {field} over {facts}",
 }
 _TIMED = ("time_since_first", "time_since_last", "mean_gap", "std_gap", "longest_gap")
+_TOLD_APART = ("distinct", "distinct_sketch", "top_share", "entropy")  # of values, whatever their unit
 _OVER_KEYS = {
     "count": "number of {keys} with a known {number}",
     "sum": "sum over {keys} of {number}",
@@ -127,7 +128,7 @@ def measure_piece(plan: Plan, measure: Measure) -> Piece:
         text,
         PHRASE,
         slot.values if slot is not None and categorical else None,
-        timed="seconds" if measure.aggregate in _TIMED else "",
+        timed=_timed(measure.aggregate, slot),
     )
 
 
@@ -209,7 +210,7 @@ def _condition_words(plan: Plan, slot: Slot, condition: Condition) -> str:
 
 def _aggregate_words(measure: Measure | Inner, timeline: Timeline, slot: Slot | None, facts: str) -> str:
     parameters: tuple[Any, ...] = measure.parameters if isinstance(measure, Measure) else ()
-    words = {"facts": facts, "field": "" if slot is None else _field_words(slot.field)}
+    words = {"facts": facts, "field": "" if slot is None else _field_words(slot.field, _timed(measure.aggregate, slot))}
     match measure.aggregate, parameters:
         case (("nth_last" | "most_frequent"), (int(n),)):
             words["nth"] = "" if n == 1 else f"{_ordinal(n)} "
@@ -260,7 +261,7 @@ def _over_keys(plan: Plan, timeline: Timeline, measure: Measure) -> Piece:
         )  # fmt: skip
         text = _aggregate_words(inner, timeline, slot, facts) + _when(plan, alone, timeline)
         values = slot.values if slot is not None and inner.aggregate in ("first", "last") else None
-        return Piece(text, PHRASE, values, timed="seconds" if inner.aggregate in _TIMED else "")
+        return Piece(text, PHRASE, values, timed=_timed(inner.aggregate, slot))
 
     number = program_words(per.program, operand)
     first = per.inner[0]
@@ -283,9 +284,17 @@ def _plural(name: str) -> str:
     return f"{name}es" if name.endswith(("s", "x", "ch", "sh")) else f"{name}s"
 
 
-def _field_words(field: str) -> str:
+def _timed(aggregate: str, slot: Slot | None) -> str:
+    """Return the unit of time in which a measure's words begin to speak, '' where it is no length of time."""
+    if aggregate in _TIMED:
+        return "seconds"
+    lasting = slot is not None and slot.field.endswith(SUFFIX) and aggregate not in _TOLD_APART
+    return UNIT if lasting else ""
+
+
+def _field_words(field: str, unit: str = "") -> str:
     if field.endswith(SUFFIX):
-        return f"delay after {stored(field)}"
+        return f"delay{f' in {unit}' if unit else ''} after {stored(field)}"
     return f"currency of {field.removesuffix('.currency')}" if field.endswith(".currency") else field
 
 
