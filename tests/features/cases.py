@@ -13,9 +13,9 @@ from itertools import product
 from typing import Any
 
 from tests.features.draws import EXTREMES, TURNS, Batch, drawn, side_by_side, turning
-from tests.features.examples import EXAMPLES, many
+from tests.features.examples import BEYOND, EXAMPLES, many
 from tests.features.naive import AGGREGATE_FAULTS, SCALED
-from tests.features.oracle import GIVEN_FAULTS, KEY_FAULTS, VIEW_FAULTS, WINDOW_FAULTS
+from tests.features.oracle import GIVEN_FAULTS, KEY_FAULTS, VIEW_FAULTS, WINDOW_FAULTS, Request
 from tests.features.plans import (
     COMPARANDS,
     DAY,
@@ -29,12 +29,14 @@ from tests.features.plans import (
     rows_window,
     since_window,
     time_window,
+    timelines,
 )
 
+from obligor.features.measures import class_of
 from obligor.features.plan import Plan
 from obligor.features.zone import zone_offsets
 
-__all__ = ["CASES", "MIDNIGHT", "SKETCHES", "Case", "Json", "extreme", "plain"]
+__all__ = ["CASES", "MIDNIGHT", "SKETCHES", "Case", "Json", "beyond", "extreme", "hot", "often", "plain", "together"]
 
 Json = dict[str, Any]
 UNITS = ("day", "week", "month", "quarter", "year")
@@ -55,9 +57,11 @@ _PARAMETERS: dict[str, list[list[int | float]]] = {
     "top_share": [[1], [2]],
     "quantile": [[0.5], [0], [1], [0.25], [0.9], [0.1]],
     "quantile_sketch": [[0.5], [0], [1], [0.25], [0.9], [0.1]],
-    "decayed_count": [[7 * DAY, 3_600_000_000], [30 * DAY, 600_000_000], [DAY, DAY], [365 * DAY, 7 * DAY], [1, DAY]],
-    "decayed_sum": [[7 * DAY, 3_600_000_000], [30 * DAY, 600_000_000], [DAY, DAY], [365 * DAY, 7 * DAY], [1, DAY]],
 }
+# Half-lives and steps; of a lifetime the half-life is at most 64 steps. 4,096 of the first steps are 30 days.
+_STEP = 632_812_500
+_DECAYS: list[list[int | float]] = [[365 * DAY, _STEP], [7 * DAY, 3_600_000_000], [DAY, DAY], [1, DAY]]
+_DECAYS_FOR_LIFE: list[list[int | float]] = [[64 * _STEP, _STEP], [DAY, DAY], [365 * DAY, 7 * DAY], [1, DAY]]
 _OF_TEXTS = ("distinct", "top_share", "entropy", "distinct_sketch")  # whose results are no hash
 
 
@@ -70,13 +74,13 @@ class Case:
     worlds: Callable[[], Batch]
     faults: tuple[tuple[str, str | None], ...] = ()  # a fault, and the kind of windows that it is about
     zone_offsets: tuple[tuple[int, int], ...] = MIDNIGHT
-    sizes: tuple[int, ...] = (1, 2, 100)  # rows of an online chunk
+    hot: bool = False
 
     @cached_property
     def plan(self) -> Plan:
         """The plan of the case alone."""
         offsets = [list(entry) for entry in self.zone_offsets]
-        return plan_of(self.measures, comparands=COMPARANDS, zone_offsets=offsets)
+        return plan_of(self.measures, comparands=COMPARANDS, zone_offsets=offsets, timelines=timelines(self.hot))
 
 
 @cache
@@ -86,14 +90,36 @@ def plain() -> Batch:
 
 
 @cache
+def beyond() -> Batch:
+    """Return the written worlds with amounts beyond what is exact."""
+    return side_by_side(BEYOND)
+
+
+@cache
 def extreme() -> Batch:
-    """Return drawn worlds with amounts beyond what is exact."""
-    return side_by_side(drawn(EXTREMES, count=50))
+    """Return written and drawn worlds with amounts beyond what is exact."""
+    return side_by_side([*BEYOND, *drawn(EXTREMES, count=25)])
+
+
+@cache
+def often() -> Batch:
+    """Return worlds whose entities are asked about again and again, each time with more of the log."""
+    kept = []
+    for facts, _ in (*EXAMPLES.values(), *drawn()[:40]):
+        last = max((version.position for fact in facts for version in fact.versions), default=0)
+        instants = [START + edge for edge in (-7 * DAY, -DAY - 1, -DAY, -DAY + 1, -1, 0, 1, DAY)]
+        asked = [
+            Request(as_of, last * (k + 3) // 8, {"consumer": one, "merchant": other}, root)
+            for one, other, root in (("a", "a", -1), ("b", "m", 1))
+            for k, as_of in enumerate(instants)
+        ]
+        kept.append((facts, asked))
+    return side_by_side(kept)
 
 
 @cache
 def _turning(zone: str) -> Batch:
-    return side_by_side(drawn(moments=turning(zone), count=40))
+    return side_by_side([world for moments in turning(zone) for world in drawn(moments=moments, count=14)])
 
 
 def _condition(slot: int, op: str, comparand: int) -> Json:
@@ -120,7 +146,7 @@ def _of_aggregate(aggregate: str) -> tuple[Json, ...]:
     def short(anchor: int = 1) -> list[Json]:
         return _one_of_each(anchor)[: 1 if decays else None]
 
-    many: list[Json] = [measure(aggregate, window=window) for window in (_TIME * 2 if decays else _WINDOWS)]
+    many: list[Json] = [measure(aggregate, window=window) for window in (_TIME * 4 if decays else _WINDOWS)]
     many += [measure(aggregate, 2, condition=_streak(aggregate, 5), window=window) for window in short()]
     many += [measure(aggregate, 3, condition=_streak(aggregate, 2), window=time_window(30 * DAY))]
     elsewhere: Json = {"scale": 2 if aggregate in SCALED else 0}
@@ -134,8 +160,14 @@ def _of_aggregate(aggregate: str) -> tuple[Json, ...]:
     if aggregate.endswith("streak"):
         many += [measure(aggregate, condition=4, window=window) for window in short()]
     many += [measure(aggregate, given=one, window=window) for one, window in _GIVEN[: 1 if decays else None]]
-    choices = _PARAMETERS.get(aggregate, [[]])
-    return tuple({**one, "parameters": choices[i % len(choices)]} for i, one in enumerate(many))
+    return tuple({**one, "parameters": _parameters(one, i)} for i, one in enumerate(many))
+
+
+def _parameters(measure: Json, i: int) -> list[int | float]:
+    choices = _PARAMETERS.get(measure["aggregate"], [[]])
+    if measure["aggregate"].startswith("decayed"):
+        choices = _DECAYS_FOR_LIFE if measure["window"]["length_us"] is None else _DECAYS
+    return choices[(i + i // len(_TIME)) % len(choices)]
 
 
 def _streak(aggregate: str, condition: int) -> int | None:
@@ -228,7 +260,7 @@ _CALENDAR_FAULTS: dict[str, tuple[tuple[str, str | None], ...]] = {
 def _sketches_case() -> Case:
     kinds = [measure("distinct_sketch", window=window) for window in (time_window(None), time_window(7 * DAY))]
     kinds += [measure("quantile_sketch", window=time_window(None), parameters=[q]) for q in (0, 0.01, 0.5, 0.99, 1)]
-    return Case("sketches of many", tuple(kinds), many, (("leading zeros", None), ("lower end", None)), sizes=(1000,))
+    return Case("sketches of many", tuple(kinds), many, (("leading zeros", None), ("lower end", None)))
 
 
 CASES: dict[str, Case] = {
@@ -241,3 +273,19 @@ CASES: dict[str, Case] = {
         _sketches_case(),
     ]
 }
+
+
+@cache
+def together() -> Case:
+    """Return all cases of the plain worlds as one plan."""
+    measures = [one for case in CASES.values() if case.worlds is plain for one in case.measures]
+    return Case("together", tuple(measures), plain)
+
+
+@cache
+def hot() -> Case:
+    """Return a plan of what a hot entity allows, asked often."""
+    plan = together().plan
+    pairs = zip(together().measures, plan.measures, strict=True)
+    exact = [one for one, measure in pairs if class_of(measure, plan.timelines[measure.timeline]) != "holistic"]
+    return Case("hot", tuple(exact[::2]), often, hot=True)

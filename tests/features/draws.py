@@ -62,23 +62,19 @@ TURNS = {
 
 
 @cache
-def turning(zone: str) -> Moments:
-    """Return the moments around the turns of a zone's calendar: on the edges of its periods, and an hour beside."""
+def turning(zone: str) -> Sequence[Moments]:
+    """Return the moments around each turn of a zone's calendar: on the edges of its periods, and an hour beside."""
     turns = [int(datetime.fromisoformat(f"{one}+00:00").timestamp()) * 1_000_000 for one in TURNS[zone]]
-    edges = [
-        period(zone_offsets(zone), unit, back, turn)[0]
-        for turn in turns
-        for unit in ("day", "week", "month", "quarter", "year")
-        for back in (0, 1, 2)
-    ]
     beside = st.sampled_from([-HOUR, -1, -1, 0, 0, 0, 1, HOUR])
-    return Moments(
-        event=st.builds(int.__add__, st.sampled_from(edges + turns), beside),
-        known=st.sampled_from([min(edges), min(turns) - DAY]),
-        as_of=st.builds(
-            int.__add__, st.sampled_from(turns), st.sampled_from([-HOUR, -1, 0, 0, 1, HOUR, 12 * HOUR, DAY])
-        ),
-    )
+    asked = st.sampled_from([-HOUR, -1, 0, 0, 1, HOUR, 12 * HOUR, DAY])
+    found = []
+    for turn in turns:
+        units = ["day", "day", "day", "week", "month", "quarter", "year"]
+        edges = [period(zone_offsets(zone), unit, back, turn)[0] for unit in units for back in (0, 1, 2)]
+        event = st.builds(int.__add__, st.sampled_from([*edges, turn, turn, turn]), beside)
+        known = st.sampled_from([min(edges), turn - DAY])
+        found.append(Moments(event, known, st.builds(int.__add__, st.just(turn), asked)))
+    return found
 
 
 _TEXTS: dict[str, list[str | None]] = {

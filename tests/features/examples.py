@@ -6,6 +6,7 @@ The numbers in KNOWN were worked out by hand, so that a misreading which the ora
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -22,7 +23,7 @@ from tests.features.plans import (
     since_window,
 )
 
-__all__ = ["EXAMPLES", "KNOWN", "many", "repaid", "repaid_at", "request", "sold"]
+__all__ = ["BEYOND", "EXAMPLES", "KNOWN", "LIMITS", "crowd", "many", "repaid", "repaid_at", "request", "sold"]
 
 _HOUR = 3_600_000_000
 
@@ -71,6 +72,7 @@ _AMOUNTS = [repaid(1, 9, 4), repaid(2, 5, None), repaid(3, 4, 2), repaid(4, 3, 4
 _EDGES = [repaid_at(i, START - 7 * DAY + edge, 2**i) for i, edge in enumerate((-1, 0, 1), 1)]
 _EDGES += [repaid_at(i, START - DAY + edge, 2**i) for i, edge in enumerate((-1, 0, 1), 4)]
 _EDGES += [repaid_at(i, START + edge, 2**i, known=START - DAY) for i, edge in enumerate((-1, 0, 1), 7)]
+_BEFORE = (-3 * DAY - 1, -3 * DAY, -DAY - 1, -1_000_001, -1_000_000, -1, 0, 1)
 _KEYS = [
     sold(1, 20, 100, item="k"), sold(2, 19, 50, item="l"), sold(3, 18, 70, item="m", channel="app"),
     repaid(4, 9, 30, loan="k", due=START + 1), repaid(5, 8, 80, loan="l", due=START), repaid(6, 7, 5, loan=None),
@@ -89,6 +91,10 @@ EXAMPLES: dict[str, World] = {
         [request(), request(cut=4), request(START - DAY + 1)],
     ),
     "edges": (_EDGES, [request(START + edge) for edge in (-1, 0, 1)]),
+    "before 1970": (
+        [repaid_at(i, time, i, known=-4 * DAY) for i, time in enumerate(_BEFORE, 1)],
+        [request(as_of) for as_of in (-DAY, -1, 0, 1, 2, DAY)],
+    ),
     "nulls": (
         [
             repaid(1, 3, None), repaid(2, 2, None, loan="k", channel="fax"),
@@ -161,6 +167,16 @@ EXAMPLES: dict[str, World] = {
     ),
 }  # fmt: skip
 
+# Amounts at and beyond what is exact, and at the ends of int64.
+_EXTREMES: list[list[int | None]] = [
+    [2**53, -(2**53)], [2**53 + 1], [2**53 + 1, 1, -(2**53) - 1], [2**60, 2**61], [-(2**60), 2**60, None, 2**60],
+    [2**63 - 1] * 3, [-(2**63) + 1] * 2, [2**63 - 1, -(2**63) + 1], [2**62, 3, 2**62], [7**20, -(7**20), 7**20],
+]  # fmt: skip
+BEYOND: list[World] = [
+    ([repaid(i, 9 - i, amount, loan="k", channel="app") for i, amount in enumerate(amounts, 1)], [request(amount=3)])
+    for amounts in _EXTREMES
+]
+
 _DECAYED = (
     2.0**-4 * 7 + 2.0**-12 * 4 + 2.0**-16 * 2 + 2.0**-36 * 4,
     2.0**-4 + 2.0**-12 + 2.0**-16 + 2.0**-20 + 2.0**-36,
@@ -232,6 +248,8 @@ KNOWN: list[tuple[str, int, dict[str, Any], float | None]] = [
     ("edges", 1, measure("sum", offset_us=7 * DAY), 2.0),
     ("edges", 2, measure("sum", window_us=DAY), 448.0),
     ("edges", 1, measure("sum", window=calendar_window("day", 1)), 224.0),  # START is midnight where the suite asks
+    ("before 1970", 3, measure("decayed_count", parameters=[DAY, DAY]), 1 + 3 / 2 + 1 / 4 + 1 / 8 + 1 / 16),
+    ("before 1970", 2, measure("slope", window=rows_window(2)), None),  # both in the last second of 1969
     ("nulls", 0, measure("count"), 2.0),
     ("nulls", 0, measure("sum"), 0.0),
     ("nulls", 0, measure("last"), None),
@@ -283,3 +301,29 @@ def many() -> Batch:
     """Return a log of one consumer with so many values that registers of a sketch run out of zeros."""
     facts = [repaid_at(i, START - i * 60_000_000, (i * i - 5000 * i) * 1009) for i in range(1, 12_001)]
     return Batch(facts, [request(cut=cut) for cut in (0, 100, 6_000, 12_000)], [facts] * 4)
+
+
+def crowd(n: int, fields: Callable[[int], dict[str, Any]]) -> Batch:
+    """Return n repayments of one consumer, whose fields depend on their number, and one question."""
+    facts = [repaid_at(i + 1, START - (n - i) * 1000, **fields(i)) for i in range(n)]
+    return Batch(facts, [request(cut=n)], [facts])
+
+
+_Fields = Callable[[int], dict[str, Any]]
+_DIFFERENT: _Fields = lambda i: {"amount": i * 2**40}  # noqa: E731
+_LOANS: _Fields = lambda i: {"loan": f"loan {i}"}  # noqa: E731
+
+# A measure, how many facts it allows, and what they are: one more crosses a limit.
+LIMITS: list[tuple[dict[str, Any], int, _Fields]] = [
+    *((measure(name), 4096, _DIFFERENT) for name in ("distinct", "most_frequent", "top_share", "entropy")),
+    (measure("distinct", slot=1), 4096, _LOANS),
+    (measure("quantile"), 16_384, lambda i: {"amount": i % 7}),
+    (keyed("count", inner("count")), 4096, _LOANS),
+    (measure("sum"), 2, lambda i: {"amount": 2**52}),
+    (keyed("max", inner("sum")), 2, lambda i: {"amount": 2**52, "loan": "k"}),
+    *((measure(name), 1, lambda i: {"amount": 2**53 + i}) for name in ("last", "max")),
+    (measure("nth_last", parameters=[1]), 1, lambda i: {"amount": 2**53 + i}),
+    (measure("most_frequent", parameters=[2]), 1, lambda i: {"amount": 2**53 + i}),
+    (measure("quantile", parameters=[1]), 1, lambda i: {"amount": 2**53 + i}),
+    *((measure(name), 2, lambda i: {"amount": 2**62}) for name in ("std", "sample_std")),
+]

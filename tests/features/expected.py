@@ -23,10 +23,16 @@ def _views(world: Batch, faults: frozenset[str]) -> list[list[Row]]:
     return [oracle.view(facts, one, faults) for facts, one in zip(world.seen, world.requests, strict=True)]
 
 
-@cache
+_KEPT: dict[tuple[int, Batch], tuple[Json, list[Expected]]] = {}  # by the identity of a measure, which is kept too
+
+
 def expected(case: Case, place: int, world: Batch | None = None) -> list[Expected]:
     """Return a measure of a case for every request of its worlds (or of another); a Limit where that is crossed."""
-    return list(_expected(case, place, world or case.worlds(), ()))
+    measure, world = case.measures[place], world or case.worlds()
+    key = id(measure), world
+    if key not in _KEPT:
+        _KEPT[key] = measure, list(_expected(case, place, world, ()))
+    return _KEPT[key][1]
 
 
 def _expected(case: Case, place: int, world: Batch, faults: Collection[str]) -> Iterator[Expected]:

@@ -17,7 +17,7 @@ from obligor.models.portable import exp, log
 
 DISTINCT_MAX = 4096
 ORDERED_MAX = 16_384
-AGES_MAX = 4096
+AGE_MAX = 4096  # steps; what is older does not count
 LN2 = 0.6931471805599453
 ZERO_OF_NONE = (
     "count", "sum", "streak", "longest_streak", "decayed_count", "decayed_sum", "distinct", "distinct_sketch",
@@ -46,8 +46,8 @@ AGGREGATE_FAULTS: dict[str, tuple[str, ...]] = {
     "slope": ("nulls", "nearest second", "no slope"),
     "streak": ("ties", "oldest"),
     "longest_streak": ("ties", "newest"),
-    "decayed_count": ("age", "old"),
-    "decayed_sum": ("age", "old"),
+    "decayed_count": ("age", "old", "last step"),
+    "decayed_sum": ("age", "old", "last step"),
     "distinct": ("nulls",),
     "most_frequent": ("nulls", "ties", "nth", "later"),
     "top_share": ("nulls", "one more"),
@@ -183,7 +183,7 @@ def _decayed(rows: Rows, counts: Sequence[int | None], parameters: Parameters, f
     by_age: dict[int, int] = {}
     for time, count in zip(rows.times, counts, strict=True):
         age = (rows.as_of - time) // step if "age" in faults else rows.as_of // step - time // step
-        if count is not None and (age < AGES_MAX or "old" in faults):
+        if count is not None and (age <= AGE_MAX - ("last step" in faults) or "old" in faults):
             by_age[age] = by_age.get(age, 0) + count
     decay = float(exp(-LN2 * float(step) / float(half_life)))
     total, weight = 0.0, 1.0

@@ -326,7 +326,7 @@ def measured(
 
 
 def feature(program: Any, measures: Sequence[float | None], values: Sequence[float | None]) -> float | None:
-    """Run a program; None is null."""
+    """Run a program; None is null, and zero has no sign."""
     stack: list[Any] = []
     for op, *rest in program:
         if op in ("measure", "request", "constant"):
@@ -337,7 +337,7 @@ def feature(program: Any, measures: Sequence[float | None], values: Sequence[flo
             b, a = stack.pop(), stack.pop()
             stack.append(None if a is None or b is None else operate(op, a, b))
     result: float | None = stack.pop()
-    return result
+    return None if result is None else result + 0.0
 
 
 def operate(op: str, a: float, b: float) -> float | None:

@@ -299,15 +299,16 @@ def _grouped(name: str, parameters: Sequence[int | float]) -> str:
     if name == "slope":
         # Seconds since the first row, so that their squares keep their last digits; what correlates as little as
         # rounding does is no slope.
-        seconds = "SELECT *, event_time // 1000000 - min(event_time // 1000000) OVER (PARTITION BY id) AS t FROM w"
+        second = _floor("event_time", 1_000_000)
+        seconds = f"SELECT *, {second} - min({second}) OVER (PARTITION BY id) AS t FROM w"
         return f"""SELECT id, CASE WHEN count(DISTINCT t) = 1 THEN NULL WHEN abs(corr(v, t)) < 1e-12 THEN 0
             ELSE regr_slope(v, t) * 86400 END AS value, 0 AS noise FROM ({seconds}) WHERE v IS NOT NULL GROUP BY id"""
     if name.startswith("decayed"):
         half_life, step = parameters
         counted = "1" if name == "decayed_count" else "v"
-        aged = f"SELECT *, as_of // {step} - event_time // {step} AS age FROM w"
+        aged = f"SELECT *, {_floor('as_of', step)} - {_floor('event_time', step)} AS age FROM w"
         part = f"{counted} * pow(2.0, -(age * {step}::DOUBLE / {half_life}))"
-        weighted = f"SELECT id, {part} AS part FROM ({aged}) WHERE age < 4096"
+        weighted = f"SELECT id, {part} AS part FROM ({aged}) WHERE age <= 4096"
         return f"SELECT id, sum(part) AS value, sum(abs(part)) AS noise FROM ({weighted}) GROUP BY id"
     if name in ("most_frequent", "top_share"):
         by_count = "ORDER BY count(*) DESC, min(row(event_time, root))"
@@ -319,6 +320,11 @@ def _grouped(name: str, parameters: Sequence[int | float]) -> str:
         return f"SELECT id, {value} AS value, 0 AS noise FROM ({ranked}) GROUP BY id"
     value, noise = (part.format(*parameters) for part in _GROUPED[name])
     return f"SELECT id, {value} AS value, {noise} AS noise FROM w GROUP BY id"
+
+
+def _floor(column: str, divisor: int | float) -> str:
+    """Return an integer division that rounds down, where SQL's rounds towards zero."""
+    return f"(({column} - (({column} % {divisor}) + {divisor}) % {divisor}) // {divisor})"
 
 
 def _over_keys(plan: Mapping[str, Any], measure: Mapping[str, Any]) -> str:

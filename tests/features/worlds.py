@@ -13,7 +13,9 @@ from tests.features.draws import AMOUNTS, EXTREMES, move_fact, move_request, wor
 from tests.features.oracle import Fact, Request, Version, winner
 from tests.features.plans import APPLICATION, COLUMNS, DAY, SLOTLESS, START, measure, plan_of
 
-from obligor.features.chunks import Chunk
+from obligor.features.history import History
+from obligor.features.indexed import Indexed
+from obligor.features.pieces import pieces
 from obligor.features.plan import Plan
 from obligor.features.projection import project
 from obligor.features.requests import Requests
@@ -93,21 +95,32 @@ def requests_of(requests: Sequence[Request], fields: pa.Table | None = None) -> 
 
 
 class Winners:
-    """A reader of online state that holds the winners of one view, in chunks of `size` rows; future ones too."""
+    """A reader of online state that holds the winners of one view, in pieces of `size` rows; future ones too.
 
-    def __init__(self, plan: Plan, facts: Sequence[Fact], request: Request, size: int = 3) -> None:
-        self.plan, self.size = plan, size
+    `indexed` says that the older half of every history is kept in memory with tiles, as that of a hot entity is.
+    """
+
+    def __init__(
+        self, plan: Plan, facts: Sequence[Fact], request: Request, size: int = 3, *, indexed: bool = False
+    ) -> None:
+        self.plan, self.size, self.indexed = plan, size, indexed
         self.tables = {}
-        far = 2**62  # a state does not know when it will be asked
+        self.self_time: int | None = None  # when the application itself happened, where it is in the state
         for kind, columns in COLUMNS.items():
             seen = [(fact, _held(fact, request)) for fact in facts if fact.type == kind]
             rows = [{"root": fact.versions[0].position, **fields} for fact, fields in seen if fields is not None]
+            for row in rows:
+                self.self_time = row["event_time"] if row["root"] == request.self_root else self.self_time
             schema = pa.schema([("root", pa.int64()), ("event_time", pa.int64()), *columns.items()])
-            self.tables[kind] = pa.Table.from_pylist([r for r in rows if r["event_time"] < far], schema=schema)
+            self.tables[kind] = pa.Table.from_pylist([r for r in rows if r["event_time"] < _FAR], schema=schema)
 
-    def chunks(self, timeline: str, key: str, since_us: int | None) -> Sequence[Chunk]:
-        """Return the entity's chunks; those that end before `since_us` are left out."""
-        parts = [project(self.plan, timeline, kind, table) for kind, table in self.tables.items()]
+    def read(self, timeline: str, key: str, since_us: int | None) -> History:
+        """Return the entity's history; pieces that end before `since_us` are left out."""
+        parts = [
+            project(self.plan, timeline, kind, table)
+            for kind, table in self.tables.items()
+            if kind in self.plan.timelines[timeline].events
+        ]
         columns = np.concatenate(
             [
                 np.column_stack([part.event_time, part.root, part.mask, part.values])[
@@ -116,13 +129,15 @@ class Winners:
                 for part in parts
             ]
         )
-        columns = columns[np.lexsort((columns[:, 1], columns[:, 0]))].T.copy()  # (3 + slots, n)
-        chunks = []
-        for i in range(0, columns.shape[1], self.size):
-            part = columns[:, i : i + self.size].copy()
-            if since_us is None or part[0, -1] >= since_us:
-                chunks.append(Chunk(part[0], part[1], part[2], part[3:]))
-        return chunks
+        columns = columns[np.lexsort((columns[:, 1], columns[:, 0]))].T  # (3 + slots, n)
+        old = columns.shape[1] // 2 if self.indexed else 0
+        kept = [columns[:, i : min(i + self.size, old)] for i in range(0, old, self.size)]
+        newer = [columns[:, i : i + self.size] for i in range(old, columns.shape[1], self.size)]
+        asked = [piece for piece in newer if since_us is None or piece[0, -1] >= since_us]
+        return History(pieces(asked), Indexed(kept, [int(one[0, -1]) for one in kept]) if kept else None)
+
+
+_FAR = 2**62  # a state does not know when it will be asked
 
 
 def _held(fact: Fact, request: Request) -> Mapping[str, Any] | None:
