@@ -159,7 +159,7 @@ EXAMPLES: dict[str, World] = {
     "keys": (_KEYS, [request(), request(START + 1), request(cut=3)]),
     "two ways in": (
         [
-            sold(1, 3, 5, referrer="a"),
+            sold(1, 3, 5, referrer="a", item="k"),
             sold(2, 2, 3, consumer="b", referrer="a", channel="app"),
             sold(3, 1, 9, channel="app"),
         ],

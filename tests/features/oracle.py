@@ -20,7 +20,7 @@ from tests.features.naive import Limit
 
 __all__ = [
     "GIVEN_FAULTS", "KEY_FAULTS", "OPERATORS", "VIEW_FAULTS", "WINDOW_FAULTS", "Fact", "Limit", "Request", "Row",
-    "Version", "feature", "measured", "measured_in", "period", "text_hash", "view", "winner",
+    "Version", "feature", "measured", "measured_in", "period", "text_hash", "truth", "view", "winner",
 ]  # fmt: skip
 
 KEYS_MAX = 4096
@@ -37,7 +37,7 @@ OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
 }
 _NEXT_TO = {"==": ">=", "!=": ">", "<": "<=", "<=": "<", ">": ">=", ">=": ">"}
 
-VIEW_FAULTS = ("known", "cut", "versions", "self", "composite", "unknown", "scale")
+VIEW_FAULTS = ("known", "cut", "versions", "self", "composite", "unknown", "scale", "null predicate")
 WINDOW_FAULTS = {
     "time": ("start", "end", "future and end", "offset"),
     "rows": ("one more", "oldest", "values only"),
@@ -155,16 +155,15 @@ class Looked(NamedTuple):
         wanted = [self.request.entities[name] for name in self.measure["via"]]
         if "composite" in self.faults:
             keys, wanted = keys[:1], wanted[:1]
-        return None not in keys and keys == wanted and holds(selection["where"], row.fields)
+        if None in keys or keys != wanted:
+            return False
+        true = truth(selection["where"], row.fields)
+        return true is not False if "null predicate" in self.faults else true is True
 
     def value(self, slot: int, row: Row) -> int | None:
         """Return a slot of a row, None for null."""
         spec = self.timeline["fields"][row.type][slot]
-        name: str = spec["field"]
-        value = row.fields.get(name.removesuffix(".delay"))
-        if name.endswith(".delay") and value is not None:
-            value = row.time - value
-        return coded(value, spec, self.faults)
+        return coded(_field(spec["field"], row.fields), spec, self.faults)
 
     def comparand(self, number: int) -> int | None:
         """Return a comparand, None for null."""
@@ -190,11 +189,29 @@ class Looked(NamedTuple):
         ]
 
 
-def holds(where: Any, fields: Mapping[str, Any]) -> bool:
-    """Return whether a comparison (all that the tests' plans use) is true; with null it is not."""
-    return where is None or (
-        fields[where["field"]] is not None and bool(OPERATORS[where["op"]](fields[where["field"]], where["value"]))
-    )
+def _field(name: str, fields: Mapping[str, Any]) -> Any:
+    """Return a column of a fact; `<field>.delay` is event_time less a moment."""
+    value = fields.get(name.removesuffix(".delay"))
+    return fields["event_time"] - value if name.endswith(".delay") and value is not None else value
+
+
+def truth(where: Any, fields: Mapping[str, Any]) -> bool | None:
+    """Return whether a predicate is true of a fact; a comparison with null is neither true nor false."""
+    match where:
+        case None:
+            return True
+        case {"not": part}:
+            return None if (value := truth(part, fields)) is None else not value
+        case {"and": parts}:
+            values = [truth(part, fields) for part in parts]
+            return False if False in values else None if None in values else True
+        case {"or": parts}:
+            values = [truth(part, fields) for part in parts]
+            return True if True in values else None if None in values else False
+    value = _field(where["field"], fields)
+    if where["op"] in ("is_null", "not_null"):
+        return bool((value is None) == (where["op"] == "is_null"))
+    return None if value is None else bool(OPERATORS[where["op"]](value, where["value"]))
 
 
 def _offset_us(zone: Sequence[Sequence[int]], instant: int) -> int:

@@ -65,12 +65,18 @@ def timelines(hot: bool = False) -> dict[str, Any]:
     fields = {event: [_coded(name, coding) for name, coding in slots] for event, slots in _SLOTS.items()}
     large, dear = ({"field": name, "op": ">=", "value": 3} for name in ("amount", "price"))
     app = {"field": "channel", "op": "==", "value": "app"}
+    odd = {
+        "or": [
+            {"and": [{"field": "price", "op": ">", "value": -3}, {"field": "item", "op": "not_null", "value": None}]},
+            {"not": {"field": "channel", "op": "in", "value": ["fax", "post"]}},
+        ]
+    }
     selections = {
         "consumer": [
             _selection("repayment", "consumer"),
             _selection("repayment", "consumer", where=large),
             _selection("sale", "consumer"),
-            _selection("sale", "referrer"),
+            _selection("sale", "referrer", where=odd),
             _selection("repayment", "consumer", where=app),
             _selection("sale", "consumer", where=app),
         ],

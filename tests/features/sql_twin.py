@@ -212,7 +212,7 @@ class _Source(NamedTuple):
         pairs = zip(selection["by"], self.measure["via"], strict=True)
         parts = [f"\"type\" = '{selection['event']}'", *(f'"{by}" = "e_{via}"' for by, via in pairs)]
         if (where := selection["where"]) is not None:
-            parts.append(f'"{where["field"]}" {_operator(where["op"])} {_literal(where["value"])}')
+            parts.append(_predicate(where))
         return " AND ".join(parts)
 
     def condition(self, selection: int, one: Mapping[str, Any]) -> str:
@@ -226,6 +226,19 @@ class _Source(NamedTuple):
         where = [self.selects(selection), *(self.condition(selection, one) for one in given)]
         source = "facts JOIN requests USING (id)"
         return f"SELECT id, as_of, event_time, root, {columns} FROM {source} WHERE {' AND '.join(where)}"
+
+
+def _predicate(where: Mapping[str, Any]) -> str:
+    for op in ("and", "or"):
+        if op in where:
+            return "(" + f" {op} ".join(map(_predicate, where[op])) + ")"
+    if "not" in where:
+        return f"(NOT {_predicate(where['not'])})"
+    if where["op"] in ("is_null", "not_null"):
+        return f'("{where["field"]}" IS {"" if where["op"] == "is_null" else "NOT "}NULL)'
+    if where["op"] == "in":
+        return f'("{where["field"]}" IN ({", ".join(map(_literal, where["value"]))}))'
+    return f'("{where["field"]}" {_operator(where["op"])} {_literal(where["value"])})'
 
 
 def _operator(op: str) -> str:
