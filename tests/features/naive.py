@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import TypeAlias
 
-from obligor.models.portable import exp, log
+from obligor.features.portable import exp, log
 
 DISTINCT_MAX = 4096
 ORDERED_MAX = 16_384

@@ -133,7 +133,7 @@ class _Source:
                 joins = others == edges and len(unit) == 3 and unit[0] == bit
                 if joins and any(_length(one) == _length(measure) for _, one in members):
                     return others, unit
-        condition = 0 if measure.condition is None else self._bit(measure.condition, measure.given)
+        condition = 0 if measure.condition is None else 1 << measure.condition
         return edges, (bit, slot, condition)
 
     def _edges(self, measure: Measure) -> _Edges:

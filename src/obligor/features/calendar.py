@@ -35,13 +35,25 @@ def local_seconds(offsets: Offsets, instants_us: Ints) -> Ints:
 
 
 def utc_of_local(offsets: Offsets, local_s: Ints) -> Ints:
-    """Return the instants, in microseconds, at which the zone's clock shows these seconds.
+    """Return the instants, in microseconds, at which the zone's clock first shows these seconds or is past them.
 
-    It is the local time m less the offset at (m less the offset at m), both read as UTC: where the clock skips m, an
-    instant beside the change.
+    Where the clock skips them, that is the moment of the change; of two moments that show the same, the first.
+
+    >>> summer = ((-(2**62), 3_600), (7_200_000_000, 7_200))  # at 02:00 UTC the clock goes from 03:00 to 04:00
+    >>> utc_of_local(summer, np.array([10_799, 12_600, 14_400])).tolist()
+    [7199000000, 7200000000, 7200000000]
     """
-    guess = local_s - offset_seconds(offsets, local_s * SECOND_US)
-    return (local_s - offset_seconds(offsets, guess * SECOND_US)) * SECOND_US
+    starts = np.array([start for start, _ in offsets], np.int64)
+    ends = np.append(starts[1:], 2**63 - 1)
+    shifts = np.array([offset * SECOND_US for _, offset in offsets], np.int64)
+    shown = local_s * SECOND_US
+    place = np.maximum(np.searchsorted(starts, shown - shifts.max(), side="right") - 1, 0)
+    while True:  # no earlier stretch of one offset can show them; nearly always the first or the second does
+        found: Ints = np.maximum(starts[place], shown - shifts[place])
+        beyond = found >= ends[place]
+        if not beyond.any():
+            return found
+        place = place + beyond
 
 
 def civil(days: Ints) -> tuple[Ints, Ints, Ints]:

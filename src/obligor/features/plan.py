@@ -36,7 +36,8 @@ field by coding and unscaled, or as_of); it is false where either is null. The w
     time         as_of - offset_us - length_us <= event_time < as_of - offset_us (`length_us` null: no lower bound)
     rows         the newest `rows` of the rows (nulls of the slot count as rows)
     calendar     from the beginning of the day, week (Monday), month, quarter or year of as_of in the plan's zone, up to
-                 as_of; with `back` n > 0 the whole period n before it
+                 as_of; with `back` n > 0 the whole period n before it. A period begins when the zone's clock first
+                 shows its first midnight or, where it skips that, is first past it
     since        from the event_time of the newest row of selection `anchor` in the view, which is a row like the
                  others, up to as_of; without such a row the measure is null
 

@@ -22,6 +22,7 @@ from obligor.credit.outcomes import evaluate_outcomes
 from obligor.errors import BadInput, DefinitionError, Problem, did_you_mean
 from obligor.events.fields import Money, parse_timestamp
 from obligor.events.lineage import withheld
+from obligor.features.calendar import offset_seconds, utc_of_local
 from obligor.features.evaluate import evaluate
 from obligor.features.plan import Plan
 from obligor.features.requests import Requests, key_names
@@ -264,7 +265,7 @@ def _texts(codes: Floats, values: tuple[str, ...]) -> NDArray[np.str_]:
 
 def local_months(plan: Plan, moments_us: Ints) -> NDArray[np.str_]:
     """Return the month of each moment in the plan's zone, such as `2026-01`."""
-    local = moments_us + 1_000_000 * _offsets(plan, moments_us)
+    local = moments_us + 1_000_000 * offset_seconds(plan.zone_offsets, moments_us)
     return np.datetime_as_string(local.astype("datetime64[us]"), unit="M")
 
 
@@ -283,11 +284,4 @@ def local_instant(plan: Plan, text: str) -> int:
         local = int(np.datetime64(text, "D").astype("datetime64[us]").astype(np.int64))
     except ValueError:
         raise DefinitionError(f"expected a date such as 2026-01-31 or an RFC 3339 timestamp, got {text!r}") from None
-    guess = local - 1_000_000 * int(_offsets(plan, np.array([local]))[0])
-    return local - 1_000_000 * int(_offsets(plan, np.array([guess]))[0])
-
-
-def _offsets(plan: Plan, moments_us: Ints) -> Ints:
-    starts = np.array([start for start, _ in plan.zone_offsets], dtype=np.int64)
-    seconds = np.array([offset for _, offset in plan.zone_offsets], dtype=np.int64)
-    return seconds[np.searchsorted(starts, moments_us, side="right") - 1]
+    return int(utc_of_local(plan.zone_offsets, np.array([local // 1_000_000]))[0])

@@ -164,19 +164,19 @@ def spread(squares_2: Any, squares_1: Any, squares_0: Any, sum_high: Any, sum_lo
 
 @kernel
 def difference(a_negative: Any, a_high: Any, a_low: Any, b_negative: Any, b_high: Any, b_low: Any) -> Any:
-    """a - b of two signed magnitudes below 2**127, as float64 correctly rounded."""
+    """a - b of two signed magnitudes below 2**127, as float64 correctly rounded; +0 of equal ones."""
+    negative = a_negative
     if a_negative != b_negative:
         low = a_low + b_low
         high = a_high + b_high + (ONE if low < a_low else ZERO)
-        magnitude = to_float(high, low)
-        return -magnitude if a_negative else magnitude
-    if a_high > b_high or (a_high == b_high and a_low >= b_low):
+    elif a_high > b_high or (a_high == b_high and a_low >= b_low):
         low = a_low - b_low
-        magnitude = to_float(a_high - b_high - (ONE if a_low < b_low else ZERO), low)
-        return -magnitude if a_negative else magnitude
-    low = b_low - a_low
-    magnitude = to_float(b_high - a_high - (ONE if b_low < a_low else ZERO), low)
-    return magnitude if a_negative else -magnitude
+        high = a_high - b_high - (ONE if a_low < b_low else ZERO)
+    else:
+        negative = not a_negative
+        low = b_low - a_low
+        high = b_high - a_high - (ONE if b_low < a_low else ZERO)
+    return to_float(high, low) if not negative or (high | low) == ZERO else -to_float(high, low)
 
 
 @inlined

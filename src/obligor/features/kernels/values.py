@@ -178,7 +178,8 @@ def finish_ordered(buffer: Any, held: Any, q: Any) -> Any:
     above = buffer[rank + 1]
     for i in range(rank + 2, held):
         above = min(above, buffer[i])
-    return between(low, exact(above), part)
+    high = exact(above)
+    return np.inf if np.isinf(low) or np.isinf(high) else between(low, high, part)
 
 
 @kernel

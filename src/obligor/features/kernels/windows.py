@@ -207,9 +207,10 @@ def _rows_by_tiles(
     ladder: Any, at: Any, progress: Any, group: Any, tiles: Any, words: Any, masks: Any, low: Any, high: Any
 ) -> Any:
     """Where a window of rows begins, passing by runs of 64 rows whose clean tile holds fewer than are missing."""
+    tiled = ladder[L_TILED] != 0
     while high > low and progress[at] > 0:
         tile = high // LEAF - 1
-        if high % LEAF == 0 and high - LEAF >= low and tiles.clean[tile] != 0:
+        if tiled and high % LEAF == 0 and high - LEAF >= low and tiles.clean[tile] != 0:
             held = tiles.cells[tile * words + group[G_CELL] + ROWS]
             if held < progress[at]:
                 progress[at] -= held
