@@ -70,7 +70,7 @@ def _read(state: OnlineState, key: str, since_us: int | None = None) -> list[tup
         assert words.flags.c_contiguous
         rows = [row for at, n in spans for row in words[at : at + 4 * n].reshape(4, n).T.tolist()]
         assert [row[:2] for row in rows if row[2]] == sorted(row[:2] for row in rows if row[2])
-        return [tuple(row) for row in rows if row[2]]
+        return [(time, root, mask, amount) for time, root, mask, amount in rows if mask]
 
 
 def _expected(rows: set[Row], key: str) -> list[tuple[int, int, int, int]]:

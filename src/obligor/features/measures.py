@@ -85,6 +85,11 @@ _SLOTLESS = (
     "count", "time_since_first", "time_since_last", "mean_gap", "std_gap", "longest_gap", "streak", "longest_streak",
     "decayed_count",
 )  # fmt: skip
+_SCALED = (
+    "sum", "mean", "std", "sample_std", "min", "max", "first", "last", "nth_last", "slope", "decayed_sum",
+    "most_frequent", "quantile", "quantile_sketch",
+)  # fmt: skip
+SCALE_MAX = 18  # decimal places that 64 bits hold
 INNER_AGGREGATES: tuple[Aggregate, ...] = (
     "count", "sum", "mean", "min", "max", "first", "last", "time_since_first", "time_since_last",
 )  # fmt: skip
@@ -265,6 +270,7 @@ def _one_level_faults(measure: Measure, timeline: Timeline) -> list[str]:
     if (measure.condition is None) != (measure.aggregate not in ("streak", "longest_streak")):
         faults.append("streaks have a condition, and nothing else has one")
     faults += [] if measure.condition is None else _use_faults(timeline, measure.condition, None)
+    faults += _scale_faults(measure.aggregate, measure.scale)
     match measure.window:
         case SinceWindow(anchor=anchor):
             faults += _use_faults(timeline, anchor, None)
@@ -292,7 +298,13 @@ def _two_level_faults(measure: Measure, timeline: Timeline) -> list[str]:
         elif (inner.slot is None) != (inner.aggregate in _SLOTLESS):
             faults.append(f"a {inner.aggregate} by key {'has no' if inner.slot is not None else 'needs a'} slot")
         faults += _use_faults(timeline, inner.selection, inner.slot) + _use_faults(timeline, inner.selection, inner.key)
+        faults += _scale_faults(inner.aggregate, inner.scale)
     return faults
+
+
+def _scale_faults(aggregate: Aggregate, scale: int) -> list[str]:
+    most = SCALE_MAX if aggregate in _SCALED else 0
+    return [] if 0 <= scale <= most else [f"a {aggregate} divided by 10^{scale}"]
 
 
 def _use_faults(timeline: Timeline, selection: int | None, slot: int | None) -> list[str]:

@@ -34,12 +34,12 @@ window, in the order (event_time, root). A condition compares a slot with a comp
 field by coding and unscaled, or as_of); it is false where either is null. The windows:
 
     time         as_of - offset_us - length_us <= event_time < as_of - offset_us (`length_us` null: no lower bound)
-    rows         the newest `rows` of the rows (nulls of the slot count as rows)
+    rows         the newest `rows` of the rows for which `given` is true (nulls of the slot count as rows)
     calendar     from the beginning of the day, week (Monday), month, quarter or year of as_of in the plan's zone, up to
                  as_of; with `back` n > 0 the whole period n before it. A period begins when the zone's clock first
                  shows its first midnight or, where it skips that, is first past it
-    since        from the event_time of the newest row of selection `anchor` in the view, which is a row like the
-                 others, up to as_of; without such a row the measure is null
+    since        from the event_time of the newest row of selection `anchor` in the view (whatever `given` says of
+                 it), which is a row like the others, up to as_of; without such a row the measure is null
 
 The aggregates; "values" are the slot's non-null values, "none" means no row or no value:
 
@@ -266,6 +266,12 @@ def _check(record: _Plan) -> None:
             faults += [_program_fault(measure.per.program, {"measure": len(measure.per.inner)}) or ""]
         problems += [Problem(f"$.measures[{i}]", fault) for fault in faults if fault]
     problems += [Problem(f"$.timelines.{name}", message) for name, message in _selection_faults(record)]
+    for i, comparand in enumerate(record.comparands):
+        if comparand.source != "field" and (comparand.source, comparand.name) != ("calendar", "as_of"):
+            problems.append(Problem(f"$.comparands[{i}]", "expected a field of the application, or as_of"))
+    for i, request in enumerate(record.requests):
+        if request.coding == "hash":
+            problems.append(Problem(f"$.requests[{i}].coding", "expected a number or a vocabulary, got a hash"))
     sizes = {"measure": len(record.measures), "request": len(record.requests)}
     for i, feature in enumerate(record.features):
         fault = _program_fault(feature.program, sizes)
