@@ -68,6 +68,7 @@ def _content(record: dict[str, Any]) -> bytes:
 
 small = st.integers(-(2**40), 2**40)
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
+entities = st.text(st.characters(exclude_categories=["Cs"], min_codepoint=0x20), min_size=1, max_size=8)
 records = st.fixed_dictionaries(
     {
         "items": st.integers(0, 100),
@@ -78,7 +79,7 @@ records = st.fixed_dictionaries(
     },
     optional={
         "fee": small,
-        "merchant": texts,
+        "merchant": entities,
         "score": st.sampled_from(["0", "-0.00", "12.50", "12.5", "100"]),
         "count": small,
         "flag": st.booleans(),
