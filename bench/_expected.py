@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import operator
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -25,7 +24,6 @@ from obligor.events.log import EventLog
 
 __all__ = ["Expected"]
 
-oracle.OPERATORS.update({">": operator.gt, "in": lambda a, b: a in b})
 CANDIDATES_MAX = 400
 ENTITY_FACTS_MAX = 600  # of one entity, so that the specification stays affordable
 
@@ -117,7 +115,7 @@ class Expected:
         entities = {"consumer": row["consumer"], "merchant": row["merchant"]}
         request = Request(record["as_of"], record["cut"]["0"], entities, row["position"], row)
         near = {name: [facts[i] for i in self._by_entity.get((name, key), ())] for name, key in entities.items() if key}
-        measures = [oracle.measured(self.data, m, near.get(m["via"], []), request) for m in self.data["measures"]]
+        measures = [oracle.measured(self.data, m, near.get(m["via"][0], []), request) for m in self.data["measures"]]
         values = [_request(spec, row, record["as_of"]) for spec in self.data["requests"]]
         found = [oracle.feature(feature["program"], measures, values) for feature in self.data["features"]]
         return [math.nan if one is None else one + 0.0 for one in found]

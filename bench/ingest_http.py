@@ -28,7 +28,7 @@ from bench._client import Connection, post
 
 from obligor.decisions.answers import moment
 from obligor.events.assembly import Rows, part_table
-from obligor.events.batch import Batch
+from obligor.events.batch import Batch, TypeVersion
 from obligor.events.log import EventLog
 from obligor.stores.sqlite import SQLiteStore
 
@@ -64,7 +64,7 @@ def bulk(chance: np.random.Generator, size: int, from_us: int, to_us: int, key: 
     """Return a batch of made events."""
     made = Columns(chance, size, from_us, to_us)
     ids = pa.array(made.event_id)
-    parts = {}
+    parts: dict[TypeVersion, pa.Table] = {}
     for number, name in enumerate(TYPES):
         places = np.flatnonzero(made.type == number)
         if not len(places):
@@ -84,7 +84,7 @@ def bulk(chance: np.random.Generator, size: int, from_us: int, to_us: int, key: 
             columns={field: columns[field] for field in _desk.REGISTRY[name].fields},
             personal=None,
         )
-        parts[name] = part_table(_desk.REGISTRY[name], rows, places, key)
+        parts[name, 1] = part_table(_desk.REGISTRY[name], rows, places, key)
     return Batch(parts, size)
 
 

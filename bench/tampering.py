@@ -32,9 +32,9 @@ def change_value(folder: Path, registry: Registry, position: int, column: str, v
         row = log.store.block_at(sequence)
         assert row is not None, f"no block holds {sequence}"
         block = Block.open(row.body)
-        parts = [(part.type, log.reader.part(block, part)) for part in block.parts]
+        parts = [((part.type, part.version), log.reader.part(block, part)) for part in block.parts]
     before: list[object] = []
-    changed = [(name, _changed(table, block.first, sequence, column, value, before)) for name, table in parts]
+    changed = [(form, _changed(table, block.first, sequence, column, value, before)) for form, table in parts]
     assert len(before) == 1, f"expected one event at {sequence}, got {len(before)}"
     body, _ = encode(block.first, block.count, changed)
     with closing(apsw.Connection(str(folder / DATABASE))) as store:

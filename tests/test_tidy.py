@@ -207,8 +207,9 @@ def test_every_module_has_its_tests() -> None:
         if path.name in exempt or not has_code:
             continue
         dotted = "obligor." + name.removesuffix(".py").replace("/", ".")
-        # An adapter is one folder, and one file tests what it promises.
-        unit = path.parent if path.parts[0] == "stores" else path.with_suffix("")
+        # An adapter is one folder, and one file tests what it promises; so do the kernels.
+        whole = path.parts[0] == "stores" or path.parent.name == "kernels"
+        unit = path.parent if whole else path.with_suffix("")
         mirrored = (unit.parent / f"test_{unit.name}.py").as_posix() in tests
         if not mirrored and not _imported_by_tests(dotted):
             missing.append(name)

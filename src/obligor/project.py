@@ -182,8 +182,11 @@ class Project:
         return OnlineState(plan, LmdbStateStore(folder))
 
     def check_policy(self, source: bytes, plan: Plan | None = None) -> Policy:
-        """Return the policy of `source`, checked against a plan (the project's own unless given)."""
-        return load_policy(source, (plan or self.plan).data, self.application.describe())
+        """Return the policy of `source`, checked against a plan (the project's own unless given).
+
+        With a plan that is given, which may be older, it may read the application's fields by older names too.
+        """
+        return load_policy(source, (plan or self.plan).data, self.application.describe(readable=plan is not None))
 
     def promote(self, bundle: Bundle) -> None:
         """Make `bundle` the champion: what `serve` loads."""

@@ -45,6 +45,6 @@ def test_it_equals_the_parsed_record(decision: Decision) -> None:
     expected, problems = parse_records(REGISTRY, record, commitment_key=b"k" * 32, allow_platform_types=True)
     assert problems == {}
     made = decided_batch(LoanApplication, decision, "d-1")
-    assert made.parts["loan_application_decided"].equals(expected.parts["loan_application_decided"])
+    assert made.parts["loan_application_decided", 1].equals(expected.parts["loan_application_decided", 1])
     other = decided_batch(LoanApplication, replace(decision, as_of=START_US + 1), "d-1")
-    assert not other.parts["loan_application_decided"].equals(expected.parts["loan_application_decided"])
+    assert not other.parts["loan_application_decided", 1].equals(expected.parts["loan_application_decided", 1])

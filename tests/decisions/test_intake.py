@@ -38,12 +38,25 @@ class Gated:
 
 def _started(process: Gated, **bounds: Any) -> Intake[Work, int]:
     ready = threading.Event()
-    intake: Intake[Work, int] = Intake(process, prepare=ready.set, **bounds)
+    intake: Intake[Work, int] = Intake(process, ready=ready.set, **bounds)
     intake.start()
     assert ready.wait(SECONDS_MAX)
-    while not intake.ready:
-        threading.Event().wait(0.001)
     return intake
+
+
+def test_whoever_hears_that_it_is_ready_may_submit_at_once() -> None:
+    taken: list[Future[int]] = []
+    heard = threading.Event()
+
+    def ready() -> None:
+        taken.append(intake.submit(Work(2)))
+        heard.set()
+
+    intake: Intake[Work, int] = Intake(lambda items: [item.name for item in items], ready=ready)
+    intake.start()
+    assert heard.wait(SECONDS_MAX)
+    assert taken[0].result(SECONDS_MAX) == 2
+    intake.stop()
 
 
 def test_what_waits_becomes_one_batch_in_order() -> None:

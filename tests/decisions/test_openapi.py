@@ -61,6 +61,30 @@ def test_fields_are_described_with_their_bounds() -> None:
     assert schema["description"] == "One field of each kind."
 
 
+def test_older_versions_of_a_type_are_described_beside_it() -> None:
+    class AskV1(Event, name="ask", application=True):
+        """As it was."""
+
+        who = Entity("consumer")
+
+    class Ask(Event, application=True, version=2, previous=AskV1):
+        """As it is."""
+
+        who = Entity("consumer")
+        note = Text(optional=True)
+
+    registry = Registry([Ask])
+    document = describe(registry, "ask")
+    newest, older = (document["components"]["schemas"][name] for name in ("ask", "ask.v1"))
+    assert (newest["properties"]["version"]["const"], older["properties"]["version"]["const"]) == (2, 1)
+    assert ("version" in newest["required"], "version" in older["required"]) == (False, True)
+    assert ("note" in newest["properties"], "note" in older["properties"]) == (True, False)
+    body = document["paths"]["/v1/decisions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert body == {"oneOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("ask", "ask.v1")]}
+    for record in (example(Ask), {**example(AskV1), "version": 1}):
+        assert parse_records(registry, record, commitment_key=b"k" * 32)[1] == {}
+
+
 def test_platform_types_are_not_offered_and_references_resolve() -> None:
     document = describe(REGISTRY, "loan_application")
     schemas = document["components"]["schemas"]

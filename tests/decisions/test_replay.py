@@ -145,11 +145,13 @@ def test_lower_rungs_replay(tmp_path: Path) -> None:
 
 def _features_of_nobody(as_of: int) -> list[float]:
     """The features of a consumer and no merchant without history: what each aggregate gives of nothing."""
-    from obligor.features.evaluate import evaluate_one
+    from obligor.features.history import History
+    from obligor.features.online import evaluate_one
+    from obligor.features.pieces import pieces
 
     class Nothing:
-        def chunks(self, timeline: str, key: str, since_us: int | None) -> list[Any]:
-            return []
+        def read(self, timeline: str, key: str, since_us: int | None) -> History:
+            return History(pieces([]), None)
 
     found = evaluate_one(PLAN, Nothing(), as_of, 1, {"consumer": "c-1", "merchant": None}, {"amount": 9_000})
     return list(map(float, found))

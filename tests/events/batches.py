@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from obligor.events.batch import CORRECTION, ORIGINAL, RETRACTION, Batch, part_schema
+from obligor.events.batch import CORRECTION, ORIGINAL, RETRACTION, Batch, TypeVersion, part_schema
 from obligor.events.fields import Category, Entity, Integer, Money, Text
 from obligor.events.log import EventLog
 from obligor.events.schema import Event, Registry
@@ -75,7 +75,7 @@ def application(id: str, amount: int = 5_000, consumer: str = "c-1", **more: Any
 
 def batch_of(rows: Sequence[Row]) -> Batch:
     """Return the rows as a batch, in their order."""
-    parts: dict[str, list[dict[str, Any]]] = {}
+    parts: dict[TypeVersion, list[dict[str, Any]]] = {}
     for index, row in enumerate(rows):
         standard = {
             "index": index,
@@ -87,8 +87,8 @@ def batch_of(rows: Sequence[Row]) -> Batch:
             "content": row.content,
             "personal": None if row.personal is None else json.dumps(row.personal).encode(),
         }
-        parts.setdefault(row.type, []).append(standard | row.fields)
-    tables = {name: pa.Table.from_pylist(own, schema=part_schema(REGISTRY[name])) for name, own in parts.items()}
+        parts.setdefault((row.type, 1), []).append(standard | row.fields)
+    tables = {form: pa.Table.from_pylist(own, schema=part_schema(REGISTRY[form[0]])) for form, own in parts.items()}
     return Batch(tables, len(rows))
 
 

@@ -31,7 +31,7 @@ def stored(schemas: dict[bytes, bytes], digest: bytes) -> StoredSchema:
 @pytest.mark.parametrize("rows", [1, 63, 64, 2048])
 def test_a_block_gives_back_what_was_put_in(rows: int) -> None:
     """Below and above the size from which parts are compressed."""
-    body, schemas = encode(5, 2 * rows, [("a", table(rows)), ("b", table(rows, amounts=3))])
+    body, schemas = encode(5, 2 * rows, [(("a", 1), table(rows)), (("b", 1), table(rows, amounts=3))])
     block = Block.open(body)
     assert (block.first, block.count, [p.type for p in block.parts]) == (5, 2 * rows, ["a", "b"])
     for part, amounts in zip(block.parts, (1, 3), strict=True):
@@ -41,14 +41,14 @@ def test_a_block_gives_back_what_was_put_in(rows: int) -> None:
 
 
 def test_a_schema_is_stored_under_its_digest() -> None:
-    _, schemas = encode(1, 2, [("a", table(1)), ("b", table(1))])
+    _, schemas = encode(1, 2, [(("a", 1), table(1)), (("b", 1), table(1))])
     [(digest, message)] = schemas.items()
     assert digest == hashlib.sha256(message).digest()[:16]
 
 
 def test_the_same_events_have_the_same_bytes() -> None:
     split = pa.concat_tables([table(100).slice(0, 30), table(100).slice(30)])
-    assert encode(1, 100, [("a", table(100))]) == encode(1, 100, [("a", split)])
+    assert encode(1, 100, [(("a", 1), table(100))]) == encode(1, 100, [(("a", 1), split)])
 
 
 @pytest.mark.parametrize("damage", [b"", b"OBL2", b"OBL1\xff\xff\xff\xff", b"OBL1\x02\x00\x00\x00{}"])
@@ -59,14 +59,14 @@ def test_bytes_that_are_no_block_are_refused(damage: bytes) -> None:
 
 @pytest.mark.parametrize("rows", [10, 1000])
 def test_every_cut_short_block_is_refused(rows: int) -> None:
-    body, _ = encode(1, rows, [("a", table(rows))])
+    body, _ = encode(1, rows, [(("a", 1), table(rows))])
     for length in range(0, len(body), max(1, len(body) // 50)):
         with pytest.raises(IntegrityError):
             Block.open(body[:length])
 
 
 def test_a_part_whose_bytes_are_damaged_is_named() -> None:
-    body, schemas = encode(1, 1000, [("a", table(1000))])
+    body, schemas = encode(1, 1000, [(("a", 1), table(1000))])
     block = Block.open(body)
     [part] = block.parts
     damaged = Block(block.first, block.count, block.parts, body[: part.start] + bytes(part.stop - part.start))
@@ -80,7 +80,7 @@ def test_a_part_whose_bytes_are_damaged_is_named() -> None:
 @pytest.mark.parametrize("rows", [10, 1000])
 def test_no_flipped_byte_does_worse_than_a_named_error(rows: int) -> None:
     """What the chain reports can still be read as far as it goes; damaged offsets must not lead outside the buffers."""
-    body, schemas = encode(1, rows, [("a", table(rows))])
+    body, schemas = encode(1, rows, [(("a", 1), table(rows))])
     [part] = Block.open(body).parts
     chance = random.Random(3)
     refused = 0
@@ -110,7 +110,7 @@ def test_rows_are_found_by_sequence(log: EventLog) -> None:
     found = {
         name: dict(zip(*(t[c].to_pylist() for c in ("sequence", "event_id")), strict=True)) for name, t in rows.items()
     }
-    assert found == {"repayment": {2: "r-1", 9: "s-2"}, "loan_application": {4: "a-1", 5: "a-2"}}
+    assert found == {("repayment", 1): {2: "r-1", 9: "s-2"}, ("loan_application", 1): {4: "a-1", 5: "a-2"}}
     assert BlockReader(log.store).rows([]) == {}
     with pytest.raises(IntegrityError, match="sequence 10 is missing"):
         BlockReader(log.store).rows([10])

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from obligor.events.casting import Cast, Reading, cast, lacks_zone, minor_places, plain, translate, unsupported
+from obligor.events.casting import Cast, Reading, cast, lacks_zone, plain, translate, unsupported
 from obligor.events.fields import (
     INT64_MAX,
     Boolean,
@@ -23,6 +23,7 @@ from obligor.events.fields import (
     Money,
     Text,
     Timestamp,
+    minor_places,
     parse_timestamp,
 )
 
@@ -48,6 +49,8 @@ def _decimal(*values: str | None) -> pa.Array:
 
 TABLE: list[tuple[str, Field, pa.Array, Reading, list[Any]]] = [
     ("text", Entity(), pa.array(["c-1", None, "", "x" * 201]), Reading(), ["c-1", None, BAD, BAD]),
+    ("control", Entity(), pa.array(["a\x1fb", None, "\x00", "c 1", ""]), Reading(), [BAD, None, BAD, "c 1", BAD]),
+    ("free text", Text(9), pa.array(["a\nb", "\x1f"]), Reading(), ["a\nb", "\x1f"]),
     ("integers", Entity(), pa.array([301682320, None, -1]), Reading(), ["301682320", None, "-1"]),
     ("uint64", Entity(), pa.array([2**64 - 1], pa.uint64()), Reading(), ["18446744073709551615"]),
     ("floats", Entity(), pa.array([1.0, None]), Reading(), [BAD, None]),
@@ -134,6 +137,14 @@ def test_a_missing_zone_is_told_apart() -> None:
     assert lacks_zone(missing.bad, missing.reasons)
     malformed = cast(Timestamp(), pa.array(["soon"]), Reading())
     assert not lacks_zone(malformed.bad, malformed.reasons)
+
+
+def test_a_control_character_in_a_key_is_named() -> None:
+    result = cast(Entity(), pa.array(["a\tb", "", "ok"]), Reading())
+    assert [result.reasons[code - 1] for code in result.bad.tolist() if code] == [
+        "an id without control characters (U+0000 to U+001F)",
+        "text of 1 to 200 characters, valid UTF-8",
+    ]
 
 
 def test_text_that_is_not_utf8_is_refused() -> None:

@@ -68,6 +68,7 @@ def _content(record: dict[str, Any]) -> bytes:
 
 small = st.integers(-(2**40), 2**40)
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
+keys = st.text(st.characters(exclude_categories=["Cs"], min_codepoint=0x20), min_size=1, max_size=8)
 records = st.fixed_dictionaries(
     {
         "items": st.integers(0, 100),
@@ -78,13 +79,13 @@ records = st.fixed_dictionaries(
     },
     optional={
         "fee": small,
-        "merchant": texts,
+        "merchant": keys,
         "score": st.sampled_from(["0", "-0.00", "12.50", "12.5", "100"]),
         "count": small,
         "flag": st.booleans(),
         "paid": st.sampled_from(["1969-01-01T00:00:00Z", "2026-01-01T00:00:00.5Z"]),
         "remark": st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
-        "corrects": texts,
+        "corrects": keys,
     },
 )
 

@@ -25,6 +25,7 @@ from obligor.events.fields import (
 RIGHT: list[tuple[Field, Any, Any]] = [
     (Entity(), "c-1", "c-1"),
     (Entity(), "ä" * 200, "ä" * 200),
+    (Entity(), "c 1\x7f", "c 1\x7f"),
     (Money("NGN"), 0, 0),
     (Money("NGN"), INT64_MAX, INT64_MAX),
     (Money("NGN"), {"amount": 5, "currency": "NGN"}, 5),
@@ -55,6 +56,9 @@ WRONG: list[tuple[Field, Any, str]] = [
     (Entity(), "x" * 201, "an id of 1 to 200 characters"),
     (Entity(), 7, "an id of 1 to 200 characters, got 7"),
     (Entity(), "\ud800", "valid Unicode"),
+    (Entity(), "c-1\x1fm-1", r"an id without control characters (U+0000 to U+001F), got 'c-1\x1fm-1'"),
+    (Entity(), "c-1\n", "an id without control characters"),
+    (Entity(), "\x00", "an id without control characters"),
     (Money("NGN"), -1, "a non-negative integer of minor units, got -1"),
     (Money("NGN"), 12.0, "a non-negative integer of minor units, got 12.0"),
     (Money("NGN"), float("nan"), "got nan"),
@@ -177,3 +181,8 @@ def test_fields_describe_themselves_as_data() -> None:
 
 def test_a_field_says_where_it_belongs() -> None:
     assert repr(Repayment.amount) == "Money(repayment.amount)"
+
+
+def test_that_an_entity_is_hot_is_no_statement_about_its_data() -> None:
+    assert (Entity(hot=True).hot, Entity().hot) == (True, False)
+    assert Entity("merchant", hot=True).describe() == Entity("merchant").describe()

@@ -5,10 +5,20 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.events.batches import CLOCK, REGISTRY, append, application, correction, new_log, repayment, unsynced
+from tests.events.batches import (
+    CLOCK,
+    REGISTRY,
+    Repayment,
+    append,
+    application,
+    correction,
+    new_log,
+    repayment,
+    unsynced,
+)
 
-from obligor.errors import BadInput, DefinitionError, IntegrityError, NotFound, ObligorError
-from obligor.events.fields import Category, Decimal, Entity, Integer, Money, Text, Timestamp
+from obligor.errors import BadInput, IntegrityError, NotFound, ObligorError
+from obligor.events.fields import Entity, Money, Text
 from obligor.events.log import EventLog
 from obligor.events.personal import LogKey
 from obligor.events.schema import Event, Registry
@@ -84,6 +94,7 @@ def test_an_event_reads_as_the_record_it_was(tmp_path: Path) -> None:
         append(log, repayment("r-1", 10, time=1_500_000), application("a-1", 7), correction("k-1", "r-1", 11))
         assert log.event("r-1") == {
             "type": "repayment",
+            "version": 1,
             "event_id": "r-1",
             "event_time": "1970-01-01T00:00:01.500000Z",
             "consumer": "c-1",
@@ -141,49 +152,7 @@ def test_reading_goes_on_in_other_threads_while_the_writer_commits(tmp_path: Pat
         assert failures == []
 
 
-class Sale(Event, name="sale"):
-    consumer = Entity()
-    amount = Money("NGN")
-    rate = Decimal(2, optional=True)
-
-
-class SaleChanged(Event, name="sale"):
-    consumer = Entity()
-    amount = Money("NGN")
-    rate = Decimal(3, optional=True)
-
-
-class SaleNext(Event, name="sale", version=2):
-    consumer = Entity()
-    amount = Money("NGN")
-    shop = Text(optional=True)
-    at = Timestamp(optional=True)
-    size = Category("a", "b", optional=True)
-
-
-class SaleWrong(Event, name="sale", version=2):
-    consumer = Entity()
-    amount = Integer()
-
-
-def sale_log(tmp_path: Path) -> None:
-    with EventLog.create(tmp_path / "log", Registry([Sale, *list(REGISTRY)[:1]]), store=unsynced) as log:
-        append(log, repayment("r-1"))
-
-
-def test_a_type_changes_only_with_its_version(tmp_path: Path) -> None:
-    sale_log(tmp_path)
-    with pytest.raises(DefinitionError, match="raise the version"):
-        EventLog.open(tmp_path / "log", Registry([SaleChanged]), read_only=True, store=SQLiteStore)
-    with pytest.raises(DefinitionError, match=r"sale\.amount: a field keeps its kind"):
-        EventLog.open(tmp_path / "log", Registry([SaleWrong]), store=SQLiteStore)
-    EventLog.open(tmp_path / "log", Registry([SaleNext]), store=SQLiteStore).close()
-    with pytest.raises(DefinitionError, match="the log holds version 2, the project defines 1"):
-        EventLog.open(tmp_path / "log", Registry([Sale]), store=SQLiteStore)
-    EventLog.open(tmp_path / "log", Registry([SaleNext]), read_only=True, store=SQLiteStore).close()
-
-
-class RepaymentNext(Event, name="repayment", version=2):
+class RepaymentNext(Event, name="repayment", version=2, previous=Repayment):
     """Without the channel, with a note."""
 
     consumer = Entity()

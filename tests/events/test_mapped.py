@@ -345,7 +345,7 @@ def _both_ways(rows: list[dict[str, str | None]]) -> tuple[Any, Any]:
     named = [bool(own) for own in _problems(read)]
     assert named == read.bad().tolist()
     mapped = ([i for i, right in enumerate(keep.tolist()) if not right], part.to_pylist())
-    return mapped, (list(problems), batch.parts["everything"].to_pylist() if batch.size else [])
+    return mapped, (list(problems), batch.parts["everything", 1].to_pylist() if batch.size else [])
 
 
 def test_rows_of_text_are_the_records_that_they_say() -> None:

@@ -7,7 +7,8 @@ import json
 import pytest
 from tests.events.edge import Repayment
 
-from obligor.events.predicates import And, Comparison, Not, Or
+from obligor.errors import DefinitionError
+from obligor.events.predicates import And, Comparison, Not, Or, Placeholder, Relation
 
 
 def test_predicates_combine_into_data() -> None:
@@ -31,3 +32,29 @@ def test_a_predicate_has_no_truth_value() -> None:
         bool(Repayment.amount > 5)
     with pytest.raises(TypeError, match="combine with"):
         _ = Repayment.amount > 5 and Repayment.channel == "app"
+
+
+def test_a_comparison_with_what_is_not_yet_known_is_a_relation_without_json() -> None:
+    later = Placeholder()
+    for relation, op in [
+        (Repayment.consumer == later, "=="),
+        (Repayment.amount >= later, ">="),
+        (later > Repayment.amount, "<"),
+        (later != Repayment.channel, "!="),
+    ]:
+        assert isinstance(relation, Relation)
+        assert (relation.op, relation.value) == (op, later)
+        with pytest.raises(DefinitionError, match="stands alone in the where of a feature"):
+            relation.to_json()
+    with pytest.raises(DefinitionError, match="stands alone"):
+        ((Repayment.consumer == later) | (Repayment.amount > 5)).to_json()
+
+
+def test_a_set_holds_no_placeholder() -> None:
+    with pytest.raises(DefinitionError, match=r"repayment\.channel\.isin: expected values"):
+        Repayment.channel.isin(["app", Placeholder()])
+
+
+def test_what_has_no_order_has_none_against_a_placeholder() -> None:
+    with pytest.raises(DefinitionError, match="a entity has no order"):
+        _ = Repayment.consumer < Placeholder()

@@ -36,13 +36,20 @@ def row(**values: object) -> pa.Table:
 )
 def test_stored_values_read_as_json(values: dict[str, object], expected: dict[str, object]) -> None:
     shown = record_of(Quote, row(**values))
-    envelope = {"type": "quote", "event_id": "q-1", "event_time": "1970-01-01T00:00:00Z", "consumer": "c-1"}
+    envelope = {
+        "type": "quote",
+        "version": 1,
+        "event_id": "q-1",
+        "event_time": "1970-01-01T00:00:00Z",
+        "consumer": "c-1",
+    }
     assert shown == envelope | expected | {"known_time": "1970-01-01T00:00:01Z"}
 
 
 def test_a_retraction_without_a_moment_has_none() -> None:
     shown = record_of(Quote, row(kind=RETRACTION, target="q-0", event_time=None, consumer=None))
-    assert shown == {"type": "quote", "event_id": "q-1", "retracts": "q-0", "known_time": "1970-01-01T00:00:01Z"}
+    expected = {"type": "quote", "version": 1, "event_id": "q-1", "retracts": "q-0"}
+    assert shown == expected | {"known_time": "1970-01-01T00:00:01Z"}
 
 
 def test_personal_fields_are_shown_only_when_given() -> None:

@@ -57,16 +57,17 @@ def test_a_declared_time_beyond_the_clock_is_refused(tmp_path: Path) -> None:
 
 def test_a_batch_of_another_form_is_refused_whole(tmp_path: Path) -> None:
     good = batch_of([repayment("r-1"), application("a-1")])
-    part = good.parts["repayment"]
+    part = good.parts["repayment", 1]
     amount = part.schema.names.index("amount")
     wrong = {
-        "unknown event type 'repaymnt'; did you mean 'repayment'": ("repaymnt", part),
-        "have the columns": ("repayment", part.drop_columns(["channel"])),
-        "columns": ("repayment", part.set_column(amount, "amount", pa.array([1.5]))),
+        "unknown event type 'repaymnt'; did you mean 'repayment'": (("repaymnt", 1), part),
+        "expected repayment events of version 1, got version 2": (("repayment", 2), part),
+        "have the columns": (("repayment", 1), part.drop_columns(["channel"])),
+        "columns": (("repayment", 1), part.set_column(amount, "amount", pa.array([1.5]))),
     }
     with new_log(tmp_path, store=unsynced) as log, log.begin(CLOCK) as tx:
-        for message, (name, table) in wrong.items():
-            batch = Batch({"loan_application": good.parts["loan_application"], name: table}, 2)
+        for message, (form, table) in wrong.items():
+            batch = Batch({("loan_application", 1): good.parts["loan_application", 1], form: table}, 2)
             with pytest.raises(BadInput, match=message):
                 tx.append(batch)
             assert tx.head.sequence == 0

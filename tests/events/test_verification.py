@@ -76,7 +76,7 @@ def change_amount(connection: apsw.Connection) -> None:
         table = block.table(part, StoredSchema(pa.ipc.read_schema(pa.py_buffer(message)), message))
         amounts = [999_999, *table["amount"].to_pylist()[1:]]
         place = table.schema.get_field_index("amount")
-        parts.append((part.type, table.set_column(place, "amount", pa.array(amounts, pa.int64()))))
+        parts.append(((part.type, part.version), table.set_column(place, "amount", pa.array(amounts, pa.int64()))))
     connection.execute("UPDATE blocks SET body = ? WHERE first = 5", (encode(5, 3, parts)[0],))
 
 

@@ -13,6 +13,7 @@ from tests.features.lender import REGISTRY, LoanApplication, LoanOpened, Repayme
 from obligor.errors import DefinitionError, LimitError
 from obligor.events.schema import Registry
 from obligor.features import Category, Entity, Event, Feature, as_of, compile_plan, maximum, minimum, request
+from obligor.features.measures import TimeWindow
 from obligor.features.plan import FeatureSpec
 
 X, Y, Z = (Repayment.by("consumer").count(window) for window in ("1d", "2d", "3d"))
@@ -80,7 +81,7 @@ MEANINGS: list[tuple[Feature, float]] = [
 def test_a_program_computes_what_the_expression_says(expression: Feature, expected: float) -> None:
     plan = plan_of(f=expression)
     values = {86_400_000_000: 6.0, 2 * 86_400_000_000: 4.0, 3 * 86_400_000_000: 3.0}
-    measures = [values[measure.window_us or 0] for measure in plan.measures]
+    measures = [values[m.window.length_us or 0] for m in plan.measures if isinstance(m.window, TimeWindow)]
     assert run(plan.features[0], measures) == expected
 
 
@@ -148,9 +149,9 @@ def test_scale_travels_with_a_decimal() -> None:
 
 def test_another_entity_is_found_by_its_type() -> None:
     plan = plan_of(sales=Sale.by("merchant").count("7d"))
-    assert (plan.measures[0].timeline, plan.measures[0].via) == ("merchant", "merchant")
+    assert (plan.measures[0].timeline, plan.measures[0].via) == ("merchant", ("merchant",))
     received = plan_of(received=Transfer.by("receiver").count("7d")).measures[0]
-    assert (received.timeline, received.via) == ("consumer", "consumer")
+    assert (received.timeline, received.via) == ("consumer", ("consumer",))
 
 
 def test_the_zone_is_in_the_plan() -> None:
@@ -167,14 +168,22 @@ FAULTS: list[tuple[Feature, str]] = [
     (request("marital_status"), "loan_application.marital_status is protected: it never enters features"),
     (request("phone"), "loan_application.phone is personal"),
     (request("born"), "a moment is no feature"),
-    (request.age("term"), "loan_application.term is a integer, not a timestamp"),
+    (request.age("term"), "loan_application.term is an integer, not a timestamp"),
     (LoanOpened.by("consumer").last("due_at"), "a moment is no feature; use the time to as_of"),
     (request("amount") + Transfer.by("sender").sum("amount"), "different currencies: NGN minor units and EUR minor"),
     (request("channel") + 1, "a category has no arithmetic"),
     (request("channel") == "wab", "'wab' is not among the category's values; did you mean 'web'?"),
-    (request("amount").fill("x"), "cannot fill a integer in NGN minor units with 'x'"),
+    (request("amount").fill("x"), "cannot fill an integer in NGN minor units with 'x'"),
     (Repayment.by("loan").count(), r"Repayment.by\('loan'\): a LoanApplication names no loan; the entities it names:"),
     (Repayment.by("consumer", via="payer").count(), "no consumer in a field 'payer'; valid: consumer"),
+    (
+        Repayment.by(["consumer", "loan"]).count(),
+        r"Repayment.by\('consumer', 'loan'\): a LoanApplication names no loan",
+    ),
+    (
+        Transfer.by(["sender", "receiver"]).count(),
+        "several of type consumer; say which of LoanApplication's is which wi",
+    ),
 ]
 
 
@@ -208,7 +217,7 @@ def test_several_entities_of_one_type_need_a_choice() -> None:
     with pytest.raises(DefinitionError, match="Loan names 2 of type consumer; choose with via='borrower' or via='guar"):
         compile_plan({"count": count}, registry, Loan)
     plan = compile_plan({"count": Repayment.by("consumer", via="guarantor").count("7d")}, registry, Loan)
-    assert plan.measures[0].via == "guarantor"
+    assert plan.measures[0].via == ("guarantor",)
 
 
 def test_types_must_be_the_projects() -> None:

@@ -9,13 +9,18 @@ from tests.features.lender import LoanOpened, Repayment, Sale, Transfer, plan_of
 
 from obligor.errors import DefinitionError
 from obligor.features import Feature, as_of, definitions, feature, maximum, minimum, request
-from obligor.features.expressions import Kind, kind_of
+from obligor.features.expressions import kind_of
+from obligor.features.kinds import Kind
+from obligor.features.measures import CalendarWindow, Step, TimeWindow
 
 REPAID = Repayment.by("consumer").sum("amount", "30d", "90d", reason="REPAYMENT")
 COUNT = Repayment.by("consumer").count("30d", "90d")
 SENT = Transfer.by("sender").sum("amount", "30d", "90d")
 CHANNEL = Repayment.by("consumer").last("channel")
-IDLE = Repayment.by("consumer").time_since_last()
+MINE = Repayment.by("consumer")
+IDLE = MINE.time_since_last()
+KINDS_OF_CHANNEL = MINE.pivot("channel").count()
+DUES = LoanOpened.by("consumer")
 DUE = LoanOpened.by("consumer").last("due_at")
 
 FAULTS: list[tuple[Callable[[], object], str]] = [
@@ -26,12 +31,12 @@ FAULTS: list[tuple[Callable[[], object], str]] = [
     (lambda: REPAID - IDLE, "cannot subtract NGN minor units and seconds"),
     (lambda: CHANNEL + 1, "a category has no arithmetic; compare it with one of its values, == or !="),
     (lambda: CHANNEL == "ap", "'ap' is not among the category's values; did you mean 'app'?"),
-    (lambda: COUNT == "app", "cannot compare a integer in events with the text 'app'"),
+    (lambda: COUNT == "app", "cannot compare an integer in events with the text 'app'"),
     (lambda: CHANNEL.fill(0), "cannot fill a category with 0"),
     (lambda: CHANNEL.fill("other"), "'other' is not among the category's values"),
-    (lambda: COUNT.fill("app"), "cannot fill a integer in events with 'app'"),
+    (lambda: COUNT.fill("app"), "cannot fill an integer in events with 'app'"),
     (lambda: DUE + 5, "cannot add a moment; measure the time to as_of with as_of.since"),
-    (lambda: as_of.since(COUNT["30d"]), "as_of.since needs a moment, .* got a integer in events"),
+    (lambda: as_of.since(COUNT["30d"]), "as_of.since needs a moment, .* got an integer in events"),
     (lambda: as_of.since(DUE, "weeks"), "unknown unit of time 'weeks'"),  # type: ignore[arg-type]
     (lambda: request.age("born", "day"), "unknown unit of time 'day'; did you mean 'days'?"),  # type: ignore[arg-type]
     (lambda: REPAID["60d"], "no window '60d' here; did you mean"),
@@ -41,7 +46,21 @@ FAULTS: list[tuple[Callable[[], object], str]] = [
     (lambda: REPAID + 2**60, "expected a finite number"),
     (lambda: REPAID + None, "expected a feature or a number, got None"),  # type: ignore[operator]
     (lambda: REPAID + True, "expected a feature or a number, got True"),
-    (lambda: COUNT & REPAID, "combine comparisons, got a integer; compare it first, as in x > 0"),
+    (lambda: CHANNEL > "app", "a text is compared with a category by == or !=, and nothing else"),  # type: ignore[operator]
+    (lambda: COUNT + "app", "a text is compared with a category by == or !="),  # type: ignore[operator]
+    (lambda: Repayment.by("consumer").per("loan").count() == COUNT, "a number by key meets only numbers by the same"),  # type: ignore[operator]
+    (lambda: feature(MINE.per("loan").count()), "feature: expected a feature, got ByKey"),  # type: ignore[arg-type]
+    (lambda: as_of.since(MINE), "as_of.since: expected a feature that is a moment, got Stream"),  # type: ignore[arg-type]
+    (lambda: maximum(1, 2), "maximum: expected a feature and a feature or number, got 1 and 2"),  # type: ignore[call-overload]
+    (lambda: KINDS_OF_CHANNEL + MINE.pivot("late").count(), "values differ: app, ussd, branch and true, false; choose"),
+    (lambda: KINDS_OF_CHANNEL["web"], "no value 'web' here; valid: app, branch, ussd"),
+    (lambda: MINE.pivot("channel").count("7d", "30d")["30"], "no value or window '30' here; did you mean '30d'?"),
+    (lambda: request("amount").previous(), "previous: nothing in it has a window"),
+    (lambda: MINE.count().previous(), "there is no window before the lifetime; use a window such as '30d'"),
+    (lambda: MINE.count("this month").change(), "this month is not over, so no month before it compares; use 'last mo"),
+    (lambda: MINE.count("5 events").previous(), "there is no window before the newest 5 events"),
+    (lambda: MINE.since(DUES).count().previous(), "there is no window before one since an event; use a window of time"),
+    (lambda: COUNT & REPAID, "combine comparisons, got an integer in events; compare it first"),
 ]
 
 
@@ -87,7 +106,7 @@ def test_kinds_follow_from_the_parts(expression: Feature, kind: Kind) -> None:
 
 
 def test_what_depends_on_the_application_is_known_when_it_is() -> None:
-    assert kind_of((request("amount") / REPAID).columns["30d"]) is None
+    assert kind_of((request("amount") / REPAID).columns["30d",]) is None
     plan = plan_of(reach=request("amount") / REPAID)
     assert [(f.type, f.unit) for f in plan.features] == [("real", "ratio"), ("real", "ratio")]
 
@@ -99,6 +118,57 @@ def test_windows_go_through_arithmetic() -> None:
     assert [one.windows for one in REPAID] == [(), ()]
     short, long = REPAID
     assert plan_of(share=short / long).names == ["share"]
+
+
+def test_columns_go_through_arithmetic_by_value_place_and_window() -> None:
+    by_channel = MINE.pivot("channel").count("7d", "30d")
+    total = MINE.count("7d", "30d")
+    assert (by_channel / total).axes == {"value": ("app", "ussd", "branch"), "window": ("7d", "30d")}
+    assert (total / by_channel).axes == (by_channel / total).axes
+    assert (by_channel["app"] / total).axes == {"window": ("7d", "30d")}
+    assert (by_channel["30d"] / total).axes == by_channel.axes
+    assert (KINDS_OF_CHANNEL * MINE.count("7d", "30d")).axes == by_channel.axes
+    assert [one.axes for one in by_channel] == [{"window": ("7d", "30d")}] * 3
+    newest = MINE.pivot("late").last_k("amount", 2, "30d", "90d")
+    assert list(newest.axes) == ["value", "place", "window"]
+    assert newest[2].axes == {"value": ("true", "false"), "window": ("30d", "90d")}
+    names = plan_of(share=by_channel / total, newest=newest["true"]).names
+    assert names[:3] == ["share_app_7d", "share_app_30d", "share_ussd_7d"]
+    assert names[6:] == ["newest_1_30d", "newest_1_90d", "newest_2_30d", "newest_2_90d"]
+
+
+def _windows(definition: Feature) -> list[object]:
+    return [measure.window for measure in plan_of(f=definition).measures]
+
+
+def test_the_window_before_is_as_long_and_ends_where_this_one_begins() -> None:
+    day = 86_400_000_000
+    assert _windows(MINE.count("30d").previous()) == [TimeWindow(length_us=30 * day, offset_us=30 * day)]
+    assert _windows(MINE.count("7d before 30d").previous()) == [TimeWindow(length_us=7 * day, offset_us=37 * day)]
+    assert _windows(MINE.count("last month").previous()) == [CalendarWindow(unit="month", back=2)]
+    late = MINE.per("loan").sum("late", "30d")
+    [measure] = plan_of(f=(late > 0).count().previous()).measures
+    assert measure.per is not None
+    assert measure.per.inner[0].window == TimeWindow(length_us=30 * day, offset_us=30 * day)
+    assert _windows(as_of.since(DUES.last("due_at", "30d")).fill(0).previous()) == [
+        TimeWindow(length_us=30 * day, offset_us=30 * day)
+    ]
+    share = request("amount") / MINE.sum("amount", "30d", "90d")
+    assert share.previous().windows == ("30d", "90d")
+
+
+def test_period_over_period_is_made_of_the_two() -> None:
+    plan = plan_of(
+        ratio=MINE.sum("amount", "30d").ratio_to_previous(reason="REPAYMENT"),
+        change=MINE.sum("amount", "30d").change(description="Growth"),
+    )
+    assert [(spec.unit, spec.reason, spec.description) for spec in plan.features] == [
+        ("ratio", "REPAYMENT", ""),
+        ("ratio", None, "Growth"),
+    ]
+    ratio, change = (spec.program for spec in plan.features)
+    assert ratio == (Step("measure", 0), Step("measure", 1), Step("divide"))
+    assert change == (Step("measure", 0), Step("measure", 1), Step("subtract"), Step("measure", 1), Step("divide"))
 
 
 def test_notes_stay_where_the_number_does() -> None:
@@ -124,6 +194,6 @@ def test_definitions_are_the_public_features_of_a_namespace() -> None:
 
 def test_filtered_currency_goes_with_its_own() -> None:
     euros = Sale.by("merchant").where(Sale.amount.currency_is("EUR")).sum("amount", "30d", "90d")
-    assert kind_of((euros + SENT).columns["30d"]) == Kind("integer", "EUR minor units")
+    assert kind_of((euros + SENT).columns["30d",]) == Kind("integer", "EUR minor units")
     with pytest.raises(DefinitionError, match="different currencies"):
         euros + REPAID

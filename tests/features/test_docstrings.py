@@ -7,7 +7,11 @@ import importlib
 
 import pytest
 
-MODULES = ("plan", "zone", "filters", "expressions", "definitions", "selection", "balance", "compilation", "catalogue")
+MODULES = (
+    "plan", "zone", "filters", "kinds", "windows", "expressions", "operators", "definitions", "delays", "conditions",
+    "sources", "recipes", "aggregates", "stream", "pivot", "per_key", "balance", "parts", "compilation", "infix",
+    "wording", "catalogue",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [*MODULES, "projection"])

@@ -11,29 +11,31 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
-import pyarrow as pa
 import pytest
 from tests.features.oracle import Fact, Request, Version
-from tests.features.worlds import DAY, START, Winners, facts_by_type, measure, plan_of, requests_of
+from tests.features.plans import CHANNELS, inner, keyed
+from tests.features.sql_twin import Twin, agree
+from tests.features.worlds import DAY, SLOTLESS, START, Winners, facts_by_type, measure, plan_of, requests_of
 
 from obligor.errors import LimitError, Problem
 from obligor.features import evaluate as module
-from obligor.features.evaluate import evaluate, evaluate_one
-from obligor.features.kernels import DISTINCT_MAX, KEYS_MAX
+from obligor.features.evaluate import evaluate
+from obligor.features.kernels.keys import KEYS_MAX
+from obligor.features.kernels.values import DISTINCT_MAX
+from obligor.features.measures import AGGREGATES
+from obligor.features.online import evaluate_one
 from obligor.features.plan import Plan
 from obligor.features.requests import Requests
 from obligor.features.timelines import Timelines, build_timelines
 
 ROOT = Path(__file__).parents[2]
-NUMERIC = ("count", "sum", "mean", "std", "min", "max", "first", "last", "distinct")
 WINDOWS = (1, 7, 30)
 ROWS = 4000
 KEYS = [f"c{i}" for i in range(40)]
 
 
-def random_world(seed: int = 4) -> tuple[list[Fact], Requests]:
+def random_facts(seed: int = 4) -> tuple[list[Fact], list[Request]]:
     """Return some thousand repayments, some late and some corrected, and requests about them."""
     chance = np.random.default_rng(seed)
     facts, position = [], 0
@@ -43,6 +45,7 @@ def random_world(seed: int = 4) -> tuple[list[Fact], Requests]:
         amount = None if chance.random() < 0.1 else int(chance.integers(-1000, 1000))
         consumer = KEYS[int(chance.integers(0, 30))]
         fields = {"event_time": time, "consumer": consumer, "amount": amount, "loan": None, "due": None}
+        fields["channel"] = [*CHANNELS, "fax", None][int(chance.integers(0, 4))]
         position += 1
         versions = [Version(position, known, None, fields)]
         if chance.random() < 0.05:
@@ -58,13 +61,20 @@ def random_world(seed: int = 4) -> tuple[list[Fact], Requests]:
         )
         for _ in range(600)
     ]
+    return facts, asked
+
+
+def random_world() -> tuple[list[Fact], Requests]:
+    """Return the facts, and the requests as the kernels take them."""
+    facts, asked = random_facts()
     return facts, requests_of(asked)
 
 
 def random_plan() -> Plan:
-    """Return a plan of all numeric aggregates over all windows, and times since."""
-    kinds = [measure(a, 0, window_us=days * DAY) for a in NUMERIC for days in WINDOWS]
-    return plan_of([*kinds, measure("time_since_first"), measure("time_since_last", 1)])
+    """Return a plan of all aggregates over all windows, of amounts and of a vocabulary."""
+    kinds = [measure(a, 0, window_us=days * DAY) for a in AGGREGATES for days in WINDOWS]
+    kinds += [measure(a, 0, slot=3, window_us=7 * DAY) for a in AGGREGATES if a not in SLOTLESS]
+    return plan_of(kinds)
 
 
 def digest() -> str:
@@ -93,53 +103,16 @@ def test_no_requests_make_no_rows(world: tuple[Timelines, Requests]) -> None:
     assert evaluate(random_plan(), world[0], requests_of([])).shape == (0, len(random_plan().features))
 
 
-def _sql(aggregate: str, days: int) -> str:
-    column = {
-        "count": "count(*)", "sum": "coalesce(sum(amount), 0)", "mean": "avg(amount)", "std": "stddev_pop(amount)",
-        "first": "arg_min(amount, (event_time, root))", "last": "arg_max(amount, (event_time, root))",
-        "distinct": "count(DISTINCT amount)",
-    }.get(aggregate, f"{aggregate}(amount)")  # fmt: skip
-    rule = f"event_time >= as_of - {days * DAY}"
-    if aggregate not in ("count", "sum"):
-        rule += " AND amount IS NOT NULL"
-    if aggregate == "sum":
-        return f"coalesce(sum(amount) FILTER (WHERE {rule}), 0)"
-    return f"{column} FILTER (WHERE event_time IS NOT NULL AND {rule})"
-
-
 def test_duckdb_agrees(world: tuple[Timelines, Requests]) -> None:
-    facts, requests = random_world()
-    one = facts_by_type(facts)["repayment"]
-    several = one.version >= 0
-    replaced = np.full(len(several), 2**62)  # a fact here has at most one version above another
-    replaced_at = replaced.copy()
-    replaced[several] = one.versions.sup_known[one.versions.start[one.version[several]]]
-    replaced_at[several] = one.versions.sup_position[one.versions.start[one.version[several]]]
-    e = one.rows.append_column("replaced", pa.array(replaced)).append_column("replaced_at", pa.array(replaced_at))
-    r = pa.table(
-        {"id": np.arange(len(requests)), "as_of": requests.as_of, "cut": requests.cuts[:, 0],
-         "consumer": requests.entities["consumer"]}
-    )  # fmt: skip
-    columns = ", ".join(_sql(a, days) for a in NUMERIC for days in WINDOWS)
-    since = "(as_of - {}(event_time) FILTER (WHERE event_time IS NOT NULL{})) / 1e6"
-    columns += f", {since.format('min', '')}, {since.format('max', ' AND amount >= 3')}"
-    connection = duckdb.connect()
-    connection.register("e", e)
-    connection.register("r", r)
-    answer = connection.execute(
-        f"""SELECT {columns} FROM r LEFT JOIN e ON e.consumer = r.consumer AND event_time < as_of
-        AND known <= as_of AND position <= cut AND NOT (replaced <= as_of AND replaced_at <= cut)
-        GROUP BY id, as_of ORDER BY id"""
-    ).fetchall()
-    expected = np.array([[np.nan if v is None else float(v) for v in row] for row in answer])
-    found = evaluate(random_plan(), world[0], requests)
-    places = {a: slice(3 * i, 3 * i + 3) for i, a in enumerate(NUMERIC)}
-    for aggregate in NUMERIC:
-        near = 1e-9 if aggregate in ("mean", "std") else 0.0
-        at = places[aggregate]
-        np.testing.assert_allclose(found[:, at], expected[:, at], rtol=near, atol=1e-9 if near else 0)
-    np.testing.assert_allclose(found[:, -2:], expected[:, -2:], rtol=1e-12)
-    assert not np.array_equal(found, np.roll(expected, 1, axis=0), equal_nan=True)
+    plan, (facts, asked) = random_plan(), random_facts()
+    twin, found = Twin(facts, asked), evaluate(random_plan(), *world)
+    for place, one in enumerate(plan.data["measures"]):
+        if one["aggregate"].endswith("_sketch"):
+            continue
+        answers = twin.measured(plan.data, one)
+        values = [None if np.isnan(value) else float(value) for value in found[:, place]]
+        assert all(map(agree, values, answers)), one
+        assert not all(map(agree, values, answers[1:] + answers[:1])), "the answers to other requests are others"
 
 
 def test_perturbing_what_must_not_be_seen_changes_no_feature() -> None:
@@ -172,15 +145,11 @@ def _many_values(n: int, **fields: Any) -> list[Fact]:
     ]
 
 
-TERM = {"selection": 0, "role": "add", "key": 1, "amount": 0, "expires": None, "expires_after_us": None}
-BALANCE = measure("balance", None, slot=None, terms=[TERM])
-
-
 @pytest.mark.parametrize(
     ("kind", "most", "fields", "message"),
     [
         (measure("distinct"), DISTINCT_MAX, {"amount": lambda i: i * 2**40}, "more than 4096 distinct values"),
-        (BALANCE, KEYS_MAX, {"loan": lambda i: f"l{i}"}, "more than 4096 keys"),
+        (keyed("count", inner("sum")), KEYS_MAX, {"loan": lambda i: f"l{i}"}, "more than 4096 keys"),
         (measure("sum"), 2, {"amount": 2**52}, "no exact float64"),
         (measure("std"), 2, {"amount": 2**62}, "add up to more than 2"),
     ],

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from obligor.errors import BadInput
-from obligor.events.predicates import And, Comparison, Not, Or, Predicate
+from obligor.errors import BadInput, DefinitionError
+from obligor.events.predicates import And, Comparison, Not, Or, Predicate, Relation
+from obligor.features import application
 from obligor.features.filters import DEPTH_MAX, comparisons, parse_predicate
 from obligor.features.plan import Plan
 from obligor.features.projection import project
@@ -105,8 +106,8 @@ def table_of(facts: list[Row]) -> pa.Table:
 
 def selected(predicate: Predicate, facts: list[Row]) -> list[int]:
     data = Plan.empty("application").data
-    selection = {"event": "repayment", "by": "consumer", "where": predicate.to_json()}
-    data["timelines"] = {"consumer": {"selections": [selection], "fields": {}}}
+    selection = {"event": "repayment", "by": ["consumer"], "where": predicate.to_json()}
+    data["timelines"] = {"consumer": {"entities": ["consumer"], "hot": False, "selections": [selection], "fields": {}}}
     found: list[int] = project(Plan.load(data), "consumer", "repayment", table_of(facts)).source.tolist()
     return found
 
@@ -158,6 +159,13 @@ def test_json_there_and_back(predicate: Predicate) -> None:
 def test_what_is_no_predicate_is_refused(data: object) -> None:
     with pytest.raises(BadInput, match="expected a predicate"):
         parse_predicate(data)
+
+
+def test_a_comparison_with_the_application_is_no_filter_of_facts() -> None:
+    with pytest.raises(
+        DefinitionError, match=r"amount < application\.amount: .* stands alone in the where of a feature"
+    ):
+        list(comparisons(And((Comparison("a", "==", 1), Relation("amount", "<", application.amount)))))
 
 
 def test_nesting_is_bounded() -> None:

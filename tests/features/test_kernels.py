@@ -1,185 +1,105 @@
-"""Every aggregate against the oracle, offline and online; a fault planted in each rule is found."""
+"""What kernels rest on, on its own: exact integers against Python's, sorting against `sorted`.
+
+Everything that a plan can ask of the kernels is held to the oracle by `test_measures.py`.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Sequence
-from functools import cache
-from typing import Any, get_args
+import itertools
+from typing import Any
 
+import numba
 import numpy as np
-import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tests.features import oracle
-from tests.features.oracle import Fact, Limit, Request
-from tests.features.worlds import (
-    DAY,
-    EXTREMES,
-    SLOTLESS,
-    Winners,
-    facts_by_type,
-    measure,
-    move_fact,
-    move_request,
-    plan_of,
-    requests_of,
-    worlds,
-)
 
-from obligor.errors import LimitError
-from obligor.features import kernels, programs
-from obligor.features.evaluate import evaluate, evaluate_one
-from obligor.features.plan import AGGREGATES, Op, Plan
-from obligor.features.timelines import build_timelines
+from obligor.features.kernels import integers
+from obligor.features.kernels.sorting import place_rank, sort
+from obligor.features.kernels.values import ORDERED_MAX
 
-WINDOWS: list[dict[str, Any]] = [
-    {"window_us": DAY},
-    {"window_us": 7 * DAY},
-    {"window_us": 30 * DAY},
-    {"window_us": None},
-    {"window_us": 6 * DAY, "offset_us": DAY},
-    {"window_us": None, "offset_us": 7 * DAY},
-]
-TERMS = [
-    {"selection": 0, "role": "add", "key": 1, "amount": 0, "expires": 2, "expires_after_us": None},
-    {"selection": 2, "role": "add", "key": 1, "amount": 0, "expires": None, "expires_after_us": 7 * DAY},
-    {"selection": 1, "role": "subtract", "key": 1, "amount": 0, "expires": None, "expires_after_us": None},
-]
-PLAIN = {**TERMS[0], "expires": None}
-CLOSE = {"selection": 2, "role": "close", "key": 1, "amount": None, "expires": None, "expires_after_us": None}
+WORD = st.integers(0, 2**64 - 1) | st.sampled_from([0, 1, 2**32 - 1, 2**32, 2**63, 2**64 - 1])
+VALUES = st.integers(-(2**63) + 1, 2**63 - 1) | st.sampled_from([0, 1, -1, 2**63 - 1, -(2**63) + 1])
 
 
-def _plan(aggregate: str) -> Plan:
-    if aggregate == "balance":
-        terms = [TERMS, [*TERMS[:1], CLOSE], TERMS[1:], [PLAIN], [PLAIN, {**CLOSE, "selection": 1}]]
-        return plan_of([measure("balance", None, slot=None, terms=t, scale=i) for i, t in enumerate(terms)])
-    kinds = [measure(aggregate, s, **w) for s in (0, 1, 2) for w in WINDOWS]
-    kinds += [measure(aggregate, timeline="merchant", via="merchant", scale=2, **w) for w in WINDOWS]
-    if aggregate not in SLOTLESS:
-        kinds += [measure(aggregate, 0, slot=2, window_us=30 * DAY)]
-    if aggregate == "distinct":
-        kinds += [measure(aggregate, 0, slot=1, window_us=30 * DAY), measure(aggregate, 2, slot=1)]
-    return plan_of(kinds)
+@numba.njit
+def _multiplied(a: Any, b: Any) -> Any:
+    return integers.multiply(a, b)
 
 
-PLANS: dict[str, Plan] = {aggregate: _plan(aggregate) for aggregate in AGGREGATES}
+@numba.njit
+def _floated(high: Any, low: Any) -> Any:
+    return integers.to_float(high, low)
 
 
-def expected(
-    plan: Plan, facts: Sequence[Fact], request: Request, faults: Collection[str] = ()
-) -> list[float | None] | int:
-    """The oracle's features, or the place of the first measure without an exact result."""
-    measures: list[float | None] = []
-    for place, one in enumerate(plan.data["measures"]):
-        try:
-            measures.append(oracle.measured(plan.data, one, facts, request, faults))
-        except Limit:
-            return place
-    return [oracle.feature(f["program"], measures, []) for f in plan.data["features"]]
+@numba.njit
+def _added(values: Any, squares: Any, products: Any) -> Any:
+    sum_high, sum_low = 0, 0
+    for v in values:
+        sum_high += v >> 32
+        sum_low += v & 0xFFFFFFFF
+        high, low = integers.multiply(np.uint64(abs(v)), np.uint64(abs(v)))
+        integers.add_square(squares, 0, high, low)
+    for i in range(1, values.shape[0]):  # partners of at most 2**32, so that the sum does not leave 128 bits
+        high_signed, low = integers.signed_product(values[i], values[i - 1] >> 31)
+        integers.add_signed(products, 0, high_signed, low)
+    return integers.total(sum_high, sum_low)
 
 
-def offline(plan: Plan, facts: Sequence[Fact], requests: Sequence[Request]) -> list[list[float | None] | int]:
-    """The kernels' features from timelines, in the oracle's form."""
-    limits: dict[int, Any] = {}
-    timelines = build_timelines(plan, facts_by_type(facts))
-    matrix = evaluate(plan, timelines, requests_of(requests), 1, limits=limits)
-    assert all(np.isnan(matrix[row]).all() for row in limits)
-    return [_place(limits[i].path) if i in limits else _plain(row) for i, row in enumerate(matrix)]
+@numba.njit
+def _sorted(keys: Any, bounds: Any) -> None:
+    sort(keys, keys.shape[0], bounds)
 
 
-def online(plan: Plan, facts: Sequence[Fact], request: Request, size: int) -> list[float | None] | int:
-    """The kernels' features from chunks of winners, in the oracle's form."""
-    reader = Winners(plan, facts, request, size)
-    try:
-        row = evaluate_one(plan, reader, request.as_of, request.self_root, request.entities, request.fields)
-    except LimitError as error:
-        return _place(error.problems[0].path)
-    return _plain(row)
+@numba.njit
+def _ranked(keys: Any, rank: Any) -> None:
+    place_rank(keys, keys.shape[0], rank)
 
 
-def _place(path: str) -> int:
-    return int(path.rpartition(".f")[2])
+@settings(max_examples=300, derandomize=True, deadline=None)
+@given(WORD, WORD)
+def test_products_and_their_roundings_are_exact(a: int, b: int) -> None:
+    high, low = map(int, _multiplied(np.uint64(a), np.uint64(b)))
+    assert high << 64 | low == a * b
+    assert _floated(np.uint64(high), np.uint64(low)) == float(a * b)
 
 
-def _plain(row: Any) -> list[float | None]:
-    bits = row.view(np.int64)
-    assert all(b == 0x7FF8 << 48 for b, v in zip(bits, row, strict=True) if math.isnan(v)), "one NaN"
-    assert not any(v == 0 and math.copysign(1, v) < 0 for v in row), "no negative zero"
-    return [None if math.isnan(v) else float(v) for v in row]
+@settings(max_examples=300, derandomize=True, deadline=None)
+@given(st.integers(0, 63), WORD, WORD)
+@example(1, 2**63, 1)
+def test_a_tie_is_seen_through_all_the_lower_bits(shift: int, high: int, low: int) -> None:
+    number = high >> shift << 64 | low
+    for near in (number, max(number - 1, 0), min(number + 1, 2**128 - 1)):
+        assert _floated(np.uint64(near >> 64), np.uint64(near & (2**64 - 1))) == float(near)
 
 
-def test_codes_are_the_plans() -> None:
-    names = {name.lower(): value for name, value in vars(kernels).items() if name.isupper()}
-    since = {"time_since_first": "since_first", "time_since_last": "since_last"}
-    assert [names[since.get(name, name)] for name in AGGREGATES] == list(range(len(AGGREGATES)))
-    operations = {name.lower(): value for name, value in vars(programs).items() if name.isupper()}
-    assert [operations[op] for op in get_args(Op)] == list(range(len(get_args(Op))))
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(st.lists(VALUES, max_size=30))
+def test_sums_are_those_of_unbounded_integers(values: list[int]) -> None:
+    squares, products = np.zeros(3, np.int64), np.zeros(2, np.int64)
+    negative, high, low = _added(np.array(values, np.int64), squares, products)
+    total = int(high) << 64 | int(low)
+    assert (-total if negative else total) == sum(values)
+    assert sum(int(np.uint64(w)) << 64 * (2 - i) for i, w in enumerate(squares)) == sum(v * v for v in values)
+    pairs = sum(b * (a >> 31) for a, b in itertools.pairwise(values))
+    assert (int(products[0]) << 64) + int(np.uint64(products[1])) == pairs
 
 
-@pytest.mark.parametrize("aggregate", AGGREGATES)
-@given(world=worlds(EXTREMES), size=st.sampled_from([1, 2, 100]))
-@settings(max_examples=60, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
-def test_aggregate_equals_the_oracle(aggregate: str, world: tuple[list[Fact], list[Request]], size: int) -> None:
-    plan, (facts, requests) = PLANS[aggregate], world
-    wanted = [expected(plan, facts, request) for request in requests]
-    assert offline(plan, facts, requests) == wanted
-    assert [online(plan, facts, request, size) for request in requests] == wanted
+def _hard(n: int) -> list[list[int]]:
+    """Orders that are hard for a sort by partition."""
+    up = list(range(n))
+    return [up, up[::-1], [0] * n, up[::2] + up[1::2][::-1], [i % 7 for i in up], [min(i, n - i) for i in up]]
 
 
-def _faults() -> list[tuple[str, str]]:
-    pairs: list[tuple[str, str]] = []
-    for aggregate in AGGREGATES:
-        faults = ["known", "cut", "versions", "self"]
-        faults += ["expiry", "close", "future"] if aggregate == "balance" else ["start", "end", "future and end"]
-        if aggregate in ("first", "last"):
-            faults.append("ties")
-        if aggregate not in (*SLOTLESS, "balance", "sum"):
-            faults.append("nulls")
-        pairs += [(aggregate, fault) for fault in faults]
-    return pairs
-
-
-@cache
-def _many() -> tuple[list[Fact], list[Request], list[tuple[list[Fact], Request]]]:
-    """Some hundred worlds side by side in one log, and for each request the world that it can see."""
-    kept: list[tuple[list[Fact], list[Request]]] = []
-
-    @given(world=worlds())
-    @settings(
-        max_examples=300, derandomize=True, deadline=None, phases=[Phase.generate], database=None,
-        suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
-    def draw(world: tuple[list[Fact], list[Request]]) -> None:
-        kept.append(world)
-
-    draw()
-    everything, asked, views, offset = [], [], [], 0
-    for number, (facts, requests) in enumerate(kept):
-        moved = [move_fact(fact, offset, number) for fact in facts]
-        for request in requests:
-            asked.append(move_request(request, offset, number))
-            views.append((moved, asked[-1]))
-        everything += moved
-        offset += sum(len(fact.versions) for fact in facts)
-    return everything, asked, views
-
-
-@cache
-def _found(aggregate: str) -> list[list[float | None] | int]:
-    facts, requests, _ = _many()
-    return offline(PLANS[aggregate], facts, requests)
-
-
-@pytest.mark.parametrize("aggregate", AGGREGATES)
-def test_many_entities_in_one_log_equal_the_oracle(aggregate: str) -> None:
-    views = _many()[2]
-    assert _found(aggregate) == [expected(PLANS[aggregate], facts, request) for facts, request in views]
-
-
-@pytest.mark.parametrize(("aggregate", "fault"), _faults())
-def test_a_planted_fault_is_found(aggregate: str, fault: str) -> None:
-    views = zip(_many()[2], _found(aggregate), strict=True)
-    assert any(
-        found != expected(PLANS[aggregate], facts, request, fault.split(" and ")) for (facts, request), found in views
-    )
+@settings(max_examples=150, derandomize=True, deadline=None)
+@given(st.lists(VALUES, max_size=200) | st.sampled_from([one for n in (25, 1000, ORDERED_MAX) for one in _hard(n)]))
+def test_sorting_and_ranks(values: list[int]) -> None:
+    expected, keys = sorted(values), np.array(values, np.int64)
+    _sorted(keys, np.empty(128, np.int64))
+    assert keys.tolist() == expected
+    for rank in {0, len(values) // 3, len(values) - 1} if values else ():
+        keys = np.array(values, np.int64)
+        _ranked(keys, rank)
+        assert keys[rank] == expected[rank]
+        assert not rank or keys[:rank].max() <= keys[rank]
+        assert keys[rank:].min() == keys[rank]
+        assert sorted(keys.tolist()) == expected

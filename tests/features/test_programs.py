@@ -12,8 +12,10 @@ from tests.features import oracle
 from tests.features.worlds import plan_of
 
 from obligor.errors import LimitError
-from obligor.features.evaluate import evaluate_one
-from obligor.features.plan import Op
+from obligor.features.history import History
+from obligor.features.measures import Op
+from obligor.features.online import evaluate_one
+from obligor.features.pieces import pieces
 
 BINARY = [op for op in get_args(Op) if op not in ("measure", "request", "constant", "fill")]
 NUMBERS = st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.1, 3.0, 1e15, -7.25])
@@ -23,9 +25,9 @@ REQUESTS = [{"source": "field", "name": name, "coding": "integer", "values": Non
 class Nothing:
     """A reader of an empty state."""
 
-    def chunks(self, timeline: str, key: str, since_us: int | None) -> list[Any]:
-        """Return no chunks."""
-        return []
+    def read(self, timeline: str, key: str, since_us: int | None) -> History:
+        """Return no rows."""
+        return History(pieces([]), None)
 
 
 def run(program: list[list[Any]], a: int | None, b: int | None) -> float | None:

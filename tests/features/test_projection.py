@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.features.lender import Repayment, Sale, Transfer, plan_of
 
 from obligor.features import Plan
-from obligor.features.plan import Slot
+from obligor.features.measures import Slot
 from obligor.features.projection import NULL, Rows, code_column, hash_text, project
 
 Fact = dict[str, Any]

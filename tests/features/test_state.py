@@ -39,10 +39,11 @@ def _plan() -> Plan:
     data = Plan.empty("application").data
     slot = {"field": "amount", "coding": "integer", "values": None}
     selections = [
-        {"event": "repayment", "by": "consumer", "where": None},
-        {"event": "repayment", "by": "consumer", "where": {"field": "amount", "op": ">", "value": 50}},
+        {"event": "repayment", "by": ["consumer"], "where": None},
+        {"event": "repayment", "by": ["consumer"], "where": {"field": "amount", "op": ">", "value": 50}},
     ]
-    return Plan.load({**data, "timelines": {"consumer": {"selections": selections, "fields": {"repayment": [slot]}}}})
+    timeline = {"entities": ["consumer"], "hot": False, "selections": selections, "fields": {"repayment": [slot]}}
+    return Plan.load({**data, "timelines": {"consumer": timeline}})
 
 
 PLAN = _plan()
@@ -63,11 +64,13 @@ def _changed(removed: Sequence[Row], inserted: Sequence[Row]) -> Changed:
 
 def _read(state: OnlineState, key: str, since_us: int | None = None) -> list[tuple[int, int, int, int]]:
     with state.begin() as staged:
-        chunks = staged.chunks("consumer", key, since_us)
-        for chunk in chunks:
-            assert all(array.flags.c_contiguous and array.flags.aligned for array in chunk), "kernels need this"
-            assert chunk.values.shape == (1, len(chunk.root))
-        return [row for c in chunks for row in zip(*(a.tolist() for a in (*c[:3], c.values[0])), strict=True)]
+        history = staged.read("consumer", key, since_us)
+        newest = history.pieces
+        words, spans = newest if history.indexed is None else history.indexed.before(newest)
+        assert words.flags.c_contiguous
+        rows = [row for at, n in spans for row in words[at : at + 4 * n].reshape(4, n).T.tolist()]
+        assert [row[:2] for row in rows if row[2]] == sorted(row[:2] for row in rows if row[2])
+        return [(time, root, mask, amount) for time, root, mask, amount in rows if mask]
 
 
 def _expected(rows: set[Row], key: str) -> list[tuple[int, int, int, int]]:
@@ -81,6 +84,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
         patch.setattr(module, "TAIL_BYTES_MAX", 8 * (2 + 6 * 4))
         patch.setattr(module, "CHUNK_ROWS_MAX", 10)
+        patch.setattr(module, "CHUNK_ROWS_CLOSED", 8)
         yield
 
 
@@ -137,8 +141,9 @@ def test_a_recent_window_reads_recent_chunks_only(small: None) -> None:
     with state.begin() as staged:
         staged.apply(_changed([], [Row("a", time, time, 1) for time in range(200)]))
         staged.commit(HEAD)
-    assert len(_read(state, "a")) == 200
     assert 3 <= len(_read(state, "a", 197)) <= 16
+    assert len(_read(state, "a")) == 200
+    assert len(_read(state, "a", 150)) == 200, "an entity that is kept in memory is kept as a whole"
 
 
 @settings(derandomize=True, deadline=None, max_examples=60)
@@ -153,6 +158,7 @@ def test_extreme_times_keep_their_order(times: list[int], order: random.Random) 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "TAIL_BYTES_MAX", 8 * (2 + 3 * 4))
         patch.setattr(module, "CHUNK_ROWS_MAX", 4)
+        patch.setattr(module, "CHUNK_ROWS_CLOSED", 4)
         for row in rows:
             with state.begin() as staged:
                 staged.apply(_changed([], [row]))
@@ -164,7 +170,7 @@ def test_a_staged_change_is_read_before_its_commit_and_gone_after_an_abort() -> 
     state = OnlineState(PLAN, MemoryStateStore())
     with state.begin() as staged:
         staged.apply(_changed([], [Row("a", 1, 1, 60)]))
-        assert len(staged.chunks("consumer", "a", None)) == 1
+        assert staged.read("consumer", "a", None).pieces.spans.tolist() == [[0, 1]]
     assert _read(state, "a") == []
     assert state.head is None
 

@@ -95,8 +95,8 @@ def test_no_facts_are_timelines_too() -> None:
 
 
 def test_only_what_the_plan_looks_at_is_read() -> None:
-    assert set(columns_needed(PLAN, "repayment")) == {"consumer", "amount", "loan", "due"}
-    assert set(columns_needed(PLAN, "sale")) == {"consumer", "merchant", "price", "item"}
+    assert set(columns_needed(PLAN, "repayment")) == {"consumer", "merchant", "amount", "loan", "due", "channel"}
+    assert set(columns_needed(PLAN, "sale")) == {"consumer", "merchant", "referrer", "price", "item", "channel"}
     assert columns_needed(PLAN, "other") == []
 
 
@@ -109,7 +109,9 @@ def _log_plan() -> Plan:
     kinds = [measure(a, 0, window_us=w) for a in ("count", "sum", "last") for w in (3 * DAY, None)]
     timelines = {
         "consumer": {
-            "selections": [{"event": "repayment", "by": "consumer", "where": None}],
+            "entities": ["consumer"],
+            "hot": False,
+            "selections": [{"event": "repayment", "by": ["consumer"], "where": None}],
             "fields": {"repayment": [{"field": "amount", "coding": "integer", "values": None}]},
         }
     }

@@ -16,6 +16,7 @@ from obligor.features import (
     Plan,
     Text,
     Timestamp,
+    application,
     as_of,
     compile_plan,
     definitions,
@@ -89,6 +90,16 @@ def _features() -> dict[str, Any]:
     share = feature(request("amount") / LoanOpened.by("consumer").mean("principal", "lifetime"), reason="AMOUNT")
     hour = feature(as_of.hour(), reason="TIME")
     weekday = feature(as_of.day_of_week(), reason="TIME")
+    fading = repayments.decayed_sum("amount", "20d", "180d", reason="REPAYMENT")
+    usual = repayments.median("amount", "180d", reason="REPAYMENT")
+    trend = repayments.slope("days_late", "180d", reason="LATE")
+    rhythm = repayments.std_gap("lifetime", unit="days", reason="REPAYMENT")
+    on_time = repayments.streak(Repayment.days_late <= 0, reason="LATE")
+    latest = repayments.mean("amount", "5 events", reason="REPAYMENT")
+    this_month = repayments.sum("amount", "this month", reason="REPAYMENT")
+    worst_loan = repayments.per("loan").mean("days_late").max(reason="LATE")
+    spread_of_returns = sales.entropy("returned", "90d", reason="MERCHANT")
+    same_size = repayments.where(Repayment.amount >= application.amount).count("180d", reason="REPAYMENT")
     decided = Purchase.Decided
     exposure = feature(
         outstanding(

@@ -28,7 +28,7 @@ from obligor.errors import ObligorError
 from obligor.events.ingest import ingest
 from obligor.events.log import EventLog
 from obligor.events.records import parse_records
-from obligor.features.evaluate import evaluate_one
+from obligor.features.online import evaluate_one
 from obligor.features.state import OnlineState
 from obligor.models.bundle import Bundle
 from obligor.models.model import Model
@@ -168,6 +168,7 @@ def _decide(log: EventLog, bundle: Bundle, work: Path) -> None:
             items.append(ApplicationItem(batch) if ask else EventsItem(batch))
         for result in writer.process(items):
             assert not isinstance(result, ObligorError), result
+    writer.settle()
     for i in range(20):
         _by_scorecard(log, state, bundle, clock[0] + i + 1, f"w-{i}")
     state.close()
@@ -180,7 +181,7 @@ def _by_scorecard(log: EventLog, state: OnlineState, bundle: Bundle, now: int, n
     policy = load_policy(bundle.policy, bundle.plan.data, Purchase.describe())
     record = _purchase(random.Random(name), name, now, int(name[2:]), 40_000)
     batch, _ = parse_records(REGISTRY, record, commitment_key=log.commitment_key)
-    (row,) = batch.parts["purchase"].to_pylist()
+    (row,) = batch.parts["purchase", 1].to_pylist()
     fields = {field: row.get(field) for field in Purchase.fields if field != "phone"}
     with log.begin(now) as tx, state.begin() as staged:
         done = tx.append(batch)

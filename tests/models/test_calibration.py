@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tests.models.fitted import Floats
 
 from obligor.errors import BadInput, IntegrityError
+from obligor.features.portable import sigmoid
 from obligor.models.calibration import LOG_ODDS_MAX, Calibration, Method, fit_calibration, remaining_loss
-from obligor.models.portable import sigmoid
 
 
 def _slice(seed: int = 0, rows: int = 20_000) -> tuple[Floats, Floats, Floats]:

@@ -8,7 +8,7 @@ import inspect
 
 import pytest
 
-MODULES = ("bundle", "charts", "logistic", "metrics", "model", "portable", "training_set")
+MODULES = ("bundle", "charts", "logistic", "metrics", "model", "training_set")
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from obligor.errors import BadInput
+from obligor.features.portable import sigmoid
 from obligor.models.bundle import Bundle
-from obligor.models.portable import sigmoid
 from obligor.models.scorer import MODEL_NAMES, ModelName
 from obligor.models.training_set import TrainingSet
 

@@ -78,9 +78,11 @@ def test_folds_keep_an_applicant_together_and_are_even() -> None:
     assert set(fold[~rows].tolist()) == {-1}
     assert np.bincount(fold[rows]).max() - np.bincount(fold[rows]).min() <= 1
     assert folds(data, rows, 5, seed=3).tolist() == fold.tolist() != folds(data, rows, 5, seed=4).tolist()
-    measure = {"timeline": "consumer", "via": "consumer", "selection": 0, "slot": None, "aggregate": "count",
-               "window_us": None, "offset_us": 0, "scale": 0, "terms": None}  # fmt: skip
-    timeline = {"selections": [{"event": "loan", "by": "consumer", "where": None}], "fields": {}}
+    measure = {"timeline": "consumer", "via": ["consumer"], "selection": 0, "slot": None, "aggregate": "count",
+               "window": {"kind": "time", "length_us": None, "offset_us": 0}, "scale": 0, "given": [],
+               "condition": None, "parameters": [], "per": None}  # fmt: skip
+    selection = {"event": "loan", "by": ["consumer"], "where": None}
+    timeline = {"entities": ["consumer"], "hot": False, "selections": [selection], "fields": {}}
     of_consumers = Plan.load({**data.plan.data, "timelines": {"consumer": timeline}, "measures": [measure]})
     consumers = [f"c-{row % 40}" for row in range(len(data))]
     grouped = replace(data, plan=of_consumers, fields=data.fields.append_column("consumer", pa.array(consumers)))

@@ -155,9 +155,9 @@ def test_later_loads_are_seen_by_a_new_set_and_not_by_an_old_cut(log: EventLog) 
         [_event("repayment", "r-old", 2, loan="l-1", consumer="c-1", amount=77)],
         commitment_key=log.commitment_key,
     )
-    part = batch.parts["repayment"]
+    part = batch.parts["repayment", 1]
     place = part.schema.get_field_index("known_time")
-    declared = Batch({"repayment": part.set_column(place, "known_time", part.column("event_time"))}, size=1)
+    declared = Batch({("repayment", 1): part.set_column(place, "known_time", part.column("event_time"))}, size=1)
     with log.begin(START_US + 70 * DAY_US) as tx:
         tx.append(declared)
         tx.commit()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,19 @@ def test_loans_belong_to_their_applications(simulation: Simulation) -> None:
     opened = event_table(simulation, r.OPENED)
     assert set(opened["application_id"].to_pylist()) <= asked
     assert [loan.replace("l-", "a-") for loan in opened["loan"].to_pylist()] == opened["application_id"].to_pylist()
+
+
+def test_a_repayment_names_when_its_instalment_falls_due(simulation: Simulation) -> None:
+    due, repaid = event_table(simulation, r.DUE), event_table(simulation, r.REPAYMENT)
+    columns = ("loan", "number", "occurred_at")
+    fell_due = {(loan, number): at for loan, number, at in zip(*(due[c].to_pylist() for c in columns), strict=True)}
+    named = list(zip(*(repaid[c].to_pylist() for c in ("loan", "number", "due_at", "occurred_at")), strict=True))
+    known = [(due_at, fell_due[loan, number]) for loan, number, due_at, _ in named if (loan, number) in fell_due]
+    assert len(known) > 0.95 * len(named), "only those paid before a due date beyond the history have none"
+    assert max(abs(due_at - at) for due_at, at in known) <= timedelta(microseconds=1)
+    late = [paid_at - due_at for _, _, due_at, paid_at in named]
+    assert min(late) >= timedelta(days=-2)
+    assert 0.03 < sum(one > timedelta(days=1) for one in late) / len(late) < 0.3
 
 
 def test_repayments_of_a_good_loan_add_up_to_its_amount(simulation: Simulation) -> None:

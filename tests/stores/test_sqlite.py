@@ -183,9 +183,16 @@ class TestCheckpoints:
     def test_a_thread_keeps_the_wal_short(self, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(checkpoints, "SOFT_PAGES", 20)
         monkeypatch.setattr(checkpoints, "HARD_PAGES", 1_000_000)
-        self.write(store, 200)
+        self.write(store, 20)
         assert "obligor-checkpoint" in {thread.name for thread in threading.enumerate()}
-        assert self.pages(store) < 2_000
+        longest = self.pages(store)
+        for _ in range(50):  # however late the thread is, the file ceases to grow, since it begins anew
+            self.write(store, 20)
+            if self.pages(store) <= longest:
+                break
+            longest = self.pages(store)
+        else:
+            pytest.fail(f"the WAL has grown to {longest} pages")
         store.close()
         assert "obligor-checkpoint" not in {thread.name for thread in threading.enumerate()}
 

@@ -56,10 +56,11 @@ def test_every_scored_feature_is_described_and_has_a_reason_with_a_text(project:
     scored = [feature for feature in project.plan.features if feature.scored]
     assert 40 <= len(scored) <= 75
     assert all(feature.description and feature.reason in policy.texts for feature in scored)
+    assert all(feature.unit or feature.type == "boolean" for feature in project.plan.features)
 
 
 def test_features_look_at_merchants_at_exposure_and_at_nothing_protected(project: Project) -> None:
-    assert {measure.timeline for measure in project.plan.measures} == {"consumer", "merchant"}
+    assert {measure.timeline for measure in project.plan.measures} == {"consumer", "merchant", "consumer x merchant"}
     exposure = next(feature for feature in project.plan.features if feature.name == "exposure")
     assert not exposure.scored
     assert not {"gender", "birth_year", "email"} & {word for name in project.plan.names for word in name.split()}

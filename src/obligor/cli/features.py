@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from obligor.cli.options import AsJson, InProject
 from obligor.cli.output import Output
 from obligor.errors import NotFound, did_you_mean
+
+if TYPE_CHECKING:
+    from obligor.features.catalogue import Entry
 
 __all__ = ["features"]
 
@@ -35,11 +39,19 @@ def features(
         out.table("", ["", ""], rows)
         out.result(asdict(found[0]))
         return
-    title = f"{len(entries)} features of plan {opened.plan.hash[:12]}"
-    out.table(
-        title, ["name", "definition", "unit", "reason"], [[e.name, e.definition, e.unit, e.reason] for e in entries]
-    )
+    out.say(f"{len(entries)} features of plan {opened.plan.hash[:12]}")
+    for entry in entries:
+        out.say(_explained(entry))
     out.result({"plan": opened.plan.hash, "features": [asdict(entry) for entry in entries]})
+
+
+def _explained(entry: Entry) -> str:
+    """Return a feature in three lines: what its author says, what is computed, and how it may count."""
+    unit = "yes or no" if entry.type == "boolean" else entry.unit
+    risk = (entry.monotone or "risk moves either way") if entry.scored else "for the policy alone"
+    reason = f"reason {entry.reason}" if entry.reason else ""
+    lines = (f"\n[bold]{entry.name}[/]  {escape(entry.description)}", f"    {escape(entry.definition)}")
+    return "\n".join((*lines, f"    [dim]{'; '.join(filter(None, (unit, risk, reason)))}[/]"))
 
 
 def _words(value: object) -> str:

@@ -43,4 +43,4 @@ def decided_batch(application: type[Event], decision: Decision, decision_id: str
         columns=columns,
         personal=None,
     )
-    return Batch({decided.event_name: part_table(decided, rows, _PLACE, b"")}, 1)
+    return Batch({(decided.event_name, decided.version): part_table(decided, rows, _PLACE, b"")}, 1)

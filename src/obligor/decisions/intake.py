@@ -51,16 +51,17 @@ class Intake(Generic[I, R]):
         *,
         prepare: Callable[[], None] = lambda: None,
         settle: Callable[[], None] = lambda: None,
+        ready: Callable[[], None] = lambda: None,
         items_max: int = 1_024,
         weight_max: int = 200_000,
         batch_items_max: int = 128,
         batch_weight_max: int = 2_000,
     ) -> None:
-        """`prepare` runs first on the thread, `settle` after the results of each batch are out.
+        """`prepare` runs first on the thread, `ready` once requests are taken, `settle` after each batch's results.
 
         The `*_max` bound what waits and what one batch takes.
         """
-        self._process, self._prepare, self._settle = process, prepare, settle
+        self._process, self._prepare, self._settle, self._on_ready = process, prepare, settle, ready
         self._items_max, self._weight_max = items_max, weight_max
         self._batch_items_max, self._batch_weight_max = batch_items_max, batch_weight_max
         self._waiting: deque[tuple[I, Future[R]]] = deque()
@@ -147,6 +148,7 @@ class Intake(Generic[I, R]):
             with self._changed:
                 if self._state == "preparing":
                     self._state = "ready"
+            self._on_ready()
             while self._state == "ready" or self._waiting:
                 taken = self._take()
                 results = self._process([item for item, _ in taken]) if taken else []

@@ -33,7 +33,7 @@ _ERRORS = {
 def describe(registry: Registry, application: str, *, title: str = "Obligor", version: str = "1") -> Schema:
     """Return the OpenAPI document; `application` is the event type that asks for a decision."""
     events = [event for event in registry if not registry.is_platform_type(event.event_name)]
-    schemas = {event.event_name: _event_schema(event) for event in events}
+    schemas = {_name(one, event): _event_schema(one, event) for event in events for one in event.lineage.values()}
     schemas |= {"Retraction": _retraction(), "Errors": _errors(), "EventResult": _event_result()}
     schemas |= {"EventResults": _event_results(), "Decision": _decision(), "Verdict": _verdict()}
     return {
@@ -62,8 +62,8 @@ def example(event: type[Event]) -> dict[str, Any]:
 
 
 def _paths(events: list[type[Event]], application: type[Event]) -> Schema:
-    names = [event.event_name for event in events]
-    one: Schema = {"oneOf": [*map(_reference, names), _reference("Retraction")]}
+    one: Schema = {"oneOf": [*(form for event in events for form in _forms(event)), _reference("Retraction")]}
+    asked = _forms(application)
     many = [example(event) for event in events[:3]]
     identifier = {"name": "decision_id", "in": "path", "required": True, "schema": {"type": "string"}}
     key = {
@@ -93,7 +93,7 @@ def _paths(events: list[type[Event]], application: type[Event]) -> Schema:
             "its idempotency key: sent again, the recorded decision is answered.",
             {200: _json("Decision")},
             (400, 401, 408, 409, 413, 422, 503),
-            body=_reference(application.event_name),
+            body=asked[0] if len(asked) == 1 else {"oneOf": asked},
             sample=example(application),
             parameters=[key],
         ),
@@ -156,9 +156,20 @@ def _identifier(description: str) -> Schema:
     return {"type": "string", "minLength": 1, "maxLength": ID_LENGTH_MAX, "description": description}
 
 
-def _event_schema(event: type[Event]) -> Schema:
+def _name(version: type[Event], newest: type[Event]) -> str:
+    """Return the name of a version's schema: an older one's with its number."""
+    return newest.event_name if version is newest else f"{newest.event_name}.v{version.version}"
+
+
+def _forms(event: type[Event]) -> list[Schema]:
+    """Return the schemas that a record of a type may have, the newest version's first."""
+    return [_reference(_name(one, event)) for one in [*event.lineage.values()][::-1]]
+
+
+def _event_schema(event: type[Event], newest: type[Event]) -> Schema:
     properties: Schema = {
         "type": {"const": event.event_name},
+        "version": {"const": event.version, "description": "Of the type that the record is written in"},
         "event_id": _identifier("Unique across the log; the same event may be sent again"),
         "event_time": {"type": "string", "format": "date-time", "description": "When it happened; with a zone"},
         "corrects": _identifier("The id of the event that this one replaces; it carries the whole new fact"),
@@ -169,7 +180,7 @@ def _event_schema(event: type[Event]) -> Schema:
         "type": "object",
         "description": (event.__doc__ or "").strip(),
         "properties": properties,
-        "required": ["type", "event_id", "event_time", *required],
+        "required": ["type", *([] if event is newest else ["version"]), "event_id", "event_time", *required],
         "additionalProperties": False,
     }
 
@@ -243,6 +254,7 @@ def _retraction() -> Schema:
         "description": "Takes a fact back as a whole.",
         "properties": {
             "type": {"type": "string", "description": "The fact's own type"},
+            "version": {"type": "integer"},
             "event_id": _identifier("Of this retraction"),
             "event_time": {"type": "string", "format": "date-time"},
             "retracts": _identifier("The id of the event that is taken back"),

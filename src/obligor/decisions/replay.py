@@ -21,15 +21,18 @@ import pyarrow.compute as pc
 from obligor.decisions.decide import Application, Scorer, decide
 from obligor.decisions.policy import RUNGS, Policy, load_policy
 from obligor.decisions.record import FORMAT, encode
-from obligor.errors import ObligorError, Problem
+from obligor.errors import DefinitionError, ObligorError, Problem, did_you_mean
 from obligor.events.chain import BrokenLink
 from obligor.events.facts import Facts
 from obligor.events.log import EventLog
 from obligor.events.positions import SHARD_MAX, Cut, cut_array, sequence_of
+from obligor.events.reading import fact_schema, read_rows
+from obligor.events.schema import Event
 from obligor.events.store import LedgerRow
 from obligor.features.evaluate import evaluate
 from obligor.features.plan import Plan
-from obligor.features.requests import Requests
+from obligor.features.projection import joined_keys
+from obligor.features.requests import Requests, field_names, key_names, source_keys
 from obligor.features.timelines import build_timelines
 
 __all__ = ["Audit", "Deployed", "Verdict", "audit", "replay"]
@@ -170,7 +173,7 @@ class _Batch:
         bundle = self._bundles[name]
         try:
             application = self._log.registry[bundle.plan.application]
-            policy = load_policy(bundle.policy, bundle.plan.data, application.describe())
+            policy = load_policy(bundle.policy, bundle.plan.data, application.describe(readable=True))
             found = _Applications.read(self._log, bundle.plan.application, [r.application_position for r in rows])
             here = [one for one in taken if one.row.application_position in found.places]
             self._refuse((r for r in rows if r.application_position not in found.places), "its application is missing")
@@ -199,8 +202,9 @@ def _check(record: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Applications:
-    """The original versions of applications, by position."""
+    """The original versions of applications, by position, with their fields by every name that a plan may know."""
 
+    type: str
     table: pa.Table
     places: Mapping[int, int]
     rows: Sequence[Mapping[str, Any]]
@@ -211,15 +215,19 @@ class _Applications:
         """Read them; positions that hold no application of this type are left out."""
         last = log.head.sequence
         sequences = sorted({sequence_of(p) for p in positions if 0 < sequence_of(p) <= last})
-        table = log.reader.rows(sequences).get(type_name, pa.table({"sequence": pa.array([], pa.int64())}))
-        table = table.append_column("position", table.column("sequence"))  # shard 0
+        event, parts = log.registry[type_name], []
+        for (name, version), table in log.reader.rows(sequences).items():
+            if name == type_name:
+                placed = [table.column(column) for column in ("sequence", "event_id", "known_time")]  # shard 0
+                parts.append(pa.table([*placed, *read_rows(table, event, version).values()], schema=_columns(event)))
+        table = pa.concat_tables(parts) if parts else _columns(event).empty_table()
         places = {position: i for i, position in enumerate(table.column("position").to_pylist())}
-        return cls(table, places, table.to_pylist(), frozenset(log.registry[type_name].fields))
+        return cls(type_name, table, places, table.to_pylist(), frozenset(fact_schema(event).names))
 
     def application(self, position: int, type_name: str) -> tuple[Application, int]:
         """Return the application at a position and its as_of."""
         row = self.rows[self.places[position]]
-        fields = {name: value for name, value in row.items() if name.partition(".")[0] in self.fields}
+        fields = {name: value for name, value in row.items() if name in self.fields}
         return Application(row["event_id"], type_name, position, fields), row["known_time"]
 
     def requests(self, plan: Plan, positions: Sequence[int], at: Sequence[Cut]) -> Requests:
@@ -229,30 +237,30 @@ class _Applications:
         cuts = np.zeros((len(at), max(map(len, bounds), default=1)), np.int64)
         for i, bound in enumerate(bounds):
             cuts[i, : len(bound)] = bound
-        names = dict.fromkeys(spec.name for spec in plan.requests if spec.source != "calendar")
         return Requests(
             as_of=_int64s(table, "known_time"),
             cuts=cuts,
             self_root=_int64s(table, "position"),
-            entities={via: _column(table, via).cast(pa.string()).combine_chunks() for via in _vias(plan)},
-            fields=pa.table({name: _column(table, name) for name in names}),
+            entities={name: self._column(table, name).combine_chunks() for name in key_names(plan)},
+            fields=pa.table({name: self._column(table, name) for name in field_names(plan)}),
         )
+
+    def _column(self, table: pa.Table, name: str) -> pa.ChunkedArray:
+        if name not in self.fields:
+            hint = did_you_mean(name, sorted(self.fields))
+            raise DefinitionError(f"no version of {self.type} has a field {name!r}; {hint}")
+        return table.column(name)
+
+
+def _columns(event: type[Event]) -> pa.Schema:
+    """Return the columns of applications."""
+    return pa.schema(
+        [("position", pa.int64()), ("event_id", pa.string()), ("known_time", pa.int64()), *fact_schema(event)]
+    )
 
 
 def _int64s(table: pa.Table, name: str) -> Any:
     return np.ascontiguousarray(table.column(name).to_numpy(), np.int64)
-
-
-def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
-    """Return a column, all null where the blocks of these rows were written before the field existed."""
-    if name in table.column_names:
-        return table.column(name)
-    return pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
-
-
-def _vias(plan: Plan) -> dict[str, str]:
-    """Return the timeline that each of the application's key fields leads to."""
-    return {measure.via: measure.timeline for measure in plan.measures}
 
 
 def _features(log: EventLog, plan: Plan, requests: Requests, threads: int) -> tuple[Any, dict[int, str]]:
@@ -275,21 +283,21 @@ class _Concerned:
     def __init__(self, log: EventLog, plan: Plan, requests: Requests) -> None:
         self._log = log
         keys: dict[str, list[pa.Array]] = {}
-        for via, timeline in _vias(plan).items():
-            keys.setdefault(timeline, []).append(requests.entities[via])
+        for timeline, via in dict.fromkeys((measure.timeline, measure.via) for measure in plan.measures):
+            keys.setdefault(timeline, []).append(source_keys(requests, via))
         values = {name: pc.drop_null(pc.unique(pa.concat_arrays(arrays))) for name, arrays in keys.items()}
-        self._entrances: dict[str, dict[str, list[pa.Array]]] = {}
+        self._entrances: dict[str, dict[tuple[str, ...], list[pa.Array]]] = {}
         for name, spec in plan.timelines.items():
             for selection in spec.selections:
-                by_field = self._entrances.setdefault(selection.event, {}).setdefault(selection.by, [])
-                by_field.append(values.get(name, pa.array([], pa.string())))
+                by_fields = self._entrances.setdefault(selection.event, {}).setdefault(selection.by, [])
+                by_fields.append(values.get(name, pa.array([], pa.string())))
 
     def facts(self, type_name: str, cut: dict[int, int] | None = None, columns: list[str] | None = None) -> Facts:
         """Return the log's facts of a type, reduced to those about the entities."""
         facts = self._log.facts(type_name, cut, columns)
         concerned = np.zeros(facts.rows.num_rows, np.bool_)
         for by, values in self._entrances[type_name].items():
-            names = facts.rows.column(by).cast(pa.string())
+            names = joined_keys([facts.rows.column(name).cast(pa.string()) for name in by])
             for value_set in values:
                 concerned |= pc.is_in(names, value_set=value_set).to_numpy()
         return Facts(facts.rows.filter(pa.array(concerned)), facts.version[concerned], facts.versions)

@@ -49,7 +49,7 @@ class Service:
         self.application: str = bundle.plan.application
         self.commitment_key: bytes = log.commitment_key
         self.metrics = metrics or Metrics()
-        self._log, self._state, self._clock, self._on_ready = log, state, clock, ready
+        self._log, self._state, self._clock = log, state, clock
         self._bundles = {**(bundles or {}), bundle.hash: bundle}
         application = log.registry[self.application]
         self._writer = Writer(
@@ -57,13 +57,13 @@ class Service:
             state,
             plan=bundle.plan,
             scorer=bundle,
-            policy=load_policy(bundle.policy, bundle.plan.data, application.describe()),
+            policy=load_policy(bundle.policy, bundle.plan.data, application.describe(readable=True)),
             bundle=bundle.hash,
             clock=clock,
             metrics=self.metrics,
         )
         self._intake: Intake[Item, Result] = Intake(
-            self._writer.process, prepare=self._prepare, settle=self._writer.settle
+            self._writer.process, prepare=self._prepare, settle=self._writer.settle, ready=ready
         )
         self._watch()
 
@@ -92,7 +92,6 @@ class Service:
         self._writer.warm_up()
         gc.collect()
         gc.freeze()  # what lives now lives on: later collections need not look at it, which is where pauses came from
-        self._on_ready()
 
     def _watch(self) -> None:
         watch = self.metrics.watch
@@ -110,7 +109,7 @@ class Service:
     def submit_application(self, batch: Batch) -> Future[Decided]:
         """Queue the one application in `batch`; the future ends when it and its decision are durable."""
         assert batch.size == 1, "one application at a time"
-        assert set(batch.parts) == {self.application}, "an application of the bundle's type"
+        assert [name for name, _ in batch.parts] == [self.application], "an application of the bundle's type"
         return cast("Future[Decided]", self._intake.submit(ApplicationItem(batch)))
 
     def record(self, decision_id: str) -> bytes:

@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from obligor.decisions.decide import Application, Decision, Scorer, decide
 from obligor.decisions.decided import decided_batch
@@ -27,12 +28,16 @@ from obligor.decisions.record import decision_id, derive_seed, encode
 from obligor.errors import BadInput, Conflict, LimitError, ObligorError, Problem
 from obligor.events.batch import Batch
 from obligor.events.changes import Changes
+from obligor.events.fields import Entity
 from obligor.events.log import EventLog
+from obligor.events.reading import read_rows
 from obligor.events.records import parse_records
 from obligor.events.staging import Appended
 from obligor.events.transaction import Transaction
-from obligor.features.chunks import Chunk
-from obligor.features.evaluate import evaluate_one
+from obligor.features.history import History
+from obligor.features.indexed import Indexed
+from obligor.features.online import evaluate_one
+from obligor.features.pieces import pieces
 from obligor.features.plan import Plan
 from obligor.features.state import Head, OnlineState, StagedState, StateMisfit
 from obligor.features.tails import warm_up
@@ -79,12 +84,14 @@ Result = Appended | Decided
 
 
 class _Rehearsal(NamedTuple):
-    """A reader with one row of nothing for everybody."""
+    """A reader with one row of nothing for everybody, kept in memory or not."""
 
-    rows: dict[str, Chunk]
+    rows: dict[str, NDArray[np.int64]]
+    kept: bool
 
-    def chunks(self, timeline: str, key: str, since_us: int | None) -> Sequence[Chunk]:
-        return [self.rows[timeline]]
+    def read(self, timeline: str, key: str, since_us: int | None) -> History:
+        matrix = self.rows[timeline]
+        return History(pieces([matrix]), Indexed([matrix], [0]) if self.kept else None)
 
 
 @dataclass
@@ -116,7 +123,8 @@ class Writer:
         self._log, self._state, self._clock, self._metrics = log, state, clock, metrics
         self._plan, self._scorer, self._policy, self._bundle = plan, scorer, policy, bundle
         self._application = log.registry[plan.application]
-        self._entities = list(self._application.entities())
+        readable = self._application.readable
+        self._entities = [name for name, one in readable.items() if isinstance(one, Entity)]
         self.applied = 0  # sequence that the state stands for
         self._rebuilds = 0
         self._unsettled: StagedState | None = None  # its log transaction is durable, `_trailing` is to be applied
@@ -138,14 +146,13 @@ class Writer:
 
     def warm_up(self) -> None:
         """Compute once all that a decision needs and forget it, so that no request waits for code to load."""
-        plain = (np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64))
-        slots = {name: timeline.slots for name, timeline in self._plan.timelines.items()}
-        reader = _Rehearsal({name: Chunk(*plain, np.zeros((n, 1), np.int64)) for name, n in slots.items()})
+        rows = {name: np.zeros((3 + one.slots, 1), np.int64) for name, one in self._plan.timelines.items()}
         record = example(self._application) | {"event_id": "warm-up of the writer"}
         batch, problems = parse_records(self._log.registry, record, commitment_key=self._log.commitment_key)
         assert not problems, f"an example that is no valid event: {problems}"
         warm_up()
-        evaluate_one(self._plan, reader, 1, -1, dict.fromkeys(self._entities, "nobody"), {})
+        for kept in (False, True):
+            evaluate_one(self._plan, _Rehearsal(rows, kept), 1, -1, dict.fromkeys(self._entities, "nobody"), {})
         rehearsal = Writer(
             self._log,
             self._state,
@@ -251,8 +258,8 @@ class Writer:
     # -- decisions
 
     def _decide(self, batch: _Staged, item: ApplicationItem) -> Decided | ObligorError:
-        (row,) = item.batch.parts[self._application.event_name].to_pylist()
-        event_id: str = row["event_id"]
+        (((_, version), row),) = item.batch.parts.items()
+        event_id: str = row["event_id"][0].as_py()
         name = decision_id(self._log.id, event_id)
         with self._timed("append"):
             appended = batch.tx.append(item.batch, clock_us=self._clock())
@@ -263,8 +270,9 @@ class Writer:
             return Conflict(Problem("$.event_id", f"{event_id!r} is known with other content; use a new id"))
         if status != "accepted":
             return BadInput(Problem("$", why.strip()))
-        application = Application(event_id, self._application.event_name, int(appended.position[0]), self._fields(row))
-        decision = self._taken(batch, application, int(appended.known_time[0]))
+        fields = {name: one[0].as_py() for name, one in read_rows(row, self._application, version).items()}
+        application = Application(event_id, self._application.event_name, int(appended.position[0]), fields)
+        decision = self._taken(batch, application, int(appended.known_time[0]), row["event_time"][0].as_py())
         with self._timed("record"):
             record = encode(decision, log_id=self._log.id, bundle=self._bundle, chain=batch.tx.head.chain)
             status = batch.tx.append(decided_batch(self._application, decision, name)).status[0]
@@ -274,7 +282,7 @@ class Writer:
         batch.taken.append(decision)
         return Decided(name, record, False)
 
-    def _taken(self, batch: _Staged, application: Application, as_of: int) -> Decision:
+    def _taken(self, batch: _Staged, application: Application, as_of: int, event_time: int) -> Decision:
         """Return the decision on a staged application, from the state with everything staged before it."""
         features: list[float] | None = None
         limit = ""
@@ -282,8 +290,9 @@ class Writer:
             entities = {name: application.fields.get(name) for name in self._entities}
             try:
                 values = evaluate_one(
-                    self._plan, batch.state, as_of, application.position, entities, application.fields
-                )
+                    self._plan, batch.state, as_of, application.position, entities, application.fields,
+                    self_time=event_time,
+                )  # fmt: skip
                 features = values.tolist()
             except LimitError as error:
                 limit = str(error)
@@ -298,9 +307,6 @@ class Writer:
                 seed=derive_seed(self._log.id, application.event_id),
                 limit=limit,
             )
-
-    def _fields(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {name: row.get(name) for name in row if name.partition(".")[0] in self._application.fields}
 
     def _repeated(self, batch: _Staged, name: str, position: int) -> Decided | ObligorError:
         """Return the decision on an application that the log has already, in this batch or before it."""

@@ -1,7 +1,8 @@
 """A batch: validated rows of mixed event types in one order, columnar by type.
 
-It is what the edge hands to the log. Rows of one type are one Arrow table with the standard columns below and one
-column per field that is not personal (`part_schema`), so that a block of the log is written without touching a row.
+It is what the edge hands to the log. Rows of one version of a type are one Arrow table with the standard columns below
+and one column per field that is not personal (`part_schema`), so that a block of the log is written without touching a
+row. An older version's rows stay in its form: they are read as newer ones (`obligor.events.reading`), never rewritten.
 Everything in a batch has been checked: the log and all that follows trust its types.
 """
 
@@ -24,6 +25,7 @@ __all__ = [
     "RETRACTION",
     "STANDARD",
     "Batch",
+    "TypeVersion",
     "arrow_type",
     "field_columns",
     "part_schema",
@@ -32,6 +34,8 @@ __all__ = [
 ORIGINAL: Final = 0
 CORRECTION: Final = 1
 RETRACTION: Final = 2
+
+TypeVersion = tuple[str, int]  # an event type's name, and the version of it that a row was written in
 
 STANDARD: Final = pa.schema(
     [
@@ -83,9 +87,9 @@ def part_schema(event: type[Event]) -> pa.Schema:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows in one order: `parts[type name]` holds those of one type, `index` their place (0 to `size` - 1)."""
+    """Rows in one order: `parts[type name, version]` holds those of one form, `index` their place (0 to `size` - 1)."""
 
-    parts: Mapping[str, pa.Table]
+    parts: Mapping[TypeVersion, pa.Table]
     size: int
 
     def __post_init__(self) -> None:
@@ -98,7 +102,7 @@ class Batch:
         >>> Batch.concat([]).size
         0
         """
-        parts: dict[str, list[pa.Table]] = {}
+        parts: dict[TypeVersion, list[pa.Table]] = {}
         size = 0
         for batch in batches:
             for name, part in batch.parts.items():
@@ -109,7 +113,7 @@ class Batch:
     def slice(self, start: int, stop: int) -> Batch:
         """Return the rows with `start` <= index < `stop`, numbered anew from 0."""
         start, stop = max(start, 0), min(stop, self.size)
-        parts: dict[str, pa.Table] = {}
+        parts: dict[TypeVersion, pa.Table] = {}
         for name, part in self.parts.items():
             index = part["index"]
             rows = part.filter(pc.and_(pc.greater_equal(index, start), pc.less(index, stop)))

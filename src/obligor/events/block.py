@@ -1,10 +1,11 @@
 """A block: up to 2,048 events as one value, columnar by type, that the log's chain is computed over.
 
-    "OBL1" | length of the header (32 bits) | header (JSON) | one Arrow IPC record batch for each type, in header order
+    "OBL1" | length of the header (32 bits) | header (JSON) | one Arrow IPC record batch for each part, in header order
 
-The header names the first sequence, the number of events and for each part its type, rows, bytes and the digest of its
-Arrow schema; schemas are stored once beside the blocks, because one would be larger than a block of one event. A part
-holds `offset` (sequence - first) and the batch's standard columns, with known_time filled; `measured` says by whom.
+The header names the first sequence, the number of events and for each part its type, the version of the type that its
+rows are written in (1 where it names none), rows, bytes and the digest of its Arrow schema; schemas are stored once
+beside the blocks, because one would be larger than a block of one event. A part holds `offset` (sequence - first) and
+the batch's standard columns, with known_time filled; `measured` says by whom.
 Personal fields are not in it: the content hash covers a keyed commitment to them. LZ4, because a correction decodes the
 block of what it corrects: Zstandard makes blocks of random ids a third smaller and takes three times as long to decode.
 """
@@ -25,6 +26,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from obligor.errors import IntegrityError
+from obligor.events.batch import TypeVersion
 from obligor.events.store import BlockRow, LogStore
 
 __all__ = ["BLOCK_EVENTS_MAX", "STANDARD_COLUMNS", "Block", "BlockReader", "Part", "encode"]
@@ -42,9 +44,10 @@ Sequences = npt.NDArray[np.int64]
 
 
 class Part(NamedTuple):
-    """Where one type's rows are in a block's bytes."""
+    """Where the rows of one version of a type are in a block's bytes."""
 
     type: str
+    version: int
     rows: int
     start: int
     stop: int
@@ -70,8 +73,9 @@ class Block:
             header = json.loads(body[8:start])
             parts = []
             for one in header["parts"]:
-                parts.append(Part(one["type"], one["rows"], start, start + one["bytes"], bytes.fromhex(one["schema"])))
-                start += one["bytes"]
+                stop, schema = start + one["bytes"], bytes.fromhex(one["schema"])
+                parts.append(Part(one["type"], one.get("version", 1), one["rows"], start, stop, schema))
+                start = stop
             if start != len(body):
                 raise ValueError(f"expected {start} bytes, got {len(body)}")
             return cls(header["first"], header["count"], tuple(parts), body)
@@ -104,16 +108,17 @@ class StoredSchema(NamedTuple):
     message: bytes
 
 
-def encode(first: int, count: int, parts: Sequence[tuple[str, pa.Table]]) -> tuple[bytes, dict[bytes, bytes]]:
+def encode(first: int, count: int, parts: Sequence[tuple[TypeVersion, pa.Table]]) -> tuple[bytes, dict[bytes, bytes]]:
     """Return a block's bytes and the Arrow schemas it refers to, by digest."""
     schemas: dict[bytes, bytes] = {}
     header, messages = [], []
-    for name, table in parts:
+    for (name, version), table in parts:
         schema = table.schema.serialize().to_pybytes()
         digest = hashlib.sha256(schema).digest()[:16]
         schemas[digest] = schema
         message = _message(table, schema)
-        header.append({"type": name, "rows": table.num_rows, "bytes": len(message), "schema": digest.hex()})
+        size = {"rows": table.num_rows, "bytes": len(message)}
+        header.append({"type": name, "version": version, **size, "schema": digest.hex()})
         messages.append(message)
     text = json.dumps({"first": first, "count": count, "parts": header}, separators=(",", ":")).encode()
     return b"".join([_MAGIC, _LENGTH.pack(len(text)), text, *messages]), schemas
@@ -162,9 +167,9 @@ class BlockReader:
         sequence = table["offset"].to_numpy().astype(np.int64) + block.first
         return table.set_column(table.schema.get_field_index("offset"), "sequence", pa.array(sequence))
 
-    def rows(self, sequences: Collection[int], columns: Sequence[str] | None = None) -> dict[str, pa.Table]:
-        """Return the events at these sequences by type, each table in ascending order of sequence."""
-        found: dict[str, list[pa.Table]] = {}
+    def rows(self, sequences: Collection[int], columns: Sequence[str] | None = None) -> dict[TypeVersion, pa.Table]:
+        """Return the events at these sequences by type and version, each table in ascending order of sequence."""
+        found: dict[TypeVersion, list[pa.Table]] = {}
         if not sequences:
             return {}
         for kept, wanted in self._grouped(np.unique(np.fromiter(sequences, np.int64, len(sequences)))):
@@ -173,7 +178,7 @@ class BlockReader:
                 if len(places):
                     table = self._table(kept, number)
                     table = table if columns is None else table.select(["sequence", *columns])
-                    found.setdefault(part.type, []).append(table.take(places))
+                    found.setdefault((part.type, part.version), []).append(table.take(places))
         return {name: pa.concat_tables(tables, promote_options="default") for name, tables in found.items()}
 
     def _grouped(self, sequences: Sequences) -> Iterator[tuple[_Kept, Sequences]]:

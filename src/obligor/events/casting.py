@@ -17,14 +17,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from obligor.events.decimals import read_decimals
-from obligor.events.fields import INT64_MAX, Boolean, Category, Decimal, Entity, Field, Integer, Money, Text, Timestamp
+from obligor.events.fields import (
+    INT64_MAX,
+    WITHOUT_CONTROL,
+    Boolean,
+    Category,
+    Decimal,
+    Entity,
+    Field,
+    Integer,
+    Money,
+    Text,
+    Timestamp,
+    minor_places,
+)
 from obligor.events.moments import DATE, LOCAL, MALFORMED, NULL, read_moments
+from obligor.events.texts import controlled
 from obligor.events.zones import AMBIGUOUS, NONEXISTENT, OUT_OF_RANGE, local_to_utc
 
-__all__ = ["Cast", "Reading", "cast", "cast_moments", "lacks_zone", "minor_places", "plain", "translate", "unsupported"]
+__all__ = ["Cast", "Reading", "cast", "cast_moments", "lacks_zone", "plain", "translate", "unsupported"]
 
-_NO_MINOR: Final = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
-_THREE_PLACES: Final = "BHD IQD JOD KWD LYD OMR TND"
 _US: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}
 _EXACT: Final = {pa.float64(): 2**53, pa.float32(): 2**24}
 
@@ -49,15 +61,6 @@ class Cast:
     values: pa.Array
     bad: npt.NDArray[np.uint8]
     reasons: tuple[str, ...]
-
-
-def minor_places(currency: str) -> int:
-    """Return the decimal places of a currency's minor unit (ISO 4217).
-
-    >>> minor_places("NGN"), minor_places("JPY"), minor_places("TND")
-    (2, 0, 3)
-    """
-    return 0 if currency in _NO_MINOR.split() else 3 if currency in _THREE_PLACES.split() else 2
 
 
 def plain(column: pa.ChunkedArray | pa.Array) -> pa.Array:
@@ -172,6 +175,10 @@ def _texts(one: Entity | Category | Text, column: pa.Array) -> Cast:
     if isinstance(one, Category) and one.values:
         known = pc.is_in(texts, pa.array(list(one.values), pa.string())).to_numpy(zero_copy_only=False)
         bad, expected = bad | ~known, f"one of {', '.join(one.values)}"
+    if isinstance(one, Entity) and (control := controlled(texts)).any():
+        marks = _and_present(column, bad).astype(np.uint8)
+        marks[control & (marks == 0)] = 2
+        return Cast(_without(texts, marks > 0), marks, (expected, WITHOUT_CONTROL))
     return _result(texts, bad, expected, column)
 
 

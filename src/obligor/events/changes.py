@@ -1,30 +1,30 @@
 """Which facts' winners changed between two ends of the log: what online state and its rebuild apply.
 
 A change is stated as whole rows: a correction removes the row that held before and inserts the one that holds now, so
-that whoever keeps timelines needs no knowledge of versions. Rows carry `root` (position of the fact's original),
-`event_time`, `known_time` and the type's fields; personal fields never.
+that whoever keeps timelines needs no knowledge of corrections. Rows carry `root` (position of the fact's original),
+`event_time`, `known_time` and the type's fields by every name that one of its versions has, because the plan that is
+served may be older than the newest; personal fields never.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from obligor.errors import DefinitionError
-from obligor.events.batch import ORIGINAL, field_columns
+from obligor.events.batch import ORIGINAL, TypeVersion
 from obligor.events.block import BlockReader
 from obligor.events.positions import pack
+from obligor.events.reading import read_rows
 from obligor.events.schema import Event, Registry
 from obligor.events.store import LogStore
 from obligor.events.versions import winner_changes
 
-__all__ = ["CHUNK_EVENTS", "Changes", "changes_between", "conform", "fact_schema"]
+__all__ = ["CHUNK_EVENTS", "Changes", "changes_between"]
 
 CHUNK_EVENTS = 65_536
 
@@ -46,29 +46,11 @@ class Changes:
         object.__setattr__(self, "size", rows)
 
 
-@lru_cache(maxsize=1024)
-def fact_schema(event: type[Event]) -> pa.Schema:
-    """Return the columns of a type's fields as facts and changes have them."""
-    return pa.schema([c for name, one in event.fields.items() if not one.personal for c in field_columns(name, one)])
-
-
-def conform(table: pa.Table, columns: pa.Schema) -> dict[str, pa.ChunkedArray]:
-    """Return `columns` of a table by name, null where an older version of the type lacks one; others are dropped."""
-    found = {}
-    for column in columns:
-        place = table.schema.get_field_index(column.name)
-        if place < 0:
-            found[column.name] = pa.nulls(table.num_rows, column.type)
-        elif table.schema.field(place).type != column.type:
-            raise DefinitionError(f"{column.name}: the log holds {table.schema.field(place).type}, not {column.type}")
-        else:
-            found[column.name] = table.column(place)
-    return found
-
-
-def change_rows(table: pa.Table, root: Int64s, known_time: pa.ChunkedArray | Int64s, event: type[Event]) -> pa.Table:
-    """Return rows of the log in the form of a change."""
-    fields = conform(table, fact_schema(event))
+def change_rows(
+    table: pa.Table, root: Int64s, known_time: pa.ChunkedArray | Int64s, event: type[Event], version: int
+) -> pa.Table:
+    """Return rows of the log, written in a version of the type, in the form of a change."""
+    fields = read_rows(table, event, version)
     columns = [pa.array(root), table["event_time"], known_time, *fields.values()]
     return pa.Table.from_arrays(columns, names=["root", "event_time", "known_time", *fields])
 
@@ -77,12 +59,12 @@ def winner_rows(
     sequences: Collection[int], roots: dict[int, int], reader: BlockReader, registry: Registry, shard: int
 ) -> dict[str, pa.Table]:
     """Return the rows at these sequences as changes; `roots` gives the root of those that are not originals."""
-    found: dict[str, pa.Table] = {}
-    for name, table in reader.rows(sequences).items():
+    found: list[dict[str, pa.Table]] = []
+    for (name, version), table in reader.rows(sequences).items():
         if name in registry:
             own = np.array([pack(shard, roots.get(one, one)) for one in table["sequence"].to_pylist()], np.int64)
-            found[name] = change_rows(table, own, table["known_time"], registry[name])
-    return found
+            found.append({name: change_rows(table, own, table["known_time"], registry[name], version)})
+    return merged(*found)
 
 
 def merged(*parts: dict[str, pa.Table]) -> dict[str, pa.Table]:
@@ -98,7 +80,7 @@ def changes_between(
     store: LogStore, reader: BlockReader, registry: Registry, shard: int, after: int, upto: int
 ) -> Iterator[Changes]:
     """Yield what changed in (after, upto], in steps of about `CHUNK_EVENTS` events, each complete in itself."""
-    tables: dict[str, list[pa.Table]] = {}
+    tables: dict[TypeVersion, list[pa.Table]] = {}
     start, count = after, 0
     for row, block in reader.blocks(after, upto):
         last = min(row.last, upto)
@@ -108,7 +90,7 @@ def changes_between(
                 if row.first <= after or row.last > upto:
                     sequence = table["sequence"]
                     table = table.filter(pc.and_(pc.greater(sequence, after), pc.less_equal(sequence, upto)))
-                tables.setdefault(part.type, []).append(table)
+                tables.setdefault((part.type, part.version), []).append(table)
         count += last - max(row.first - 1, after)
         if count >= CHUNK_EVENTS or last == upto:
             yield _step(tables, store, reader, registry, shard, start, last, row.chain)
@@ -116,7 +98,7 @@ def changes_between(
 
 
 def _step(
-    tables: dict[str, list[pa.Table]],
+    tables: dict[TypeVersion, list[pa.Table]],
     store: LogStore,
     reader: BlockReader,
     registry: Registry,
@@ -129,15 +111,15 @@ def _step(
     versions = store.versions_of(touched)
     removed, inserted = winner_changes(versions, after, upto)
     roots = {version.sequence: version.root for version in versions}
-    plain = {name: _plain(pa.concat_tables(own, promote_options="default"), touched) for name, own in tables.items()}
-    rows = {
-        name: change_rows(table, table["sequence"].to_numpy() + pack(shard, 0), table["known_time"], registry[name])
-        for name, table in plain.items()
-        if table.num_rows
-    }
+    plain: list[dict[str, pa.Table]] = []
+    for (name, version), own in tables.items():
+        table = _plain(pa.concat_tables(own, promote_options="default"), touched)
+        if table.num_rows:
+            root = table["sequence"].to_numpy() + pack(shard, 0)
+            plain.append({name: change_rows(table, root, table["known_time"], registry[name], version)})
     return Changes(
         removed=winner_rows(removed, roots, reader, registry, shard),
-        inserted=merged(rows, winner_rows(inserted, roots, reader, registry, shard)),
+        inserted=merged(*plain, winner_rows(inserted, roots, reader, registry, shard)),
         position=pack(shard, upto),
         chain=chain,
     )

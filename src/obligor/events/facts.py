@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,8 @@ import pyarrow.compute as pc
 from obligor.errors import DefinitionError, did_you_mean
 from obligor.events.batch import CORRECTION, ORIGINAL
 from obligor.events.block import BlockReader
-from obligor.events.changes import conform, fact_schema
 from obligor.events.positions import Cut, pack, visible
+from obligor.events.reading import fact_schema, read_rows, stored_columns
 from obligor.events.schema import Event
 from obligor.events.store import LogStore, VersionRow
 
@@ -47,7 +48,8 @@ class Facts:
     """One type's originals and corrections in a cut. `rows` has
 
     `position`, `known` (from when on the row is visible), `root` (position of its fact's original), `event_time`, then
-    `event_id` and the fields. `version`: int32, -1 for the only version of a fact, else an index into `versions`.
+    `event_id` and the fields by every name that a version of the type has. `version`: int32, -1 for the only version of
+    a fact, else an index into `versions`.
     """
 
     rows: pa.Table
@@ -85,27 +87,29 @@ def read_facts(
     schema, with_id = _wanted(event, columns)
     versions = store.versions_visible(0, upto, event.event_name)
     effective = pa.array(sorted(v.sequence for v in versions if v.kind == CORRECTION), pa.int64())
-    names = ["event_id", "event_time", "known_time", "kind", *schema.names]
-    tables = []
+    standard = ["event_time", "known_time", *(["event_id"] if with_id else [])]
+    tables: list[tuple[int, pa.Table]] = []
     for _, block in reader.blocks(0, upto):
         for part in block.parts:
             if part.type == event.event_name:
-                table = reader.part(block, part, names if with_id else names[1:])
-                tables.append(_in_cut(table, effective, block.first + block.count - 1 > upto, upto))
-    full = pa.concat_tables(tables, promote_options="default") if tables else _empty(with_id, schema)
+                stored = stored_columns(event, part.version, schema.names)
+                table = reader.part(block, part, [*standard, "kind", *stored])
+                tables.append((part.version, _in_cut(table, effective, block.first + block.count - 1 > upto, upto)))
+    full = _joined(tables, event, ["sequence", *standard], schema)
     sequence = full["sequence"].to_numpy()
     position, known, root = sequence.copy(), full["known_time"].to_numpy().copy(), sequence.copy()
     _apply_versions(versions, sequence, position, known, root)
     version, several = _supersession(versions, sequence, root, pack(shard, 0))
     base = pack(shard, 0)
-    standard = {
+    placed = {
         "position": pa.array(position + base),
         "known": pa.array(known),
         "root": pa.array(root + base),
         "event_time": full["event_time"],
     }
     own = {"event_id": full["event_id"]} if with_id else {}
-    return Facts(pa.table({**standard, **own, **conform(full, schema)}), version, several)
+    fields = {name: full[name] for name in schema.names}
+    return Facts(pa.table({**placed, **own, **fields}), version, several)
 
 
 def _wanted(event: type[Event], columns: Iterable[str] | None) -> tuple[pa.Schema, bool]:
@@ -119,9 +123,20 @@ def _wanted(event: type[Event], columns: Iterable[str] | None) -> tuple[pa.Schem
     return pa.schema([schema.field(name) for name in names if name != "event_id"]), "event_id" in names
 
 
-def _empty(with_id: bool, schema: pa.Schema) -> pa.Table:
-    standard = [("sequence", pa.int64()), ("event_time", pa.int64()), ("known_time", pa.int64())]
-    return pa.schema([*standard, *([("event_id", pa.string())] if with_id else []), *schema]).empty_table()
+def _joined(tables: list[tuple[int, pa.Table]], event: type[Event], standard: list[str], schema: pa.Schema) -> pa.Table:
+    """Return the rows of all versions, read as the fields of `schema`, in the order of their sequences."""
+    found = []
+    for version, own in groupby(tables, lambda one: one[0]):
+        table = pa.concat_tables([table for _, table in own], promote_options="default")
+        found.append(pa.table({**{n: table[n] for n in standard}, **read_rows(table, event, version, schema)}))
+    if not found:
+        kinds = {"event_id": pa.string()}
+        return pa.schema([*((n, kinds.get(n, pa.int64())) for n in standard), *schema]).empty_table()
+    full = pa.concat_tables(found)
+    sequence = full["sequence"].to_numpy()
+    if len(found) > 1 and (sequence[1:] < sequence[:-1]).any():  # one block holds two versions
+        full = full.take(pa.array(np.argsort(sequence)))
+    return full
 
 
 def _in_cut(table: pa.Table, effective: pa.Array, cut_through: bool, upto: int) -> pa.Table:

@@ -13,10 +13,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Literal
 
 from obligor.errors import DefinitionError
-from obligor.events.predicates import Comparison, Operator, Predicate
+from obligor.events.predicates import Comparison, Operator, Placeholder, Predicate, Relation
 
 __all__ = [
+    "CONTROL",
     "INT64_MAX",
+    "WITHOUT_CONTROL",
     "Boolean",
     "Category",
     "Decimal",
@@ -26,13 +28,18 @@ __all__ = [
     "Money",
     "Text",
     "Timestamp",
+    "minor_places",
     "parse_timestamp",
 ]
 
 INT64_MAX = 2**63 - 1
+CONTROL = re.compile("[\x00-\x1f]")  # a key of several entities is their keys joined by one of these
+WITHOUT_CONTROL = "an id without control characters (U+0000 to U+001F)"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _DECIMAL_DIGITS_MAX = 40
+_NO_MINOR = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
+_THREE_PLACES = "BHD IQD JOD KWD LYD OMR TND"
 _CLOCK = r"([01]\d|2[0-3]):[0-5]\d"
 _RFC3339 = re.compile(rf"\d{{4}}-\d{{2}}-\d{{2}}[T ]{_CLOCK}:[0-5]\d(\.\d{{1,6}})?(Z|z|[+-]{_CLOCK})", re.ASCII)
 _DECIMAL = re.compile(r"([+-]?)(\d+)(?:\.(\d+))?", re.ASCII)
@@ -53,6 +60,15 @@ def parse_timestamp(value: object) -> int:
     except ValueError:
         raise ValueError(f"expected a moment that exists, got {value!r}") from None
     return (moment - _EPOCH) // _MICROSECOND
+
+
+def minor_places(currency: str) -> int:
+    """Return the decimal places of a currency's minor unit (ISO 4217).
+
+    >>> minor_places("NGN"), minor_places("JPY"), minor_places("TND")
+    (2, 0, 3)
+    """
+    return 0 if currency in _NO_MINOR.split() else 3 if currency in _THREE_PLACES.split() else 2
 
 
 def _int64(value: object, what: str) -> int:
@@ -110,7 +126,9 @@ class Field:
     def _parameters(self) -> dict[str, Any]:
         return {}
 
-    def _compare(self, op: Operator, value: object) -> Predicate:
+    def _compare(self, op: Operator, value: object) -> Comparison | Relation:
+        if isinstance(value, Placeholder):
+            return Relation(self.name, op, value)
         try:
             stored = self.parse(value)
         except ValueError as error:
@@ -145,7 +163,9 @@ class Field:
     def isin(self, values: Iterable[object]) -> Predicate:
         """Return the predicate that the field is one of `values`."""
         parts = [self._compare("==", value) for value in values]
-        return Comparison(self.name, "in", tuple(p.value for p in parts))  # type: ignore[attr-defined]
+        if any(isinstance(part, Relation) for part in parts):
+            raise DefinitionError(f"{self.event_name}.{self.name}.isin: expected values; compare a placeholder with ==")
+        return Comparison(self.name, "in", tuple(p.value for p in parts))  # type: ignore[misc]
 
     def is_null(self) -> Predicate:
         """Return the predicate that the field is absent."""
@@ -162,24 +182,29 @@ class Field:
 
 
 class Entity(Field):
-    """A key of somebody or something events are about; text of 1 to 200 characters.
+    """A key of somebody or something events are about; text of 1 to 200 characters, none a control character.
 
-    The entity type is `type`, or the field's own name.
+    The entity type is `type`, or the field's own name. `hot` says that one such entity may have very many events (a
+    large merchant, a payment processor): features of it are then kept in a form that never looks at them all again. It
+    says nothing about the data, so `describe` leaves it out.
     """
 
     kind = "entity"
     LENGTH_MAX = 200
 
-    def __init__(self, type: str | None = None, *, optional: bool = False, doc: str = "") -> None:
+    def __init__(self, type: str | None = None, *, optional: bool = False, hot: bool = False, doc: str = "") -> None:
         super().__init__(optional=optional, doc=doc)
-        self.type = type or ""
+        self.type, self.hot = type or "", hot
 
     def __set_name__(self, owner: type, name: str) -> None:
         super().__set_name__(owner, name)
         self.type = self.type or name
 
     def parse(self, value: object) -> str:
-        return _text(value, 1, self.LENGTH_MAX, f"an id of 1 to {self.LENGTH_MAX} characters")
+        key = _text(value, 1, self.LENGTH_MAX, f"an id of 1 to {self.LENGTH_MAX} characters")
+        if CONTROL.search(key):
+            raise ValueError(f"expected {WITHOUT_CONTROL}, got {key!r:.80}")
+        return key
 
     def _parameters(self) -> dict[str, Any]:
         return {"type": self.type}

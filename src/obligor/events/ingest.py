@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from obligor.errors import BadInput, IntegrityError, Problem
 from obligor.events.assembly import part_table
-from obligor.events.batch import STANDARD, Batch
+from obligor.events.batch import STANDARD, Batch, TypeVersion
 from obligor.events.casting import lacks_zone
 from obligor.events.chunk import Chunk
 from obligor.events.dead_letters import DeadLetters
@@ -214,12 +214,13 @@ class _Run:
         kept = [one.chosen & ~bad for one in read]
         counts: Ints = np.stack(kept).sum(axis=0, dtype=np.int64)
         place = np.cumsum(counts) - counts
-        parts: dict[str, list[pa.Table]] = {}
+        parts: dict[TypeVersion, list[pa.Table]] = {}
         for (number, _), one, keep in zip(own, read, kept, strict=True):
             self._tally_mapped(number, one)
             if keep.any():
                 event = one.mapping.event
-                parts.setdefault(event.event_name, []).append(part_table(event, one.rows(keep), place[keep], self.key))
+                table = part_table(event, one.rows(keep), place[keep], self.key)
+                parts.setdefault((event.event_name, event.version), []).append(table)
             place = place + keep
         tables = {name: pa.concat_tables(tables) for name, tables in parts.items()}
         batch = Batch(tables, int(counts.sum()))
@@ -235,9 +236,9 @@ class _Run:
         }
         rows = np.array([i for i in range(len(chunk.records)) if i not in problems], np.int64)
         parts = dict(batch.parts)
-        for number, (name, part) in enumerate(batch.parts.items()):
-            event = self.registry[name]
-            parts[name] = _with_lag(event, part) if self.declared else part
+        for number, ((name, version), part) in enumerate(batch.parts.items()):
+            event = self.registry[name].lineage[version]
+            parts[name, version] = _with_lag(event, part) if self.declared else part
             self._tally_part(number, event, part)
         return _Prepared(source, chunk, Batch(parts, batch.size), rows, problems, 0)
 
@@ -350,6 +351,6 @@ def _with_lag(event: type[Event], part: pa.Table) -> pa.Table:
 
 def _type_of_each(batch: Batch) -> npt.NDArray[Any]:
     names = np.empty(batch.size, object)
-    for name, part in batch.parts.items():
+    for (name, _), part in batch.parts.items():
         names[part["index"].to_numpy()] = name
     return names

@@ -17,15 +17,19 @@ from typing import Any
 
 import pyarrow as pa
 
-from obligor.errors import BadInput, DefinitionError, IntegrityError, NotFound
+from obligor.errors import BadInput, IntegrityError, NotFound
 from obligor.events import chain
-from obligor.events.block import BlockReader
+from obligor.events.batch import TypeVersion
+from obligor.events.block import STANDARD_COLUMNS, BlockReader
 from obligor.events.chain import BrokenLink
 from obligor.events.changes import Changes, changes_between
 from obligor.events.facts import Facts, read_facts
 from obligor.events.ids import SlotHash, probe, slot_hash
+from obligor.events.lineage import version_of
 from obligor.events.personal import LogKey
 from obligor.events.positions import Cut, pack, sequence_of, shard_of
+from obligor.events.reading import read_rows
+from obligor.events.recorded_types import merge_types
 from obligor.events.rendering import record_of
 from obligor.events.schema import Registry
 from obligor.events.store import Head, LedgerRow, LogStore, Mode, PendingRow, StoreOpener
@@ -56,11 +60,9 @@ class EventLog:
         self._key = key
         self._writing = threading.Lock()
         self._head, self.waiting, self.pending_count = self._stored_head(), set[str](), 0
-        if read_only:
-            check_types(meta["types"], registry)
-        else:
+        types = merge_types(meta["types"], registry, self.reader, self._head.sequence)
+        if not read_only:
             self._reload()
-            types = merge_types(meta["types"], registry)
             if types != meta["types"]:
                 store.set_meta({"types": types})
 
@@ -178,7 +180,7 @@ class EventLog:
     def identities(self, sequences: Collection[int]) -> dict[int, Identity]:
         """Return id, type, content, kind and known_time of committed events by sequence."""
         found = {}
-        for name, table in self.reader.rows(sequences, ("event_id", "content", "kind", "known_time")).items():
+        for (name, _), table in self.reader.rows(sequences, ("event_id", "content", "kind", "known_time")).items():
             columns = (table[n].to_pylist() for n in ("sequence", "event_id", "content", "kind", "known_time"))
             for sequence, event_id, content, kind, known in zip(*columns, strict=True):
                 found[sequence] = Identity(sequence, event_id, name, content, kind, known)
@@ -197,27 +199,35 @@ class EventLog:
         return None
 
     def event(self, event_id: str, *, personal: bool = False) -> dict[str, Any]:
-        """Return an event in the form of a record, with `position` and `known_time`; NotFound if there is none."""
+        """Return an event as the record that it was, of its version, with `position` and `known_time`.
+
+        NotFound if there is none.
+        """
         position = self.find(event_id)
         if position is None:
             raise NotFound(f"no event {event_id!r} in the log")
-        name, table = self._row(position)
+        (name, version), table = self._row(position)
         plain = self.personal(position) if personal else None
-        return record_of(self.registry[name], table, plain) | {"position": position}
+        return record_of(version_of(self.registry[name], version), table, plain) | {"position": position}
 
     def application(self, position: int) -> pa.Table:
-        """Return the event at a position as a table of one row: `sequence`, standard columns, fields."""
-        return self._row(position)[1]
+        """Return the event at a position as a table of one row: `sequence`, standard columns, and the fields.
+
+        The fields are there by every name that a version of the type has, as in `facts`.
+        """
+        (name, version), table = self._row(position)
+        standard = {column: table[column] for column in ("sequence", *STANDARD_COLUMNS[1:])}
+        return pa.table({**standard, **read_rows(table, self.registry[name], version)})
 
     def type_at(self, position: int) -> str:
         """Return the type of the event at a position."""
-        return self._row(position)[0]
+        return self._row(position)[0][0]
 
-    def _row(self, position: int) -> tuple[str, pa.Table]:
+    def _row(self, position: int) -> tuple[TypeVersion, pa.Table]:
         if not 0 < sequence_of(position) <= self.head.sequence or shard_of(position) != self.shard:
             raise NotFound(f"no event at position {position}")
-        [(name, table)] = self.reader.rows([sequence_of(position)]).items()
-        return name, table
+        [found] = self.reader.rows([sequence_of(position)]).items()
+        return found
 
     def personal(self, position: int) -> dict[str, Any] | None:
         """Return the decrypted personal fields of an event, None if it has none."""
@@ -230,7 +240,8 @@ class EventLog:
     def facts(self, type_name: str, cut: Cut | None = None, columns: Iterable[str] | None = None) -> Facts:
         """Return all versions of a type's facts that a cut shows (default: all); see `Facts`.
 
-        `columns`: the fields wanted, and `event_id` if it is; default all.
+        `columns`: the fields wanted, by any name that a version of the type has, and `event_id` if it is; default all.
+        Rows of other versions answer to a name as `obligor.events.lineage` says.
         """
         upto = self.head.sequence if cut is None else min(cut.get(self.shard, 0), self.head.sequence)
         return read_facts(self.store, self.reader, self.registry[type_name], self.shard, upto, columns)
@@ -274,34 +285,3 @@ def _key_of(path: Path, optional: bool) -> LogKey | None:
         if optional:
             return None
         raise
-
-
-def check_types(stored: bytes, registry: Registry) -> None:
-    """Raise DefinitionError where a type's fields changed without a new version, or a field changed its kind."""
-    known: dict[str, Any] = json.loads(stored)
-    for event in registry:
-        old, new = known.get(event.event_name), event.describe()
-        if old is None:
-            continue
-        if old["version"] == new["version"] and old["fields"] != new["fields"]:
-            raise DefinitionError(
-                f"{event.event_name}: its fields changed and its version ({event.version}) did not; raise the version"
-            )
-        if old["version"] > new["version"]:
-            raise DefinitionError(
-                f"{event.event_name}: the log holds version {old['version']}, the project defines {new['version']}"
-            )
-        for name in old["fields"].keys() & new["fields"].keys():
-            if (old["fields"][name]["kind"], old["fields"][name].get("scale")) != (
-                new["fields"][name]["kind"],
-                new["fields"][name].get("scale"),
-            ):
-                raise DefinitionError(f"{event.event_name}.{name}: a field keeps its kind and scale; use a new name")
-
-
-def merge_types(stored: bytes, registry: Registry) -> bytes:
-    """Return the descriptions of all types the log has seen, checked, the registry's replacing older ones."""
-    check_types(stored, registry)
-    known: dict[str, Any] = json.loads(stored)
-    known |= {event.event_name: event.describe() for event in registry}
-    return json.dumps(known, sort_keys=True).encode()

@@ -18,9 +18,9 @@ import pyarrow.compute as pc
 from obligor.errors import Problem, did_you_mean
 from obligor.events.assembly import Rows, personal_json
 from obligor.events.batch import CORRECTION, ORIGINAL, RETRACTION, arrow_type
-from obligor.events.casting import Cast, Reading, cast, cast_moments, minor_places, plain, translate, unsupported
+from obligor.events.casting import Cast, Reading, cast, cast_moments, plain, translate, unsupported
 from obligor.events.chunk import Chunk
-from obligor.events.fields import Entity, Field, Money, Timestamp, parse_timestamp
+from obligor.events.fields import Entity, Field, Money, Timestamp, minor_places, parse_timestamp
 from obligor.events.mapping import Mapping
 from obligor.events.record_columns import ID_LENGTH_MAX
 

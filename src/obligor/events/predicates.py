@@ -2,7 +2,8 @@
 
 `Repayment.channel == "app"` builds a `Comparison`; `&`, `|` and `~` combine them. Nothing is evaluated here: the
 features room turns predicates into bit masks, and JSON (`to_json`) is the only form in which they are stored.
-A comparison with null is false, its negation too (SQL's three values, read by WHERE).
+A comparison with null is false, its negation too (SQL's three values, read by WHERE). A comparison with what is known
+only when a question is asked (`Purchase.merchant == application.merchant`) is a `Relation`, which has no JSON form.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Union
 
-__all__ = ["And", "Comparison", "Json", "Not", "Operator", "Or", "Predicate"]
+from obligor.errors import DefinitionError
+
+__all__ = ["And", "Comparison", "Json", "Not", "Operator", "Or", "Placeholder", "Predicate", "Relation"]
 
 Operator = Literal["==", "!=", "<", "<=", ">", ">=", "in", "is_null", "not_null"]
 Json = Union[None, bool, int, str, list["Json"], dict[str, "Json"]]  # noqa: UP007 - a recursive alias needs Union
@@ -47,6 +50,25 @@ class Comparison(Predicate):
     def to_json(self) -> Json:
         value: Json = list(self.value) if isinstance(self.value, tuple) else self.value
         return {"field": self.field, "op": self.op, "value": value}
+
+
+class Placeholder:
+    """A value that is known only when a question is asked: a field of the application, or as_of."""
+
+
+@dataclass(frozen=True, eq=False)
+class Relation(Predicate):
+    """`field op placeholder`: only a feature's `where` takes it, and only as a condition of its own."""
+
+    field: str
+    op: Operator
+    value: Placeholder
+
+    def to_json(self) -> Json:
+        raise DefinitionError(
+            f"{self.field} {self.op} {self.value!r}: a comparison with the application stands alone in the where of a "
+            f"feature, or joined to others by & or a comma; not inside | or ~, and nowhere else"
+        )
 
 
 @dataclass(frozen=True, eq=False)

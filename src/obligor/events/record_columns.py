@@ -11,23 +11,27 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from obligor.events.assembly import Rows, personal_json
 from obligor.events.batch import CORRECTION, ORIGINAL, RETRACTION
 from obligor.events.fields import INT64_MAX, Boolean, Category, Decimal, Entity, Field, Integer, Money, Text, Timestamp
 from obligor.events.moments import NULL, ZONED, read_moments
 from obligor.events.schema import Event
+from obligor.events.texts import controlled
 
 __all__ = ["ENVELOPE", "ID_LENGTH_MAX", "read_columns"]
 
 ID_LENGTH_MAX: Final = 200
-ENVELOPE: Final = frozenset({"type", "event_id", "event_time", "corrects", "retracts"})
+ENVELOPE: Final = frozenset({"type", "version", "event_id", "event_time", "corrects", "retracts"})
+
+_UNBOUNDED: Final[Mapping[str, int]] = {}
 
 Columns = dict[str, pa.Array]
 
 
-def read_columns(event: type[Event], rows: Sequence[Any]) -> Rows | None:
-    """Return the checked rows, or None at the first doubt."""
+def read_columns(event: type[Event], rows: Sequence[Any], most: Mapping[str, int] = _UNBOUNDED) -> Rows | None:
+    """Return the checked rows, or None at the first doubt; `most` bounds the numbers of some fields."""
     allowed = ENVELOPE | event.fields.keys()
     shapes = {tuple(row) for row in rows}
     if not all(allowed.issuperset(shape) for shape in shapes):
@@ -36,12 +40,12 @@ def read_columns(event: type[Event], rows: Sequence[Any]) -> Rows | None:
         kinds = [_kind(row) for row in rows]
         if None in kinds or RETRACTION in kinds:
             return None
-        target = _text_column([row.get("corrects") for row in rows], 1, ID_LENGTH_MAX, True)
+        target = _key_column([row.get("corrects") for row in rows], ID_LENGTH_MAX, True)
         if target is None:
             return None
     else:
         kinds, target = [ORIGINAL] * len(rows), None
-    ids = _text_column([row.get("event_id") for row in rows], 1, ID_LENGTH_MAX, False)
+    ids = _key_column([row.get("event_id") for row in rows], ID_LENGTH_MAX, False)
     times = _moment_column([row.get("event_time") for row in rows], False)
     if ids is None or times is None:
         return None
@@ -55,6 +59,8 @@ def read_columns(event: type[Event], rows: Sequence[Any]) -> Rows | None:
             personal.update({key: column.to_pylist() for key, column in read.items()})
         else:
             columns.update(read)
+    if any((pc.max(pc.abs(columns[name])).as_py() or 0) > bound for name, bound in most.items()):
+        return None
     sealed = personal_json(event, personal, len(rows)) if personal else None
     return Rows(ids, times, np.array(kinds, np.int8), target, columns, sealed)
 
@@ -77,7 +83,7 @@ def _field_columns(name: str, one: Field, values: list[Any]) -> Columns | None:
         return _money_columns(name, one, values)
     column: pa.Array | None
     if isinstance(one, Entity):
-        column = _text_column(values, 1, one.LENGTH_MAX, one.optional)
+        column = _key_column(values, one.LENGTH_MAX, one.optional)
     elif isinstance(one, Category):
         closed = not one.values or set(values) - {None} <= set(one.values) if _all_text(values) else False
         column = _text_column(values, 1, one.LENGTH_MAX, one.optional) if closed else None
@@ -126,6 +132,11 @@ def _text_column(values: list[Any], shortest: int, longest: int, optional: bool)
         return pa.array(values, pa.string())
     except UnicodeEncodeError:
         return None
+
+
+def _key_column(values: list[Any], longest: int, optional: bool) -> pa.Array | None:
+    column = _text_column(values, 1, longest, optional)
+    return None if column is None or controlled(column).any() else column
 
 
 def _moment_column(values: list[Any], optional: bool) -> pa.Array | None:

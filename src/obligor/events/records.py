@@ -3,6 +3,9 @@
 Two readings, one result (a test holds them together). `record_columns` reads the records of one type column by column
 and gives up at the first doubt; only then that type's records are read here one by one, and all that is wrong with
 each is said. Records that pass go on, the others are returned as problems: nothing is coerced, filled or dropped.
+
+A record is of its type's newest version unless it says another, `"version": 1`, as producers do that have not followed
+yet; it is then held to the fields of that version, and stays in its form.
 """
 
 from __future__ import annotations
@@ -17,8 +20,9 @@ import pyarrow as pa
 
 from obligor.errors import BadInput, LimitError, Problem, did_you_mean
 from obligor.events.assembly import Rows, part_table, personal_json, personal_names
-from obligor.events.batch import CORRECTION, ORIGINAL, RETRACTION, STANDARD, Batch, part_schema
-from obligor.events.fields import Field, Money, parse_timestamp
+from obligor.events.batch import CORRECTION, ORIGINAL, RETRACTION, STANDARD, Batch, TypeVersion, part_schema
+from obligor.events.fields import CONTROL, WITHOUT_CONTROL, Field, Money, parse_timestamp
+from obligor.events.lineage import limits
 from obligor.events.record_columns import ENVELOPE, ID_LENGTH_MAX, read_columns
 from obligor.events.schema import Event, Registry
 
@@ -51,17 +55,20 @@ def parse_records(
         raise LimitError(f"expected at most {RECORDS_MAX} records at once, got {len(many)}")
     problems: dict[int, list[Problem]] = {}
     groups = _by_type(registry, many, prefix, allow_platform_types, problems)
-    checked: dict[str, tuple[Rows, list[int]]] = {}
-    for name, places in groups.items():
-        event, rows = registry[name], [many[i] for i in places]
-        right = read_columns(event, rows)
-        checked[name] = (right, places) if right is not None else _one_by_one(event, rows, places, prefix, problems)
+    checked: dict[TypeVersion, tuple[Rows, list[int]]] = {}
+    for form, places in groups.items():
+        newest, rows = registry[form[0]], [many[i] for i in places]
+        event, most = newest.lineage[form[1]], limits(newest, form[1])
+        right = read_columns(event, rows, most)
+        checked[form] = (
+            (right, places) if right is not None else _one_by_one(event, rows, places, prefix, most, problems)
+        )
     bad = np.array(sorted(problems), np.int64)
-    parts: dict[str, pa.Table] = {}
-    for name, (right, places) in checked.items():
+    parts: dict[TypeVersion, pa.Table] = {}
+    for form, (right, places) in checked.items():
         if places:
-            index = np.array(places, np.int64)
-            parts[name] = part_table(registry[name], right, index - np.searchsorted(bad, index), commitment_key)
+            event, index = registry[form[0]].lineage[form[1]], np.array(places, np.int64)
+            parts[form] = part_table(event, right, index - np.searchsorted(bad, index), commitment_key)
     return Batch(parts, len(many) - len(problems)), {i: problems[i] for i in bad.tolist()}
 
 
@@ -110,20 +117,31 @@ def _refuse_duplicates(pairs: list[tuple[str, object]]) -> None:
 
 def _by_type(
     registry: Registry, many: Sequence[object], prefix: str, platform: bool, problems: dict[int, list[Problem]]
-) -> dict[str, list[int]]:
-    """Return the places of each known type's records; records without one go to `problems`."""
-    groups: dict[str, list[int]] = {}
+) -> dict[TypeVersion, list[int]]:
+    """Return the places of each version's records of each known type; records without one go to `problems`."""
+    groups: dict[TypeVersion, list[int]] = {}
+    newest: dict[str, list[int]] = {}
     for i, record in enumerate(many):
-        name = record.get("type") if type(record) is dict else None
-        if type(name) is str and name in groups:
-            groups[name].append(i)
+        name = record.get("type") if type(record) is dict and "version" not in record else None
+        if type(name) is str and name in newest:
+            newest[name].append(i)
             continue
         refused = _refusal(registry, record, prefix.format(i), platform)
         if refused is not None:
             problems[i] = [refused]
-        else:
-            groups.setdefault(str(name), []).append(i)
+            continue
+        form = _form(registry, record)
+        places = groups.setdefault(form, [])
+        places.append(i)
+        if form[1] == registry[form[0]].version:
+            newest[form[0]] = places
     return groups
+
+
+def _form(registry: Registry, record: Any) -> TypeVersion:
+    """Return the type of a record that is not refused, and the version that it is held to."""
+    name: str = record["type"]
+    return name, record.get("version", registry[name].version)
 
 
 def _refusal(registry: Registry, record: object, path: str, platform: bool) -> Problem | None:
@@ -138,18 +156,35 @@ def _refusal(registry: Registry, record: object, path: str, platform: bool) -> P
         return Problem(f"{path}.type", f"unknown event type {name!r:.80}; {did_you_mean(str(name)[:80], valid)}")
     if name not in valid:
         return Problem(f"{path}.type", f"only the platform appends {name!r}; send an application instead")
+    versions, (_, number) = registry[name].lineage, _form(registry, record)
+    if type(number) is not int or number not in versions:
+        return Problem(f"{path}.version", f"expected {' or '.join(map(str, versions))}, got {number!r:.80}")
     return None
 
 
 def _one_by_one(
-    event: type[Event], rows: Sequence[Any], places: list[int], prefix: str, problems: dict[int, list[Problem]]
+    event: type[Event],
+    rows: Sequence[Any],
+    places: list[int],
+    prefix: str,
+    most: Mapping[str, int],
+    problems: dict[int, list[Problem]],
 ) -> tuple[Rows, list[int]]:
-    """Return the rows that are right and their places; the others go to `problems` with all that is wrong."""
+    """Return the rows that are right and their places; the others go to `problems` with all that is wrong.
+
+    `most`: the greatest numbers of fields whose scale later versions raise.
+    """
     right: list[int] = []
     parsed: list[dict[str, Any]] = []
     for place, row in zip(places, rows, strict=True):
         found: list[Problem] = []
-        values = _parse(event, row, prefix.format(place), found)
+        path = prefix.format(place)
+        values = _parse(event, row, path, found)
+        for name, bound in most.items():
+            if abs(values.get(name) or 0) > bound:
+                found.append(
+                    Problem(f"{path}.{name}", f"is beyond 64 bits at the scale of later versions: {row[name]!r}")
+                )
         if found:
             problems[place] = found
         else:
@@ -236,6 +271,8 @@ def _identifier(row: Mapping[str, Any], name: str, path: str, problems: list[Pro
         problems.append(Problem(f"{path}.{name}", f"missing; expected {expected}"))
     elif not isinstance(value, str) or not 1 <= len(value) <= ID_LENGTH_MAX or not _encodable(value):
         problems.append(Problem(f"{path}.{name}", f"expected {expected}, got {value!r:.80}"))
+    elif CONTROL.search(value):
+        problems.append(Problem(f"{path}.{name}", f"expected {WITHOUT_CONTROL}, got {value!r:.80}"))
     else:
         return value
     return None

@@ -28,9 +28,12 @@ def timestamp_text(moment_us: int) -> str:
 
 
 def record_of(event: type[Event], table: pa.Table, personal: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the one row of `table` (a block's columns) as a record with `known_time`; absent fields are left out."""
+    """Return the one row of `table` (a block's columns) as the record of its version, with `known_time`.
+
+    `event` is the class of the version that the row was written in; absent fields are left out.
+    """
     row = table.to_pylist()[0]
-    record: dict[str, Any] = {"type": event.event_name, "event_id": row["event_id"]}
+    record: dict[str, Any] = {"type": event.event_name, "version": event.version, "event_id": row["event_id"]}
     if row["event_time"] is not None:
         record["event_time"] = timestamp_text(row["event_time"])
     if row["kind"] in (CORRECTION, RETRACTION):

@@ -5,6 +5,9 @@
         loan = Entity()
         amount = Money("NGN")
 
+A type changes by a class of a greater version that names the `previous` one and says how its rows are read
+(`obligor.events.upcast`). The older class stays as it is: it is what older rows and older producers are held to.
+
 A class may be marked `application=True`: its events ask for a decision. It then gets a second, generated event type,
 `LoanApplication.Decided`, with the application's own required entity keys; the platform appends one for every decision.
 """
@@ -13,11 +16,13 @@ from __future__ import annotations
 
 import re
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from obligor.errors import DefinitionError, did_you_mean
 from obligor.events.fields import Category, Entity, Field, Money, Timestamp
+from obligor.events.lineage import faults
+from obligor.events.upcast import Filled, Step, default
 
 __all__ = ["OUTCOMES", "RESERVED", "Event", "Registry", "parse_duration"]
 
@@ -25,6 +30,7 @@ OUTCOMES = ("approve", "decline", "refer", "counter_offer")
 _RESERVED_TEXT = """
 type event_id event_time known_time corrects retracts kind target index position root content measured personal
 known sequence offset by Decided fields event_name version lag_us application entities field describe
+previous upcast lineage readable
 """
 RESERVED = frozenset(_RESERVED_TEXT.split())
 _UNITS_US = {"s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000, "w": 604_800_000_000}
@@ -57,6 +63,9 @@ class Event(metaclass=EventMeta):
 
     `name` defaults to the class's name in snake_case. `lag` is how long after event_time the lender knows of such an
     event; it is used only for history that is loaded as declared. `application=True` marks the request event.
+    `previous` is the version before, of the same name, and `upcast` how its rows are read. `lineage` holds the versions
+    up to this one by number, oldest first; `readable` the fields by every name that one of them has: the class's own
+    first, then those given up since, each as the last version had it.
     """
 
     event_name: ClassVar[str] = ""
@@ -64,6 +73,10 @@ class Event(metaclass=EventMeta):
     lag_us: ClassVar[int] = 0
     application: ClassVar[bool] = False
     fields: ClassVar[dict[str, Field]] = {}
+    previous: ClassVar[type[Event] | None] = None
+    upcast: ClassVar[tuple[Step, ...]] = ()
+    lineage: ClassVar[Mapping[int, type[Event]]] = {}
+    readable: ClassVar[Mapping[str, Field]] = {}
     Decided: ClassVar[type[Event]]
 
     def __init_subclass__(
@@ -73,6 +86,8 @@ class Event(metaclass=EventMeta):
         version: int = 1,
         lag: str = "0s",
         application: bool = False,
+        previous: type[Event] | None = None,
+        upcast: Sequence[Step] = (),
         abstract: bool = False,
     ) -> None:
         super().__init_subclass__()
@@ -83,6 +98,8 @@ class Event(metaclass=EventMeta):
         for field_name in declared:
             if field_name in RESERVED or field_name.startswith("_"):
                 raise DefinitionError(f"{cls.__name__}.{field_name}: this name is reserved by the platform")
+        if previous is not None and not (isinstance(previous, EventMeta) and previous.lineage):
+            raise DefinitionError(f"{cls.__name__}: expected previous to be an event class, got {previous!r}")
         cls.event_name = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
         cls.version, cls.lag_us, cls.application = version, parse_duration(lag), application
         cls.fields = declared
@@ -90,6 +107,14 @@ class Event(metaclass=EventMeta):
             field.event_name = cls.event_name
         if not any(isinstance(field, Entity) and not field.optional for field in cls.fields.values()):
             raise DefinitionError(f"{cls.__name__} needs at least one required Entity, such as consumer = Entity()")
+        cls.previous, cls.upcast = previous, tuple(upcast)
+        if problems := faults(cls):
+            raise DefinitionError(problems)
+        cls.lineage = {**(previous.lineage if previous else {}), version: cls}
+        cls.readable = {
+            **declared,
+            **{n: f for n, f in (previous.readable if previous else {}).items() if n not in declared},
+        }
         if application:
             cls.Decided = _decided(cls)
 
@@ -106,14 +131,21 @@ class Event(metaclass=EventMeta):
         return cls.fields[name]
 
     @classmethod
-    def describe(cls) -> dict[str, Any]:
-        """Return the type as JSON data, as the log records it."""
+    def describe(cls, *, readable: bool = False) -> dict[str, Any]:
+        """Return the type as JSON data, as the log records it, with the versions before it.
+
+        `readable`: with the fields by every name that a version has, for policies made before the last one.
+        """
+        fields = cls.readable if readable else cls.fields
+        before = {} if cls.previous is None else {"previous": cls.previous.describe()}
         return {
             "name": cls.event_name,
             "version": cls.version,
             "lag_us": cls.lag_us,
             **({"application": True} if cls.application else {}),
-            "fields": {name: field.describe() for name, field in cls.fields.items()},
+            "fields": {name: field.describe() for name, field in fields.items()},
+            **({"upcast": [step.describe() for step in cls.upcast]} if cls.upcast else {}),
+            **before,
         }
 
 
@@ -128,25 +160,39 @@ def _decided(application: type[Event]) -> type[Event]:
     members["offer_expires_at"] = Timestamp(optional=True)
     members["__doc__"] = f"A decision on a {application.event_name}; appended by the platform, never by a caller."
     members["__module__"] = application.__module__
-    base = application.__mro__[1]
+    base, previous = application.__mro__[1], application.previous
+    options: dict[str, Any] = {"name": f"{application.event_name}_decided", "version": application.version}
+    if previous is not None:
+        steps = _decided_upcast(application.upcast, previous.Decided, members)
+        options |= {"previous": previous.Decided, "upcast": steps}
     decided: type[Event] = types.new_class(
-        f"{application.__name__}Decided",
-        (base,),
-        {"name": f"{application.event_name}_decided"},
-        lambda ns: ns.update(members),
+        f"{application.__name__}Decided", (base,), options, lambda ns: ns.update(members)
     )
     return decided
 
 
+def _decided_upcast(upcast: Iterable[Step], previous: type[Event], members: Mapping[str, object]) -> list[Step]:
+    """Return the application's steps as its decisions need them, which have its required keys alone."""
+    found: list[Step] = []
+    for step in upcast:
+        if step.target in members:
+            if isinstance(step, Filled) and step.source not in previous.fields:
+                step = default(step.target, step.value)  # decisions have no optional keys
+            found.append(step)
+    return found
+
+
 class Registry:
-    """The event types of one project, by name; two types of one name are refused."""
+    """The event types of one project, by name, each as its newest version; two types of one name are refused."""
 
     def __init__(self, types: Iterable[type[Event]]) -> None:
         self._types: dict[str, type[Event]] = {}
         for event in types:
             for one in (event, event.Decided) if event.application else (event,):
                 known = self._types.setdefault(one.event_name, one)
-                if known is not one:
+                if known in one.lineage.values():
+                    self._types[one.event_name] = one
+                elif one not in known.lineage.values():
                     raise DefinitionError(f"two event types are named {one.event_name!r}: {known!r} and {one!r}")
 
     def __getitem__(self, name: str) -> type[Event]:

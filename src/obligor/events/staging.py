@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from obligor.errors import BadInput, did_you_mean
-from obligor.events.batch import ORIGINAL, Batch, part_schema
+from obligor.events.batch import ORIGINAL, Batch, TypeVersion, part_schema
 from obligor.events.schema import Event, Registry
 
 __all__ = ["DECLARED_NONE", "Appended", "Rows", "known_times", "plain_rows"]
@@ -49,7 +49,7 @@ class Appended:
 class Rows:
     """A batch, flattened to its own order; `place[i]` is row i's (part, row within the part)."""
 
-    parts: list[tuple[str, pa.Table]]
+    parts: list[tuple[TypeVersion, pa.Table]]
     ids: list[str]
     kind: npt.NDArray[np.int8]
     declared: Int64s
@@ -97,7 +97,7 @@ class Rows:
 
     def type(self, i: int) -> str:
         """Return the event type of row i."""
-        name, _ = self.parts[int(self.part[i])]
+        (name, _), _ = self.parts[int(self.part[i])]
         return name
 
     def content(self, i: int) -> bytes:
@@ -111,10 +111,13 @@ def _expected(event: type[Event]) -> tuple[list[str], list[pa.DataType]]:
     return schema.names, schema.types
 
 
-def _checked(name: str, part: pa.Table, registry: Registry) -> pa.Table:
+def _checked(form: TypeVersion, part: pa.Table, registry: Registry) -> pa.Table:
+    name, version = form
     if name not in registry:
         raise BadInput(f"unknown event type {name!r}; {did_you_mean(name, registry.names())}")
-    names, types = _expected(registry[name])
+    if version not in registry[name].lineage:
+        raise BadInput(f"expected {name} events of version {_versions(registry[name])}, got version {version}")
+    names, types = _expected(registry[name].lineage[version])
     if part.schema.names != names or part.schema.types != types:
         raise BadInput(f"a batch's {name} events have the columns {names}, got {part.schema.names}")
     index = part["index"].to_numpy()
@@ -122,6 +125,10 @@ def _checked(name: str, part: pa.Table, registry: Registry) -> pa.Table:
         order = np.argsort(index)
         part = part.take(order)
     return part
+
+
+def _versions(event: type[Event]) -> str:
+    return " or ".join(map(str, event.lineage))
 
 
 def plain_rows(rows: Rows, slots: Int64s, order: Int64s, known_slots: Sequence[int] | Int64s, awaited: Bools) -> Bools:

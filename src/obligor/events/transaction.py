@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from obligor.errors import Conflict
 from obligor.events import chain
-from obligor.events.batch import ORIGINAL, Batch
+from obligor.events.batch import ORIGINAL, Batch, TypeVersion
 from obligor.events.block import BLOCK_EVENTS_MAX, encode
 from obligor.events.changes import Changes, change_rows, merged, winner_rows
 from obligor.events.ids import StagedIds
@@ -35,9 +35,9 @@ __all__ = ["Mark", "Transaction"]
 
 @dataclass(frozen=True)
 class Segment:
-    """The accepted rows of one type from one append, with what the log assigned."""
+    """The accepted rows of one version of a type from one append, with what the log assigned."""
 
-    type: str
+    form: TypeVersion
     table: pa.Table
     sequence: Int64s
     known_time: Int64s
@@ -154,7 +154,7 @@ class Transaction:
         return Appended(placement.status, np.where(sequence > 0, sequence + pack(self._log.shard, 0), -1), known)
 
     def _stage(self, rows: Rows, accepted: Bools, sequence: Int64s, known: Int64s) -> None:
-        for name, table in rows.parts:
+        for form, table in rows.parts:
             index = table["index"].to_numpy()
             taken = accepted[index]
             if not taken.all():
@@ -162,7 +162,7 @@ class Transaction:
             if not len(index):
                 continue
             own = sequence[index]
-            self._segments.append(Segment(name, table, own, known[index], rows.declared[index] == DECLARED_NONE))
+            self._segments.append(Segment(form, table, own, known[index], rows.declared[index] == DECLARED_NONE))
             personal = table["personal"]
             if personal.null_count < len(personal):
                 pairs = zip(own.tolist(), personal.to_pylist(), strict=True)
@@ -177,7 +177,7 @@ class Transaction:
         return Identity(
             sequence,
             table["event_id"][row].as_py(),
-            segment.type,
+            segment.form[0],
             table["content"][row].as_py(),
             table["kind"][row].as_py(),
             int(segment.known_time[row]),
@@ -214,28 +214,29 @@ class Transaction:
         versions = self.versions.versions_of(touched) if touched else []
         removed, inserted = winner_changes(versions, after, upto)
         roots = {version.sequence: version.root for version in versions}
-        plain: dict[str, list[pa.Table]] = {}
+        plain: list[dict[str, pa.Table]] = []
         for segment in self._segments[done:]:
             keep = segment.table["kind"].to_numpy() == ORIGINAL
             if touched:
                 keep &= ~np.isin(segment.sequence, list(touched))
             if keep.any():
-                plain.setdefault(segment.type, []).append(self._change(segment, keep, None))
+                plain.append(self._change(segment, keep, None))
         self._changed = (len(self._segments), upto)
         return Changes(
             removed=self._rows_at(removed, roots),
-            inserted=merged({n: pa.concat_tables(t) for n, t in plain.items()}, self._rows_at(inserted, roots)),
+            inserted=merged(*plain, self._rows_at(inserted, roots)),
             position=pack(shard, upto),
             chain=self._head.chain,
         )
 
-    def _change(self, segment: Segment, keep: Bools, roots: dict[int, int] | None) -> pa.Table:
-        table, sequence, known = segment.table, segment.sequence, segment.known_time
+    def _change(self, segment: Segment, keep: Bools, roots: dict[int, int] | None) -> dict[str, pa.Table]:
+        (name, version), table = segment.form, segment.table
+        sequence, known = segment.sequence, segment.known_time
         if not keep.all():
             table, sequence, known = table.filter(pa.array(keep)), sequence[keep], known[keep]
         own = [roots.get(one, one) for one in sequence.tolist()] if roots else sequence
         root = np.asarray(own, np.int64) + pack(self._log.shard, 0)
-        return change_rows(table, root, pa.array(known), self._log.registry[segment.type])
+        return {name: change_rows(table, root, pa.array(known), self._log.registry[name], version)}
 
     def _rows_at(self, sequences: list[int], roots: dict[int, int]) -> dict[str, pa.Table]:
         committed = [one for one in sequences if one <= self._start.sequence]
@@ -245,7 +246,7 @@ class Transaction:
                 segment, row = self._staged_row(one)
                 keep = np.zeros(len(segment.sequence), np.bool_)
                 keep[row] = True
-                found.append({segment.type: self._change(segment, keep, roots)})
+                found.append(self._change(segment, keep, roots))
         return merged(*found)
 
     # -- the end
@@ -292,7 +293,7 @@ class Transaction:
             for part in parts:
                 start, stop = np.searchsorted(part.sequence, [first, last + 1])
                 if start < stop:
-                    own.append((part.type, _stored(part, int(start), int(stop), first)))
+                    own.append((part.form, _stored(part, int(start), int(stop), first)))
                     known = max(known, int(part.known_time[start:stop].max()))
             body, used = encode(first, last - first + 1, own)
             link = chain.link(link, body)
@@ -302,17 +303,17 @@ class Transaction:
 
 
 def _joined(segments: list[Segment]) -> list[Segment]:
-    """Return one segment for each type."""
-    by_type: dict[str, list[Segment]] = {}
+    """Return one segment for each version of a type."""
+    by_form: dict[TypeVersion, list[Segment]] = {}
     for segment in segments:
-        by_type.setdefault(segment.type, []).append(segment)
+        by_form.setdefault(segment.form, []).append(segment)
     joined = []
-    for own in by_type.values():
+    for own in by_form.values():
         if len(own) > 1:
             table = pa.concat_tables([s.table for s in own]).combine_chunks()
             sequence = np.concatenate([s.sequence for s in own])
             known_time = np.concatenate([s.known_time for s in own])
-            own = [Segment(own[0].type, table, sequence, known_time, np.concatenate([s.measured for s in own]))]
+            own = [Segment(own[0].form, table, sequence, known_time, np.concatenate([s.measured for s in own]))]
         joined += own
     return joined
 

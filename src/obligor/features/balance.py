@@ -14,20 +14,27 @@
         description="What the consumer owes, and what open offers may add", scored=False,
     )
 
-Both are one measure of the plan, `balance`: its exact definition stands there. It does not depend on the order in
-which facts arrive, so corrections and late events need no special case; a key that is overpaid counts as 0, and pays
-for no other.
+Both are numbers by key like any others (see `per_key`): max(0, opened - reduced) of each key that no fact has closed,
+summed over the keys. They do not depend on the order in which facts arrive, so corrections and late events need no
+special case; a key that is overpaid counts as 0, and pays for no other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Unpack
+from dataclasses import replace
+from functools import reduce
+from operator import add
+from typing import Unpack
 
 from obligor.errors import DefinitionError
-from obligor.features.definitions import Feature, Notes
-from obligor.features.expressions import Balanced, BalanceTerm
-from obligor.features.selection import Flow, PerKey
+from obligor.events.predicates import Predicate
+from obligor.features.definitions import Feature, Notes, as_of
+from obligor.features.measures import TimeWindow
+from obligor.features.operators import maximum
+from obligor.features.per_key import ByKey, Flow, PerKey
+from obligor.features.sources import narrowed
+from obligor.features.windows import LIFETIME
 
 __all__ = ["outstanding", "reserved"]
 
@@ -36,31 +43,50 @@ def outstanding(
     *, opened: Flow, reduced: Sequence[Flow] = (), closed: Sequence[PerKey] = (), **notes: Unpack[Notes]
 ) -> Feature:
     """Return the sum over keys, without the closed ones, of what was opened less what was reduced, at least 0 each."""
-    return _balance([opened], reduced, closed, notes)
+    if any(flow.expires is not None or flow.lasts_us is not None for flow in reduced):
+        raise DefinitionError("a reduction does not expire: leave out expires and lasts")
+    return _balance(opened, reduced, closed, notes)
 
 
 def reserved(*, offered: Flow, ended: Sequence[PerKey] = (), **notes: Unpack[Notes]) -> Feature:
-    """Return the sum of the offered amounts that are neither expired nor of an ended key (accepted, cancelled)."""
-    if offered.expires is None and offered.expires_after_us is None:
+    """Return the sum of the offered amounts that are neither expired nor of an ended key (accepted, cancelled).
+
+    An offer is live while as_of is before its expiry: its field, or where that is null its event_time and `lasts`.
+    """
+    if offered.expires is None and offered.lasts_us is None:
         raise DefinitionError("reserved: an offer must expire; say when with amount(..., expires=field or lasts='30m')")
-    return _balance([offered], (), ended, notes)
+    return _balance(offered, (), ended, notes)
 
 
-def _balance(added: Sequence[Flow], reduced: Sequence[Flow], closed: Sequence[PerKey], notes: Notes) -> Feature:
-    kind = added[0].kind
-    sources = [part.source for part in (*added, *reduced)] + [part.stream.source for part in closed]
-    for flow in (*added, *reduced):
-        if (flow.kind.unit, flow.kind.scale) != (kind.unit, kind.scale):
-            raise DefinitionError(f"a balance needs one unit, got {kind.unit or 'none'} and {flow.kind.unit or 'none'}")
-    if any(flow.expires or flow.expires_after_us is not None for flow in reduced):
-        raise DefinitionError("a reduction does not expire: leave out expires and lasts")
-    entities = dict.fromkeys((source.by.type, source.via) for source in sources)
-    if len(entities) > 1:
-        raise DefinitionError(f"a balance is of one entity, got {' and '.join(name for name, _ in entities)}")
-    terms = [_term(flow, "add") for flow in added] + [_term(flow, "subtract") for flow in reduced]
-    terms += [BalanceTerm(one.stream.source, "close", one.key, None, None, None) for one in closed]
-    return Feature({"": Balanced(tuple(terms), kind)}, notes)
+def _balance(opened: Flow, reduced: Sequence[Flow], closed: Sequence[PerKey], notes: Notes) -> Feature:
+    for part in (opened.of, *(flow.of for flow in reduced), *closed):
+        if part.key.optional:
+            # A fact without its key would silently count for nothing.
+            where = f"{part.source.event.__name__}.{part.key.name}"
+            raise DefinitionError(f"a balance needs a key that every fact has, got the optional {where}")
+    net = _live(opened)
+    for flow in reduced:
+        taken = _live(flow)
+        if taken.unit != net.unit:
+            raise DefinitionError(f"a balance needs one unit, got {net.unit or 'none'} and {taken.unit or 'none'}")
+        net -= taken
+    left = maximum(0, net)
+    if closed:
+        left *= reduce(add, (part.count() for part in closed)) == 0
+    return left.sum(**notes)
 
 
-def _term(flow: Flow, role: Literal["add", "subtract"]) -> BalanceTerm:
-    return BalanceTerm(flow.source, role, flow.key, flow.amount, flow.expires, flow.expires_after_us)
+def _live(flow: Flow) -> ByKey:
+    """Return the amounts by key that have not expired."""
+    if flow.expires is None:
+        return _amount(flow, (), flow.lasts_us)
+    dated = _amount(flow, (flow.expires > as_of,), None)
+    return dated + _amount(flow, (flow.expires.is_null(),), flow.lasts_us) if flow.expires.optional else dated
+
+
+def _amount(flow: Flow, predicates: Sequence[Predicate], lasts_us: int | None) -> ByKey:
+    """Return the sum by key of the amounts of the last `lasts_us`, without the instant at which they end."""
+    # as_of < event_time + lasts is event_time >= as_of - (lasts - 1): a microsecond less than a window of that length.
+    span = LIFETIME if lasts_us is None else TimeWindow(length_us=lasts_us - 1, offset_us=0)
+    facts = replace(flow.of, source=narrowed(flow.of.source, predicates))
+    return facts.over("sum", flow.amount, span)

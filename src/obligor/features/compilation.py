@@ -1,44 +1,41 @@
 """Compilation: a project's definitions -> a plan. All that is wrong is reported at once, by feature.
 
-Equal selections, slots, measures and request values are shared; their order is that of first use, so that the same
-definitions in the same order give the same hash.
+This module makes the features and their programs; what they share is collected by `parts`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import accumulate
-from typing import Any
 
-from obligor.errors import DefinitionError, LimitError, Problem, did_you_mean
+from obligor.errors import DefinitionError, Problem
 from obligor.events.schema import Event, Registry
 from obligor.features.definitions import Feature
 from obligor.features.expressions import (
-    MOMENT,
-    UNIT_US,
     Age,
     Aggregated,
-    Balanced,
     Binary,
     Calendar,
     Constant,
     Elapsed,
     Filled,
-    Kind,
     Label,
     Node,
+    OverKeys,
     Requested,
-    Source,
     kind_of,
 )
-from obligor.features.plan import FORMAT, SELECTIONS_MAX, STACK_MAX, Coding, Plan
+from obligor.features.kinds import MOMENT, UNIT_US
+from obligor.features.parts import Json, Parts, Steps
+from obligor.features.pivot import label_in_names
+from obligor.features.plan import FORMAT, STACK_MAX, Plan
 from obligor.features.zone import zone_offsets
 
 __all__ = ["compile_plan"]
 
-_Json = dict[str, Any]
 _MONOTONE = {"increasing": 1, "decreasing": -1, None: 0}
+_TIMES = ("time_since_first", "time_since_last", "mean_gap", "std_gap", "longest_gap")  # measured in seconds
 
 
 def compile_plan(
@@ -47,7 +44,7 @@ def compile_plan(
     """Return the plan of named features for one application type.
 
     `features` is `definitions(vars(module))`. Raises DefinitionError with every fault under its feature's name, and
-    LimitError where one entity has more than 63 selections.
+    LimitError where one entity has more than 63 selections, those with conditions on the application counted twice.
 
     >>> from obligor.features import Entity, Event, Money, request
     >>> class Loan(Event, application=True):
@@ -69,9 +66,9 @@ def compile_plan(
     compiler = _Compiler(registry, application)
     problems: list[Problem] = []
     for name, definition in features.items():
-        for window, node in definition.columns.items():
+        for labels, node in definition.columns.items():
             try:
-                compiler.add_column(name, window, node, definition)
+                compiler.add_column("_".join([name, *map(label_in_names, labels)]), node, definition)
             except DefinitionError as error:
                 problem = Problem(f"$.{name}", str(error))
                 problems += [] if problem in problems else [problem]
@@ -83,27 +80,25 @@ def compile_plan(
             "application": application.event_name,
             "zone": zone,
             "zone_offsets": [list(entry) for entry in offsets],
-            "timelines": compiler.timelines,
-            "measures": compiler.measures,
-            "requests": compiler.requests,
+            "timelines": compiler.parts.timelines,
+            "comparands": compiler.parts.comparands,
+            "measures": compiler.parts.measures,
+            "requests": compiler.parts.requests,
             "features": compiler.features,
         }
     )
 
 
 class _Compiler:
-    """Collects the parts of one plan."""
+    """Makes the features of one plan, and collects what they share."""
 
     def __init__(self, registry: Registry, application: type[Event]) -> None:
-        self.registry, self.application = registry, application
-        self.timelines: dict[str, _Json] = {}
-        self.measures: list[_Json] = []
-        self.requests: list[_Json] = []
-        self.features: list[_Json] = []
+        self.application = application
+        self.parts = Parts(registry, application)
+        self.features: list[Json] = []
 
-    def add_column(self, name: str, window: str, node: Node, definition: Feature) -> None:
+    def add_column(self, column: str, node: Node, definition: Feature) -> None:
         """Add one column; DefinitionError says what is wrong with it."""
-        column = f"{name}_{window}" if window else name
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,99}", column):
             raise DefinitionError(f"expected a name of at most 100 small letters, digits and _, got {column!r}")
         if any(feature["name"] == column for feature in self.features):
@@ -114,15 +109,10 @@ class _Compiler:
         if kind.unit == MOMENT:
             raise DefinitionError("a moment is no feature; use the time to as_of: as_of.since(...) or request.age(...)")
         notes = definition.notes
-        program = self._program(node)
-        if (depth := _stack_depth(program)) > STACK_MAX:
-            raise DefinitionError(
-                f"needs a stack of {depth} values, at most {STACK_MAX}; split it into several features"
-            )
         self.features.append(
             {
                 "name": column,
-                "program": program,
+                "program": _within_stack(self._steps(node, self._leaf)),
                 "type": kind.type,
                 "unit": notes.get("unit", kind.unit),
                 "reason": notes.get("reason"),
@@ -133,31 +123,43 @@ class _Compiler:
             }
         )
 
-    def _program(self, node: Node) -> list[list[Any]]:
+    def _steps(self, node: Node, leaf: Callable[[Node], Steps]) -> Steps:
+        """Return the program of a tree; `leaf` gives the steps of what is no operation."""
         match node:
             case Constant(value):
                 return [["constant", float(value)]]
-            case Aggregated() | Balanced():
-                steps: list[list[Any]] = [["measure", _place(self.measures, self._measure(node))]]
-                timed = isinstance(node, Aggregated) and node.aggregate in ("time_since_first", "time_since_last")
-                return [*steps, *_per_unit(node.kind.unit)] if timed else steps
-            case Requested() | Age() | Calendar():
-                return self._request(node)
-            case Elapsed(moment, unit):
-                now = _place(self.requests, _request_value("calendar", "as_of"))
-                return [
-                    ["request", now],
-                    *self._program(moment),
-                    ["subtract"],
-                    ["constant", float(UNIT_US[unit])],
-                    ["divide"],
-                ]
             case Filled(inner, value):
-                return [*self._program(inner), ["fill", self._number(value, inner)]]
+                return [*self._steps(inner, leaf), ["fill", self._number(value, inner)]]
             case Binary(op, left, Label() as label):
-                return [*self._program(left), ["constant", self._number(label, left)], [op]]
+                return [*self._steps(left, leaf), ["constant", self._number(label, left)], [op]]
             case Binary(op, left, right):
-                return [*self._program(left), *self._program(right), [op]]
+                return [*self._steps(left, leaf), *self._steps(right, leaf), [op]]
+        return leaf(node)
+
+    def _leaf(self, node: Node) -> Steps:
+        match node:
+            case Aggregated():
+                return [["measure", self.parts.measure(node)], *_in_its_unit(node)]
+            case OverKeys(number=number):
+
+                def program(place: Callable[[Aggregated], int]) -> Steps:
+                    def inner(leaf: Node) -> Steps:
+                        assert isinstance(leaf, Aggregated), "a number by key is made of aggregates alone"
+                        return [["measure", place(leaf)], *_in_its_unit(leaf)]
+
+                    return _within_stack(self._steps(number, inner))
+
+                return [["measure", self.parts.two_level(node, program)]]
+            case Calendar(part):
+                return [["request", self.parts.request("calendar", part)]]
+            case Age(name, unit):
+                return [["request", self.parts.request("age", name)], *_per_unit(unit)]
+            case Requested(name):
+                return [["request", self.parts.request("field", name, kind_of(node, self.application))]]
+            case Elapsed(moment, unit):
+                now = ["request", self.parts.request("calendar", "as_of")]
+                length: Steps = [["constant", float(UNIT_US[unit])], ["divide"]]
+                return [now, *self._steps(moment, self._leaf), ["subtract"], *length]
         raise AssertionError(f"no program for {node!r}")
 
     def _number(self, value: Constant | Label, beside: Node) -> float:
@@ -168,126 +170,21 @@ class _Compiler:
         assert kind.values is not None
         return float(kind.values.index(value.text))
 
-    def _request(self, node: Requested | Age | Calendar) -> list[list[Any]]:
-        match node:
-            case Calendar(part):
-                return [["request", _place(self.requests, _request_value("calendar", part))]]
-            case Age(name, unit):
-                return [["request", _place(self.requests, _request_value("age", name))], *_per_unit(unit)]
-            case Requested(name):
-                kind = kind_of(node, self.application)
-                assert kind is not None
-                return [["request", _place(self.requests, _request_value("field", name, kind))]]
 
-    def _measure(self, node: Aggregated | Balanced) -> _Json:
-        source = node.source if isinstance(node, Aggregated) else node.terms[0].source
-        timeline, via = source.by.type, self._via(source)
-        if isinstance(node, Balanced):
-            return _measure_json(timeline, via, "balance", node.kind, terms=self._terms(timeline, node))
-        selection = self._selection(timeline, source)
-        slot = None if node.field is None else self._slot(timeline, source, node.field, node.coding, node.values)
-        return _measure_json(timeline, via, node.aggregate, node.kind, selection, slot, node.window_us)
-
-    def _terms(self, timeline: str, node: Balanced) -> list[_Json]:
-        return [
-            {
-                "selection": self._selection(timeline, term.source),
-                "role": term.role,
-                "key": self._slot(timeline, term.source, term.key, "hash", None),
-                "amount": None if term.amount is None else self._slot(timeline, term.source, term.amount),
-                "expires": None if term.expires is None else self._slot(timeline, term.source, term.expires),
-                "expires_after_us": term.expires_after_us,
-            }
-            for term in node.terms
-        ]
-
-    def _via(self, source: Source) -> str:
-        """Return the application's field with the entity whose history is read."""
-        entities = {name: entity.type for name, entity in self.application.entities().items()}
-        fitting = [name for name, kind in entities.items() if kind == source.by.type]
-        asked = f"{source.event.__name__}.by({source.by.name!r})"
-        who = self.application.__name__
-        if source.via is not None:
-            if source.via not in fitting:
-                hint = did_you_mean(source.via, fitting)
-                raise DefinitionError(f"{asked}: {who} has no {source.by.type} in a field {source.via!r}; {hint}")
-            return source.via
-        if not fitting:
-            kinds = ", ".join(dict.fromkeys(entities.values()))
-            raise DefinitionError(f"{asked}: a {who} names no {source.by.type}; the entities it names: {kinds}")
-        if len(fitting) > 1:
-            choice = " or ".join(f"via={name!r}" for name in fitting)
-            raise DefinitionError(f"{asked}: {who} names {len(fitting)} of type {source.by.type}; choose with {choice}")
-        return fitting[0]
-
-    def _selection(self, timeline: str, source: Source) -> int:
-        known = self.registry[source.event.event_name]  # raises with the nearest name
-        if known is not source.event:
-            raise DefinitionError(f"another event type is registered as {source.event.event_name!r}: {known!r}")
-        where = None if source.where is None else source.where.to_json()
-        entry = {"event": source.event.event_name, "by": source.by.name, "where": where}
-        selections = self.timelines.setdefault(timeline, {"selections": [], "fields": {}})["selections"]
-        place = _place(selections, entry)
-        if place >= SELECTIONS_MAX:
-            raise LimitError(
-                f"{timeline}: more than {SELECTIONS_MAX} different selections (event type, entity and filter)"
-            )
-        return place
-
-    def _slot(
-        self,
-        timeline: str,
-        source: Source,
-        field: str,
-        coding: Coding = "integer",
-        values: tuple[str, ...] | None = None,
-    ) -> int:
-        entry = {"field": field, "coding": coding, "values": None if values is None else list(values)}
-        return _place(self.timelines[timeline]["fields"].setdefault(source.event.event_name, []), entry)
+def _in_its_unit(node: Aggregated) -> Steps:
+    return _per_unit(node.kind.unit) if node.aggregate in _TIMES else []
 
 
-def _measure_json(
-    timeline: str,
-    via: str,
-    aggregate: str,
-    kind: Kind,
-    selection: int | None = None,
-    slot: int | None = None,
-    window_us: int | None = None,
-    terms: list[_Json] | None = None,
-) -> _Json:
-    return {
-        "timeline": timeline,
-        "via": via,
-        "selection": selection,
-        "slot": slot,
-        "aggregate": aggregate,
-        "window_us": window_us,
-        "offset_us": 0,
-        "scale": kind.scale,
-        "terms": terms,
-    }
-
-
-def _request_value(source: str, name: str, kind: Kind | None = None) -> _Json:
-    kind = kind or Kind("integer")
-    values = None if kind.values is None else list(kind.values)
-    return {"source": source, "name": name, "coding": kind.coding, "values": values, "scale": kind.scale}
-
-
-def _per_unit(unit: str) -> list[list[Any]]:
+def _per_unit(unit: str) -> Steps:
     """Return the steps from seconds to a unit of time."""
     seconds = UNIT_US[unit] / UNIT_US["seconds"]
     return [] if seconds == 1 else [["constant", seconds], ["divide"]]
 
 
-def _stack_depth(program: list[list[Any]]) -> int:
+def _within_stack(program: Steps) -> Steps:
+    """Return a program as it is; DefinitionError where it needs too much room."""
     effects = ({"measure": 1, "request": 1, "constant": 1, "fill": 0}.get(step[0], -1) for step in program)
-    return max(accumulate(effects))
-
-
-def _place(entries: list[_Json], entry: _Json) -> int:
-    """Return the index of an entry in a list, added where it is new."""
-    if entry not in entries:
-        entries.append(entry)
-    return entries.index(entry)
+    depth = max(accumulate(effects))
+    if depth > STACK_MAX:
+        raise DefinitionError(f"needs a stack of {depth} values, at most {STACK_MAX}; split it into several features")
+    return program

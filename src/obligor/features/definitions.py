@@ -4,18 +4,20 @@
     asked = request("amount")
     reach = feature(asked / repaid["90d"], reason="REQUEST_SIZE", description="Amount asked for over amount repaid")
 
-The name of a feature is the variable's; with several windows there is a column for each, `repaid_30d`, `repaid_90d`.
-Arithmetic works window by window. Nothing is computed here: `compile_plan` turns definitions into data.
+The name of a feature is the variable's; with several windows there is a column for each, `repaid_30d`, `repaid_90d`,
+and so with the values of a pivot and the places of a ranking. Arithmetic works column by column. Nothing is computed
+here: `compile_plan` turns definitions into data.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from types import MappingProxyType
 from typing import Literal, TypeAlias, TypedDict, Unpack, get_args
 
 from obligor.errors import DefinitionError, did_you_mean
+from obligor.features.conditions import AsOf
 from obligor.features.expressions import (
     Age,
     Binary,
@@ -26,27 +28,21 @@ from obligor.features.expressions import (
     Label,
     Node,
     Requested,
-    TimeUnit,
     kind_of,
-    time_unit,
+    leaves,
+    moved,
 )
-from obligor.features.plan import Op
+from obligor.features.kinds import TimeUnit, time_unit
+from obligor.features.measures import Op
+from obligor.features.operators import Operators, operand
+from obligor.features.windows import previous
 
-__all__ = [
-    "Feature",
-    "Monotone",
-    "Notes",
-    "Remarks",
-    "as_of",
-    "definitions",
-    "feature",
-    "maximum",
-    "minimum",
-    "request",
-]
+__all__ = ["AXES", "Axis", "Feature", "Monotone", "Notes", "Remarks", "as_of", "definitions", "feature", "request"]
 
 Monotone: TypeAlias = Literal["increasing", "decreasing"]
-Operand: TypeAlias = "Feature | int | float"
+Axis: TypeAlias = Literal["value", "place", "window"]
+AXES: tuple[Axis, ...] = get_args(Axis)  # in the order in which a column's name spells them
+Labels: TypeAlias = tuple[str, ...]
 
 
 class Remarks(TypedDict, total=False):
@@ -64,104 +60,99 @@ class Notes(Remarks, total=False):
     unit: str
 
 
-class Feature:
-    """One definition: an expression for each of its windows, and notes.
+class Feature(Operators):
+    """One definition: an expression for each of its columns, and notes.
 
     `+ - * /` with features and numbers (division by zero is null), comparisons (true or false, null stays null),
-    `&`, `|` and `~` of comparisons, `.fill(value)` for nulls, `["30d"]` for one window.
+    `&`, `|` and `~` of comparisons, `.fill(value)` for nulls, `["30d"]` for one window, `["card"]` for one value of a
+    pivot, `[1]` for one place of a ranking.
 
     >>> asked = request("amount")
     >>> (asked / 100).windows, asked.notes
     ((), {})
     """
 
-    def __init__(self, columns: Mapping[str, Node], notes: Notes | Remarks | None = None) -> None:
-        self.columns: Mapping[str, Node] = MappingProxyType(dict(columns))  # by window; '' where there is but one
+    def __init__(
+        self, columns: Mapping[Labels, Node], notes: Notes | Remarks | None = None, axes: Sequence[Axis] = ()
+    ) -> None:
+        self.axes: Mapping[Axis, Labels] = MappingProxyType(
+            {axis: tuple(dict.fromkeys(labels[i] for labels in columns)) for i, axis in enumerate(axes)}
+        )
+        # By their labels, one for each axis; there is a column for each combination.
+        self.columns: Mapping[Labels, Node] = MappingProxyType(
+            {labels: columns[labels] for labels in product(*self.axes.values())}
+        )
         self.notes = _checked(notes or {})
         for node in self.columns.values():
             kind_of(node)
 
     @property
-    def windows(self) -> tuple[str, ...]:
+    def windows(self) -> Labels:
         """The windows, when there are several."""
-        return tuple(window for window in self.columns if window)
+        return self.axes.get("window", ())
 
-    def __getitem__(self, window: str) -> Feature:
-        """Return the feature of one window alone."""
-        if window not in self.columns or not window:
-            raise DefinitionError(f"no window {window!r} here; {did_you_mean(window, self.windows)}")
-        return Feature({"": self.columns[window]}, self.notes)
+    def __getitem__(self, label: str | int) -> Feature:
+        """Return the feature of one window, one value of a pivot or one place of a ranking alone."""
+        axis = next((axis for axis, labels in self.axes.items() if str(label) in labels), None)
+        if axis is None:
+            valid = [known for labels in self.axes.values() for known in labels]
+            what = " or ".join(self.axes) or "window"
+            raise DefinitionError(f"no {what} {label!r} here; {did_you_mean(str(label), valid)}")
+        place = list(self.axes).index(axis)
+        chosen = {
+            (*labels[:place], *labels[place + 1 :]): node
+            for labels, node in self.columns.items()
+            if labels[place] == str(label)
+        }
+        return Feature(chosen, self.notes, [other for other in self.axes if other != axis])
 
     def __iter__(self) -> Iterator[Feature]:
-        return (self[window] for window in self.windows)
+        """Iterate over the first of its axes: the values of a pivot, else the places of a ranking, else the windows."""
+        return (self[label] for label in next(iter(self.axes.values()), ()))
 
     def fill(self, value: float | str, **notes: Unpack[Notes]) -> Feature:
         """Return the feature with nulls replaced by a number (or a category's value); keeps the notes."""
-        by = Label(value) if isinstance(value, str) else _constant(value)
-        filled = {window: Filled(node, by) for window, node in self.columns.items()}
-        return Feature(filled, _merged(self.notes, notes))
+        by = operand(value)
+        filled = {labels: Filled(node, by) for labels, node in self.columns.items()}
+        return Feature(filled, _merged(self.notes, notes), list(self.axes))
 
-    def __add__(self, other: Operand) -> Feature:
-        return _combine("add", self, other)
+    def previous(self, **notes: Unpack[Notes]) -> Feature:
+        """Return the same in the windows before: "30d before 30d" for "30d", the month before last for "last month".
 
-    def __radd__(self, other: Operand) -> Feature:
-        return _combine("add", other, self)
+        What has no window, such as the amount asked for, stays as it is. DefinitionError where none lies before.
+        """
+        if not all(any(leaves(node)) for node in self.columns.values()):
+            raise DefinitionError("previous: nothing in it has a window")
+        earlier = {labels: moved(node, previous) for labels, node in self.columns.items()}
+        return Feature(earlier, notes, list(self.axes))
 
-    def __sub__(self, other: Operand) -> Feature:
-        return _combine("subtract", self, other)
+    def ratio_to_previous(self, **notes: Unpack[Notes]) -> Feature:
+        """Return it over the same in the window before; null where that was 0 or null."""
+        return feature(self / self.previous(), **notes)
 
-    def __rsub__(self, other: Operand) -> Feature:
-        return _combine("subtract", other, self)
+    def change(self, **notes: Unpack[Notes]) -> Feature:
+        """Return how much it grew since the window before, as a share of what it was: period over period."""
+        before = self.previous()
+        return feature((self - before) / before, **notes)
 
-    def __mul__(self, other: Operand) -> Feature:
-        return _combine("multiply", self, other)
+    def _nodes(self) -> Iterable[Node]:
+        return self.columns.values()
 
-    def __rmul__(self, other: Operand) -> Feature:
-        return _combine("multiply", other, self)
-
-    def __truediv__(self, other: Operand) -> Feature:
-        return _combine("divide", self, other)
-
-    def __rtruediv__(self, other: Operand) -> Feature:
-        return _combine("divide", other, self)
-
-    def __neg__(self) -> Feature:
-        return _combine("subtract", 0, self)
-
-    def __lt__(self, other: Operand) -> Feature:
-        return _combine("less", self, other)
-
-    def __le__(self, other: Operand) -> Feature:
-        return _combine("less_equal", self, other)
-
-    def __gt__(self, other: Operand) -> Feature:
-        return _combine("greater", self, other)
-
-    def __ge__(self, other: Operand) -> Feature:
-        return _combine("greater_equal", self, other)
-
-    def __eq__(self, other: Operand | str) -> Feature:  # type: ignore[override]
-        return _combine("equal", self, other)
-
-    def __ne__(self, other: Operand | str) -> Feature:  # type: ignore[override]
-        return _combine("not_equal", self, other)
-
-    def __and__(self, other: Feature) -> Feature:
-        return _logic("minimum", self, other)
-
-    def __or__(self, other: Feature) -> Feature:
-        return _logic("maximum", self, other)
-
-    def __invert__(self) -> Feature:
-        return _logic("equal", self, None)
-
-    __hash__ = object.__hash__
-
-    def __bool__(self) -> bool:
-        raise TypeError("a feature has no truth value: combine with & | ~ instead of and, or, not")
+    def _combined(self, op: Op, left: Feature | Constant | Label, right: Feature | Constant | Label) -> Feature:
+        axes: dict[Axis, Labels] = {}
+        for one in (left, right):
+            if isinstance(one, Feature):
+                _check_axes(axes, one.axes)
+                axes |= one.axes
+        ordered = [axis for axis in AXES if axis in axes]
+        columns = {
+            labels: Binary(op, _column(left, ordered, labels), _column(right, ordered, labels))
+            for labels in product(*(axes[axis] for axis in ordered))
+        }
+        return Feature(columns, None, ordered)
 
     def __repr__(self) -> str:
-        return f"Feature({', '.join(self.windows) or 'one window'})"
+        return f"Feature({' x '.join(', '.join(labels) for labels in self.axes.values()) or 'one window'})"
 
 
 def feature(expression: Feature, **notes: Unpack[Notes]) -> Feature:
@@ -170,17 +161,9 @@ def feature(expression: Feature, **notes: Unpack[Notes]) -> Feature:
     >>> feature(request("amount") / 100, reason="REQUEST_SIZE").notes["reason"]
     'REQUEST_SIZE'
     """
-    return Feature(expression.columns, _merged(expression.notes, notes))
-
-
-def minimum(left: Operand, right: Operand) -> Feature:
-    """Return the lesser of two; null if either is."""
-    return _combine("minimum", left, right)
-
-
-def maximum(left: Operand, right: Operand) -> Feature:
-    """Return the greater of two; null if either is."""
-    return _combine("maximum", left, right)
+    if not isinstance(expression, Feature):
+        raise DefinitionError(f"feature: expected a feature, got {expression!r}")
+    return Feature(expression.columns, _merged(expression.notes, notes), list(expression.axes))
 
 
 def definitions(namespace: Mapping[str, object]) -> dict[str, Feature]:
@@ -197,75 +180,53 @@ class _Request:
 
     def __call__(self, field: str, *, values: Sequence[str] | None = None, **notes: Unpack[Notes]) -> Feature:
         """Return a field of the application; `values` freezes the vocabulary of an open category."""
-        return Feature({"": Requested(field, tuple(values) if values is not None else None)}, notes)
+        return Feature({(): Requested(field, tuple(values) if values is not None else None)}, notes)
 
     def age(self, field: str, unit: TimeUnit = "days", **remarks: Unpack[Remarks]) -> Feature:
         """Return the time from a timestamp field of the application to as_of."""
-        return Feature({"": Age(field, time_unit(unit))}, remarks)
+        return Feature({(): Age(field, time_unit(unit))}, remarks)
 
 
-class _AsOf:
-    """The instant of the question, in the plan's zone."""
+class _AsOf(AsOf):
+    """The instant of the question, in the plan's zone; timestamps compare with it in a `where`."""
 
     def hour(self, **notes: Unpack[Notes]) -> Feature:
         """Return the hour, 0 to 23."""
-        return Feature({"": Calendar("hour")}, notes)
+        return Feature({(): Calendar("hour")}, notes)
 
     def day_of_week(self, **notes: Unpack[Notes]) -> Feature:
         """Return the weekday, 0 (Monday) to 6."""
-        return Feature({"": Calendar("day_of_week")}, notes)
+        return Feature({(): Calendar("day_of_week")}, notes)
 
     def day_of_month(self, **notes: Unpack[Notes]) -> Feature:
         """Return the day of the month, 1 to 31."""
-        return Feature({"": Calendar("day_of_month")}, notes)
+        return Feature({(): Calendar("day_of_month")}, notes)
 
     def since(self, moment: Feature, unit: TimeUnit = "days", **remarks: Unpack[Remarks]) -> Feature:
         """Return the time from a moment (`Due.by("consumer").last("due_at")`) to as_of; negative when it lies ahead."""
-        elapsed = {window: Elapsed(node, time_unit(unit)) for window, node in moment.columns.items()}
-        return Feature(elapsed, remarks)
+        if not isinstance(moment, Feature):
+            raise DefinitionError(f"as_of.since: expected a feature that is a moment, got {moment!r}")
+        elapsed = {labels: Elapsed(node, time_unit(unit)) for labels, node in moment.columns.items()}
+        return Feature(elapsed, remarks, list(moment.axes))
 
 
 request = _Request()
 as_of = _AsOf()
 
 
-def _combine(op: Op, left: Operand, right: Operand | str) -> Feature:
-    a, b = _operand(left), _operand(right)
-    if isinstance(a, Feature) and isinstance(b, Feature) and a.windows and b.windows and a.windows != b.windows:
-        raise DefinitionError(
-            f"windows differ: {', '.join(a.windows)} and {', '.join(b.windows)}; choose one, as in x[{a.windows[0]!r}]"
-        )
-    windows = next((f.columns for f in (a, b) if isinstance(f, Feature) and f.windows), {"": None})
-    return Feature({window: Binary(op, _column(a, window), _column(b, window)) for window in windows})
+def _check_axes(known: Mapping[Axis, Labels], more: Mapping[Axis, Labels]) -> None:
+    for axis, labels in more.items():
+        if known.get(axis, labels) != labels:
+            theirs = known[axis]
+            raise DefinitionError(
+                f"{axis}s differ: {', '.join(theirs)} and {', '.join(labels)}; choose one, as in x[{theirs[0]!r}]"
+            )
 
 
-def _logic(op: Op, left: Feature, right: Feature | None) -> Feature:
-    for one in (left, right):
-        for node in one.columns.values() if isinstance(one, Feature) else ():
-            kind = kind_of(node)
-            if kind is not None and kind.type != "boolean":
-                raise DefinitionError(f"& | ~ combine comparisons, got a {kind.type}; compare it first, as in x > 0")
-    return _combine(op, left, 0 if right is None else right)
-
-
-def _operand(value: object) -> Feature | Constant | Label:
-    if isinstance(value, Feature):
-        return value
-    return Label(value) if isinstance(value, str) else _constant(value)
-
-
-def _column(operand: Feature | Constant | Label, window: str) -> Node:
+def _column(operand: Feature | Constant | Label, axes: Sequence[Axis], labels: Labels) -> Node:
     if not isinstance(operand, Feature):
         return operand
-    return operand.columns[window if operand.windows else ""]
-
-
-def _constant(value: object) -> Constant:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise DefinitionError(f"expected a feature or a number, got {value!r}")
-    if not math.isfinite(value) or (isinstance(value, int) and abs(value) > 2**53):
-        raise DefinitionError(f"expected a finite number within 2^53, got {value!r}")
-    return Constant(value)
+    return operand.columns[tuple(label for axis, label in zip(axes, labels, strict=True) if axis in operand.axes)]
 
 
 def _merged(old: Mapping[str, object], new: Notes) -> Notes:

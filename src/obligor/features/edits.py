@@ -6,7 +6,7 @@ has the chunk rewritten that the row falls in. A tail that grows too long closes
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from obligor.errors import IntegrityError
 from obligor.features.entries import Row, chunk_key, chunks_start, fence_of, prefix, tail_key, unbound
+from obligor.features.indexed import RUN
 from obligor.features.plan import Plan
 from obligor.features.projection import Rows, project
 from obligor.features.state_store import Entry, StateTransaction
@@ -37,7 +38,8 @@ __all__ = ["CHUNK_ROWS_MAX", "TAIL_BYTES_MAX", "Editor", "Edits", "StateMisfit",
 Words = NDArray[np.int64]
 
 TAIL_BYTES_MAX = 1920  # so that a tail and its key fit in half a page of the store
-CHUNK_ROWS_MAX = 2048
+CHUNK_ROWS_MAX = RUN
+CHUNK_ROWS_CLOSED = 192  # rows with which a chunk is left behind, so that late ones find room in it
 ENTITIES_AT_ONCE = 4096  # bounds what one kernel call holds
 _ABOVE_ALL = (2**63, 2**63)
 
@@ -61,6 +63,9 @@ class WinnerChanges(Protocol):
     def inserted(self) -> Mapping[str, pa.Table]:
         """Winners after, not before."""
         ...
+
+
+Changed = Callable[[bytes, bytes, Entry | None], None]  # how an entity's keys begin, the key of a chunk, its entry
 
 
 class Edits(NamedTuple):
@@ -91,10 +96,11 @@ class Edits(NamedTuple):
 
 
 class Editor:
-    """Applies edits to one timeline's rows in the store."""
+    """Applies edits to one timeline's rows in the store; `changed` is told of every chunk that is put or deleted."""
 
-    def __init__(self, timeline: str, number: int, width: int, store: StateTransaction) -> None:
+    def __init__(self, timeline: str, number: int, width: int, store: StateTransaction, changed: Changed) -> None:
         self._timeline, self._number, self._width, self._store = timeline, number, width, store
+        self._changed = changed
 
     def apply(self, edits: Edits) -> None:
         """Merge the edits of all entities into their tails; those that reach below a fence one by one."""
@@ -162,9 +168,10 @@ class Editor:
             previous, fence = fence, (int(rows[0, 0]), int(rows[0, 1]))
             name = chunk_key(start, previous)
             entry = self._store.get(name)
-            if entry is not None and len(entry) // (8 * self._width) + len(closing) <= CHUNK_ROWS_MAX:
+            if entry is not None and len(entry) // (8 * self._width) + len(closing) <= CHUNK_ROWS_CLOSED:
                 closing = np.concatenate([decode_chunk(entry, self._width).T, closing])
                 self._store.delete(name)
+                self._changed(start, name, None)
             self._put_chunk(start, chunk_key(start, fence), closing)
         self._store.put_many([(tail_key(start), encode_tail(rows, fence))])
 
@@ -179,6 +186,7 @@ class Editor:
         for first, stop in pairwise(cuts):
             own = name if stop == len(rows) else chunk_key(start, (int(rows[stop, 0]), int(rows[stop, 1])))
             items.append((own, encode_chunk(rows[first:stop])))
+            self._changed(start, *items[-1])
         self._store.put_many(items)
 
 

@@ -1,15 +1,16 @@
-"""Features of many requests from timelines, or of one from online state: the same kernels, the same bits.
+"""Features of many requests from timelines: the same kernels as online, the same bits.
 
-Rows are independent, so threads take blocks of them without the GIL and the result does not depend on how many.
+Requests are independent, so threads take blocks of them without the GIL and the result does not depend on how many. An
+entity with many rows and many requests is swept instead of scanned (`tiling.py`), and gives the same bits too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,41 +18,53 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from obligor.errors import LimitError, Problem
-from obligor.features import kernels as k
-from obligor.features.chunks import Chunk, TimelineReader
-from obligor.features.layout import compiled, read_only, scratch
+from obligor.features.arranging import compiled
+from obligor.features.kernels import columns as c
+from obligor.features.kernels import sources as s
+from obligor.features.kernels.integers import INTEGER_MAX
+from obligor.features.kernels.keys import KEYS_MAX
+from obligor.features.kernels.offline import measure_rows, sweep
+from obligor.features.kernels.programs import finish_rows
+from obligor.features.kernels.tiles import encode_rows
+from obligor.features.kernels.values import DISTINCT_MAX, ORDERED_MAX
+from obligor.features.layout import Rows, read_only, room
 from obligor.features.plan import Plan
-from obligor.features.programs import finish_rows
-from obligor.features.requests import Requests, request_row, request_values
+from obligor.features.requests import Requests, comparand_values, period_bounds, request_values, source_keys
+from obligor.features.tiling import Sweep, prepare, tiles_of, worth_sweeping
 from obligor.features.timelines import Timelines
 
-__all__ = ["evaluate", "evaluate_one"]
+__all__ = ["evaluate", "limit_problem"]
 
 BLOCK_ROWS = 8192  # requests a thread takes at a time; bounds the measures that wait for their programs
-_UNKNOWN, _NOT_NAMED = -1, -2
+_UNKNOWN = -1
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Run = Callable[..., Iterable[Any]]
 
 _LIMITS = {
-    k.BEYOND_INTEGER: f"an integer beyond {k.INTEGER_MAX} has no exact float64",
-    k.BEYOND_SQUARES: "the squares under a standard deviation add up to more than 2**127",
-    k.BEYOND_DISTINCT: f"more than {k.DISTINCT_MAX} distinct values in its window",
-    k.BEYOND_KEYS: f"more than {k.KEYS_MAX} keys in its balance",
+    s.BEYOND_INTEGER: f"an integer beyond {INTEGER_MAX} has no exact float64",
+    s.BEYOND_SQUARES: "the squares under it add up to more than 2**127",
+    s.BEYOND_DISTINCT: f"more than {DISTINCT_MAX} distinct values in its window",
+    s.BEYOND_KEYS: f"more than {KEYS_MAX} keys under it",
+    s.BEYOND_ORDERED: f"more than {ORDERED_MAX} values in its window",
 }
 
 
-def _problem(plan: Plan, error: int, row: int | None) -> Problem:
-    """Return what a kernel's error means, at the first feature it concerns."""
+def limit_problem(plan: Plan, error: int, row: int | None) -> Problem:
+    """Return what a kernel's error means, at the first feature it concerns; `row` None where there is but one."""
     if error < 0:
         name, message = plan.names[-1 - error], "a number in it has no finite or no exact float64"
     else:
-        place, code = divmod(error, k.CODES)
-        users = (f.name for f in plan.features if any(s.op == "measure" and s.value == place for s in f.program))
+        place, code = divmod(error, s.CODES)
+        users = (f.name for f in plan.features if any(one.op == "measure" and one.value == place for one in f.program))
         name, message = next(users, "none"), _LIMITS[code]
     return Problem(f"$.features.{name}" if row is None else f"$[{row}].features.{name}", message)
 
 
 def evaluate(
     plan: Plan, timelines: Timelines, requests: Requests, threads: int = 2, *, limits: dict[int, Problem] | None = None
-) -> NDArray[np.float64]:
+) -> Floats:
     """Return the features of every request, (n, features), NaN for null.
 
     A row that crosses a limit (an integer beyond 2**53, too many distinct values) raises LimitError naming the feature;
@@ -60,51 +73,134 @@ def evaluate(
     _check_cuts(timelines, requests.cuts)
     blocks = [slice(i, min(i + BLOCK_ROWS, len(requests))) for i in range(0, len(requests), BLOCK_ROWS)]
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        run = pool.map if threads > 1 and len(blocks) > 1 else map
+        run: Run = pool.map if threads > 1 and len(blocks) > 1 else map
         work = _Work(plan, timelines, requests, _entities(plan, timelines, requests, threads, run))
+        work.sweep(threads, pool.map if threads > 1 else map)
         for _ in run(work.run, blocks):
             pass
     _report(plan, work.errors, limits)
     return work.out
 
 
+class _Kept(NamedTuple):
+    """The results of one source's swept requests."""
+
+    at: Ints  # (requests,) the row below, -1 for a request that is to be scanned
+    values: Floats  # (swept requests, uses of the source)
+    errors: Ints  # (swept requests,)
+
+
 class _Work:
     """One evaluation: what all blocks read, and where each writes its own rows."""
 
-    def __init__(self, plan: Plan, timelines: Timelines, requests: Requests, entities: list[NDArray[np.int64]]) -> None:
-        self.layout, self.sources = compiled(plan)
+    def __init__(self, plan: Plan, timelines: Timelines, requests: Requests, entities: list[Ints]) -> None:
+        self.layout, self.sources, periods, self.sizes, _ = compiled(plan)
+        self.ladders, self.rungs = len(self.layout.ladders), len(self.layout.rungs)
         self.rows = [timelines.by_name[source.timeline].rows for source in self.sources]
         self.entities = entities
-        self.longest = max((int(np.diff(rows.offsets).max(initial=0)) for rows in self.rows), default=0)
         self.as_of, self.self_root = read_only(requests.as_of), read_only(requests.self_root)
         self.cuts = read_only(_needed_cuts(timelines, requests.cuts))
         self.measures = len(plan.measures)
         self.values = request_values(plan, requests)
+        self.periods = read_only(period_bounds(plan, periods, requests.as_of))
+        self.comparands = read_only(comparand_values(plan, requests))
         self.errors = np.zeros(len(requests), np.int64)
-        self.out: NDArray[np.float64] = np.empty((len(requests), len(plan.features)), np.float64)
+        self.out: Floats = np.empty((len(requests), len(plan.features)), np.float64)
+        self.kept = [_nothing_kept(len(requests)) for _ in self.sources]
+        self.longest = 0
+
+    def sweep(self, threads: int, run: Run) -> None:
+        """Take the requests to entities with many rows out of the blocks, entity by entity."""
+        for number, rows in enumerate(self.rows):
+            sizes = np.diff(rows.offsets)
+            asked = self.entities[number]
+            counts = np.bincount(np.maximum(asked, -1) + 1, minlength=len(sizes) + 1)[1:]
+            large = np.flatnonzero(worth_sweeping(sizes, counts))
+            swept = self._sweeps(number, rows, large) if len(large) else []
+            if swept:
+                self._sweep(number, swept, threads, run)
+                left = asked[self.kept[number].at < 0]
+                counts = np.bincount(np.maximum(left, -1) + 1, minlength=len(sizes) + 1)[1:]
+            self.longest = max(self.longest, int(sizes[counts > 0].max(initial=0)))
+
+    def _sweeps(self, number: int, rows: Rows, large: Ints) -> list[Sweep]:
+        """Return the sweeps of one source's entities."""
+        asked = self.entities[number]
+        order = np.argsort(asked, kind="stable")
+        starts, ends = (np.searchsorted(asked[order], large, side) for side in ("left", "right"))
+        reach = int(self.layout.sources[number, c.S_REACH])
+        found = (
+            prepare(rows, int(entity), order[start:end], self.as_of, self.self_root, self.cuts, reach)
+            for entity, start, end in zip(large, starts, ends, strict=True)
+        )
+        return [one for one in found if one is not None]
+
+    def _sweep(self, number: int, sweeps: list[Sweep], threads: int, run: Run) -> None:
+        spec = self.layout.sources[number]
+        total = sum(len(one.questions) for one in sweeps)
+        at = np.full(len(self.as_of), -1, np.int64)
+        values = np.empty((total, int(spec[c.S_USES_END] - spec[c.S_USES])), np.float64)
+        kept = _Kept(at, values, np.zeros(total, np.int64))
+        tasks, begin = [], 0
+        for one in sweeps:
+            n = len(one.questions)
+            at[one.questions] = np.arange(begin, begin + n)
+            # A long sweep is cut in as many parts as there are threads: each begins with the rows visible by then.
+            cuts = [n * part // threads for part in range(threads + 1)] if len(sweeps) < 4 * threads else [0, n]
+            tasks += [(one, first, end, begin) for first, end in pairwise(cuts) if first < end]
+            begin += n
+        for done in run(partial(self._sweep_part, number, kept), tasks):
+            if not done[0]:
+                at[done[1]] = -1
+        self.kept[number] = kept._replace(at=read_only(at))
+
+    def _sweep_part(self, number: int, kept: _Kept, task: tuple[Sweep, int, int, int]) -> tuple[bool, Ints]:
+        """Sweep some of an entity's questions; return whether it could be done, and which."""
+        one, first, end, begin = task
+        times = one.rows.event_time
+        tiles = tiles_of(self.layout, number, len(times), (int(times[0]), int(times[-1])))
+        if tiles is None:
+            return False, one.questions[first:end]
+        encode_rows(self.layout, number, tiles, one.rows.values, 0, len(times))
+        comings, goings = one.changes(first, end)
+        n, asked = len(one.rows.event_time), one.questions
+        at = slice(begin, begin + len(asked))
+        sweep(
+            self.layout, number, one.rows, np.zeros(n, np.int64), tiles, comings, goings, one.own, one.own_rows,
+            read_only(self.as_of[asked]), one.bounds, first, end, read_only(self.periods[asked]),
+            read_only(self.comparands[asked]), room(self.sizes, self.ladders, self.rungs, n).room, kept.errors[at],
+            kept.values[at],
+        )  # fmt: skip
+        return True, asked[first:end]
 
     def run(self, block: slice) -> None:
         """Evaluate the requests of one block."""
         measures = np.empty((block.stop - block.start, self.measures), np.float64)
-        room = scratch(self.layout, self.longest)
+        own_room = room(self.sizes, self.ladders, self.rungs, self.longest).room
         cuts = self.cuts if len(self.cuts) == 1 else self.cuts[block]
         errors = self.errors[block]
-        for s, rows in enumerate(self.rows):
-            k.measure_rows(
-                self.layout, s, rows, self.as_of[block], self.self_root[block], cuts, self.entities[s][block], room,
-                errors, measures, self.out[block],
+        for number, rows in enumerate(self.rows):
+            kept = self.kept[number]
+            measure_rows(
+                self.layout, number, rows, self.as_of[block], self.self_root[block], cuts,
+                self.entities[number][block], self.periods[block], self.comparands[block], kept.values, kept.at[block],
+                kept.errors, own_room, errors, measures, self.out[block],
             )  # fmt: skip
-        finish_rows(self.layout, measures, self.values[block], errors, room.stack, self.out[block])
+        finish_rows(self.layout, measures, self.values[block], errors, own_room.stack, self.out[block])
 
 
-def _check_cuts(timelines: Timelines, cuts: NDArray[np.int64]) -> None:
+def _nothing_kept(requests: int) -> _Kept:
+    return _Kept(read_only(np.full(requests, -1, np.int64)), np.empty((0, 0)), np.empty(0, np.int64))
+
+
+def _check_cuts(timelines: Timelines, cuts: Ints) -> None:
     known = timelines.cut
     beyond = cuts[:, : len(known)].max(axis=0, initial=0) > known[: cuts.shape[1]]
     if beyond.any() or cuts[:, len(known) :].any():
         raise ValueError("a request's cut lies beyond the cut that the timelines were built for")
 
 
-def _needed_cuts(timelines: Timelines, cuts: NDArray[np.int64]) -> NDArray[np.int64]:
+def _needed_cuts(timelines: Timelines, cuts: Ints) -> Ints:
     """Return the cuts, or one of no shards where all of them hold every position there is."""
     last = timelines.last
     if cuts.shape[1] < len(last):
@@ -113,83 +209,29 @@ def _needed_cuts(timelines: Timelines, cuts: NDArray[np.int64]) -> NDArray[np.in
     return np.empty((1, 0), np.int64) if whole else cuts
 
 
-def _entities(
-    plan: Plan, timelines: Timelines, requests: Requests, threads: int, run: Callable[..., Iterable[Any]]
-) -> list[NDArray[np.int64]]:
+def _entities(plan: Plan, timelines: Timelines, requests: Requests, threads: int, run: Run) -> list[Ints]:
     """Return each source's entities as places in its timeline, each thread looking up an equal part."""
     edges = [len(requests) * part // threads for part in range(threads + 1)]
     found = []
     for source in compiled(plan).sources:
-        keys, wanted = timelines.by_name[source.timeline].keys, requests.entities[source.via]
+        keys, wanted = timelines.by_name[source.timeline].keys, source_keys(requests, source.via)
         parts = [wanted[start:end] for start, end in pairwise(edges)]
         found.append(read_only(np.concatenate(list(run(partial(_places, keys), parts)))))
     return found
 
 
-def _places(keys: pa.StringArray, wanted: pa.StringArray) -> NDArray[np.int64]:
+def _places(keys: pa.StringArray, wanted: pa.StringArray) -> Ints:
     """Return each entity's place among the keys, -1 for one without facts, -2 for null."""
     places = pc.fill_null(pc.index_in(wanted, value_set=keys), _UNKNOWN).cast(pa.int64()).to_numpy(zero_copy_only=False)
     if wanted.null_count:
-        places = np.where(wanted.is_null().to_numpy(zero_copy_only=False), _NOT_NAMED, places)
+        places = np.where(wanted.is_null().to_numpy(zero_copy_only=False), s.NOT_NAMED, places)
     return np.asarray(places, np.int64)
 
 
-def _report(plan: Plan, errors: NDArray[np.int64], limits: dict[int, Problem] | None) -> None:
+def _report(plan: Plan, errors: Ints, limits: dict[int, Problem] | None) -> None:
     rows = np.flatnonzero(errors)
     if not len(rows):
         return
     if limits is None:
-        raise LimitError([_problem(plan, int(errors[row]), int(row)) for row in rows[:10]])
-    limits.update({int(row): _problem(plan, int(errors[row]), int(row)) for row in rows})
-
-
-def evaluate_one(
-    plan: Plan,
-    reader: TimelineReader,
-    as_of: int,
-    self_root: int,
-    entities: Mapping[str, str | None],
-    fields: Mapping[str, object],
-) -> NDArray[np.float64]:
-    """Return the features of one application from online state, (features,), NaN for null.
-
-    Raises LimitError naming the feature that crossed a limit.
-    """
-    layout, sources = compiled(plan)
-    measures = np.empty((1, len(plan.measures)), np.float64)
-    out: NDArray[np.float64] = np.empty((1, len(plan.features)), np.float64)
-    errors = np.zeros(1, np.int64)
-    for s, source in enumerate(sources):
-        key = entities.get(source.via)
-        since = None if source.reach_us is None else as_of - source.reach_us
-        chunks = () if key is None else reader.chunks(source.timeline, key, since)
-        entity = _NOT_NAMED if key is None else _UNKNOWN
-        error = _measure_source(plan, s, chunks, as_of, self_root, entity, measures, out)
-        if error and (not errors[0] or error < errors[0]):
-            errors[0] = error
-    finish_rows(layout, measures, request_row(plan, as_of, fields), errors, scratch(layout, 0).stack, out)
-    if errors[0]:
-        raise LimitError(_problem(plan, int(errors[0]), None))
-    features: NDArray[np.float64] = out[0]
-    return features
-
-
-def _measure_source(
-    plan: Plan,
-    s: int,
-    chunks: Sequence[Chunk],
-    as_of: int,
-    self_root: int,
-    entity: int,
-    measures: NDArray[np.float64],
-    out: NDArray[np.float64],
-) -> int:
-    layout = compiled(plan).layout
-    sizes = [len(chunk.event_time) for chunk in chunks]
-    room = scratch(layout, sum(sizes))
-    last = k.begin(layout, s, sum(sizes), room)
-    crossed = False
-    for chunk in reversed(chunks):
-        times, roots, masks, values = map(read_only, chunk)
-        crossed |= k.accumulate_chunk(layout, s, as_of, self_root, times, roots, masks, values, room, last)
-    return int(k.finish(layout, s, entity, as_of, last, room, crossed, measures, out))
+        raise LimitError([limit_problem(plan, int(errors[row]), int(row)) for row in rows[:10]])
+    limits.update({int(row): limit_problem(plan, int(errors[row]), int(row)) for row in rows})

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from obligor.errors import BadInput
-from obligor.events.predicates import And, Comparison, Not, Or, Predicate
+from obligor.events.predicates import And, Comparison, Not, Or, Predicate, Relation
 
 __all__ = ["Columns", "comparisons", "evaluate", "flattened", "parse_predicate"]
 
@@ -69,10 +69,12 @@ def _fits(op: str, value: object) -> bool:
 
 
 def comparisons(predicate: Predicate) -> Iterator[Comparison]:
-    """Yield every comparison in a predicate."""
+    """Yield every comparison in a predicate; DefinitionError for one with the application, which filters no facts."""
     match predicate:
         case Comparison():
             yield predicate
+        case Relation():
+            predicate.to_json()
         case Not(part):
             yield from comparisons(part)
         case And(parts) | Or(parts):

@@ -1,58 +1,100 @@
 """The plan: what feature definitions compile to. Data (JSON, hashed, format-numbered), never code.
 
-A bundle carries the plan, the kernels evaluate it, the online state is keyed by it. This module is the format: the
-records below are exactly the JSON objects, every key is always present, and a key or a format number that is not
-known is refused, so that an older program never computes a newer plan wrongly.
+A bundle carries the plan, the kernels evaluate it, the online state is keyed by it. This module and `measures.py` are
+the format: their records are exactly the JSON objects, every key is always present, and a key or a format number that
+is not known is refused, so that an older program never computes a newer plan wrongly.
 
-    {"format": 1, "application": "loan_application", "zone": "Africa/Lagos", "zone_offsets": [[from_us, offset_s], ...],
+    {"format": 2, "application": "loan_application", "zone": "Africa/Lagos", "zone_offsets": [[from_us, offset_s], ...],
      "timelines": {"consumer": {
-        "selections": [{"event": "repayment", "by": "consumer", "where": <predicate or null>}, ...],
+        "entities": ["consumer"], "hot": false,
+        "selections": [{"event": "repayment", "by": ["consumer"], "where": <predicate or null>}, ...],
         "fields": {"repayment": [{"field": "amount", "coding": "integer", "values": null}, ...]}}},
-     "measures": [{"timeline": "consumer", "via": "consumer", "selection": 0, "slot": 0, "aggregate": "sum",
-                   "window_us": 2592000000000, "offset_us": 0, "scale": 0, "terms": null}, ...],
+     "comparands": [{"source": "field", "name": "merchant", "coding": "hash", "values": null, "scale": 0}, ...],
+     "measures": [{"timeline": "consumer", "via": ["consumer"], "aggregate": "sum", "selection": 0, "given": [],
+                   "slot": 0, "window": {"kind": "time", "length_us": 2592000000000, "offset_us": 0}, "scale": 0,
+                   "condition": null, "parameters": [], "per": null}, ...],
      "requests": [{"source": "field", "name": "amount", "coding": "integer", "values": null, "scale": 0}, ...],
      "features": [{"name": "repaid_30d", "program": [["measure", 0], ["fill", 0.0]], "type": "integer",
                    "unit": "NGN minor units", "reason": "REPAYMENT", "monotone": -1, "description": "...",
                    "scored": true, "values": null}, ...]}
 
-Timelines. A row of timeline T is one fact that at least one selection of T selects; bit i of its mask is selection i.
-A fact whose type enters T through two entity fields makes a row in either entity's timeline. Slot k of a row is the
-k-th entry of its event type's `fields`; slots of different types overlay, so T has as many slots as the longest list.
-Codings, all int64 with INT64_MIN for null: `integer` is the stored value (minor units, scaled decimal, microseconds,
-boolean 0/1); `vocabulary` is the index in `values`, and len(values) for a text that is not in it; `hash` is the first
-8 bytes of the text's blake2b-8 digest, little-endian.
+Timelines. A timeline belongs to an entity type, or to a composite of several (`entities`; its key is the parts joined
+by U+001F, which no entity's key contains). A row of timeline T is one fact that at least one selection of T selects;
+bit i of its mask is selection i. There are at most 63, where one that measures combine with conditions (`given`, below)
+counts once more for each different combination. A fact whose type enters T through two entity fields makes a row in
+either entity's timeline. Slot k of a row is the k-th entry of its event type's `fields`; slots of different types
+overlay, so T has as many slots as the longest list. Codings, all int64 with INT64_MIN for null: `integer` is the stored
+value (minor units, scaled decimal, microseconds, boolean 0/1); `vocabulary` is the index in `values`, and len(values)
+for a text that is not in it; `hash` is the first 8 bytes of the text's blake2b-8 digest, little-endian. `hot` says that
+one entity may have very many rows: then only measures with exact partials, and sketches, are allowed.
 
-Measures. Rows of T under the application's key in field `via`, in the view, whose mask has bit `selection`, with
-as_of - offset_us - window_us <= event_time < as_of - offset_us (`window_us` null: no lower bound). The aggregates:
+Measures. The rows of a measure are the rows of T under the application's keys in the fields `via`, in the view (in
+particular event_time < as_of), whose mask has bit `selection`, for which every condition of `given` is true, within the
+window, in the order (event_time, root). A condition compares a slot with a comparand of the request (the application's
+field by coding and unscaled, or as_of); it is false where either is null. The windows:
 
-    count                           number of rows; 0 of none                               slot null
-    sum                             of the slot's non-null values; 0 of none
-    mean, std, min, max             of the non-null values; null of none; std is the population's
-    first, last                     of the non-null values by (event_time, root); null of none
-    distinct                        number of distinct non-null values; 0 of none
-    time_since_first, ..._last      seconds from the first or last row to as_of; null of none     slot null
-    balance                         see below                                               selection and slot null
+    time         as_of - offset_us - length_us <= event_time < as_of - offset_us (`length_us` null: no lower bound)
+    rows         the newest `rows` of the rows for which `given` is true (nulls of the slot count as rows)
+    calendar     from the beginning of the day, week (Monday), month, quarter or year of as_of in the plan's zone, up to
+                 as_of; with `back` n > 0 the whole period n before it. A period begins when the zone's clock first
+                 shows its first midnight or, where it skips that, is first past it
+    since        from the event_time of the newest row of selection `anchor` in the view (whatever `given` says of
+                 it), which is a row like the others, up to as_of; without such a row the measure is null
 
-The result of sum, mean, std, min, max, first, last and balance is divided by 10^scale (a decimal's declared places;
-0 otherwise). Where the application's key in `via` is null, every measure through it is null: not knowing the merchant
-is not the same as a merchant without history.
+The aggregates; "values" are the slot's non-null values, "none" means no row or no value:
 
-Balance: "terms": [{"selection": i, "role": "add" | "subtract" | "close", "key": slot, "amount": slot | null,
-"expires": slot | null, "expires_after_us": integer | null}, ...]; `window_us` null, `offset_us` 0. It is
+    count                           number of rows; 0 of none                                               slot null
+    sum                             of the values; 0 of none
+    mean, std, sample_std           of the values; std divides by n, sample_std by n - 1; null of none (of one)
+    min, max, first, last           of the values, first and last in the order of rows; null of none
+    nth_last [n]                    the n-th of the values from the newest on (1: the last); null of fewer
+    time_since_first, ..._last      seconds from the first or last row to as_of; null of none               slot null
+    mean_gap, std_gap, longest_gap  seconds between neighbouring rows; null of fewer than two rows          slot null
+    slope                           of the least squares line of the values over event_time in whole seconds (rounded
+                                    down), per day; null where the times do not differ
+    streak, longest_streak          how many rows in a row are also in selection `condition`: counted from the newest
+                                    row back, or the longest such run; 0 of none                            slot null
+    decayed_count [h, s]            each row counts 2^(-a s / h) for half-life h and step s in us, where a is the age in
+                                    whole steps: floor(as_of / s) - floor(event_time / s). length_us + offset_us is
+                                    at most 4,096 s; of a lifetime, h is at most 64 s and rows of an age above 4,096
+                                    do not count (each would weigh less than 2^-64)                         slot null
+    decayed_sum [h, s]              the same of the values; 0 of none, both
+    distinct                        number of distinct values; 0 of none
+    most_frequent [n]               the n-th most frequent value, ties by the earlier first row; null of fewer distinct
+    top_share [k]                   share of the values that are among the k most frequent; null of none
+    entropy                         of the values' frequencies, in bits; null of none
+    quantile [q]                    linear between the two nearest ranks at q (n - 1); null of none
+    distinct_sketch                 about the number of distinct values (HyperLogLog, 2,048 registers: standard error
+                                    2.3%); 0 of none
+    quantile_sketch [q]             as quantile, each value replaced by the middle of its bucket (within 1.6%)
 
-    sum over the distinct keys k that no row of a `close` term carries of
-        max(0, sum of the live `add` amounts of k - sum of the `subtract` amounts of k)
+The result of sum, mean, std, sample_std, min, max, first, last, nth_last, slope, decayed_sum, most_frequent, quantile
+and quantile_sketch is divided by 10^scale (a decimal's declared places; 0 otherwise). Where one of the application's
+keys in `via` is null, every measure through it is null: not knowing the merchant is not the same as a merchant without
+history.
 
-over the view's rows. It does not depend on the order of the rows. A row belongs to every term whose selection bit it
-has; its key is its slot `key` (coding `hash`; rows with a null key are skipped), null amounts count as 0. An `add` row
-is live while as_of < its expiry: slot `expires` where that is set and not null, else event_time + `expires_after_us`
-where that is not null, else for ever. The roles `subtract` and `close` have no expiry, `close` has no amount.
+Two levels (`per`): first a number for each key, then an aggregate over the keys. Each of `inner` looks at the rows of
+its selection and `given` in its window, groups them by slot `key` (coding `hash`; rows with a null key are left out)
+and takes its aggregate, scaled. The keys are those of all inner rows; of a key without rows an inner count or sum is 0,
+anything else null. `program` (steps as below; ["measure", i] is inner i) makes one number of them for each key, and the
+outer aggregate is taken of those that are not null, in ascending order: count, sum (0 of none), mean, std, min, max
+(null of none).
 
-Requests. Values of the application itself: {"source": "field", ...} a stored field by coding (never `hash`), divided
-by 10^scale; {"source": "calendar", "name": "hour" | "day_of_week" | "day_of_month" | "as_of", ...} the hour 0-23,
-weekday 0-6 from Monday, day 1-31 of as_of in the plan's zone, or as_of itself in microseconds; {"source": "age", ...}
-seconds from a timestamp field to as_of (negative when it lies ahead). The offset of the zone at an instant is that of
-the last entry of `zone_offsets` with from_us <= instant; the first entry's from_us is -2^63 + 1.
+Exactness classes (`measures.class_of`), the same offline and online:
+
+    group        count, sum, mean, std, slope; distinct, most frequent, ... of a vocabulary of at most 255 values
+    tiled        min, max, first, last, nth_last, times, gaps, streaks; windows by rows
+    decay        decayed_count, decayed_sum: one exact partial for each step, weighted and summed from the newest on
+    holistic     distinct, most_frequent, top_share, entropy, quantile; two levels; `given`; windows since an anchor:
+                 exact up to a limit (4,096 distinct values or keys, 16,384 values of a quantile), refused where hot
+    sketch       distinct_sketch, quantile_sketch: of a hot entity
+
+Requests. Values of the application itself: {"source": "field", ...} a stored field by coding (never `hash`, which only
+comparands have), divided by 10^scale; {"source": "calendar", "name": "hour" | "day_of_week" | "day_of_month" |
+"as_of", ...} the hour 0-23, weekday 0-6 from Monday, day 1-31 of as_of in the plan's zone, or as_of itself in
+microseconds; {"source": "age", ...} seconds from a timestamp field to as_of (negative when it lies ahead). The offset
+of the zone at an instant is that of the last entry of `zone_offsets` with from_us <= instant; the first entry's from_us
+is -2^63 + 1.
 
 Programs. Postfix over float64 with NaN for null: each step pushes, or takes its operands from the stack (the second
 operand lies on top) and pushes its result. A null operand makes a null result, of every step but `fill`.
@@ -63,146 +105,32 @@ operand lies on top) and pushes its result. A null operand makes a null result, 
     ["less"]  ["less_equal"]  ["greater"]  ["greater_equal"]  ["equal"]  ["not_equal"]       1.0 or 0.0
     ["fill", x]                                          x where the top is null
 
-Left for later formats, by their own keys: two-level measures (`per`, `over`), row-count windows, predicates that
-mention the application, sequences. `offset_us` is in the format already.
+Left for later formats, by their own keys: sequences.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any, Literal, Self, TypeAlias, get_args
+from typing import Any, Literal, Self
 
 import msgspec
 
 from obligor.errors import BadInput, Problem
 from obligor.features.filters import parse_predicate
+from obligor.features.measures import Coding, Measure, Record, Step, Timeline, measure_faults
 
-__all__ = [
-    "AGGREGATES",
-    "FORMAT",
-    "SELECTIONS_MAX",
-    "STACK_MAX",
-    "Aggregate",
-    "Coding",
-    "FeatureSpec",
-    "Measure",
-    "Op",
-    "Plan",
-    "RequestValue",
-    "Selection",
-    "Slot",
-    "Step",
-    "Term",
-    "Timeline",
-]
+__all__ = ["FORMAT", "SELECTIONS_MAX", "STACK_MAX", "FeatureSpec", "Plan", "RequestValue"]
 
-FORMAT = 1
+FORMAT = 2
 SELECTIONS_MAX = 63  # bits of a row's int64 mask
 STACK_MAX = 32  # values on the stack of a program
-
-Aggregate: TypeAlias = Literal[
-    "count",
-    "sum",
-    "mean",
-    "std",
-    "min",
-    "max",
-    "first",
-    "last",
-    "distinct",
-    "time_since_first",
-    "time_since_last",
-    "balance",
-]
-Coding: TypeAlias = Literal["integer", "vocabulary", "hash"]
-Op: TypeAlias = Literal[
-    "measure",
-    "request",
-    "constant",
-    "add",
-    "subtract",
-    "multiply",
-    "divide",
-    "minimum",
-    "maximum",
-    "less",
-    "less_equal",
-    "greater",
-    "greater_equal",
-    "equal",
-    "not_equal",
-    "fill",
-]
-AGGREGATES: tuple[Aggregate, ...] = get_args(Aggregate)
-_SLOTLESS = ("count", "time_since_first", "time_since_last")
 _PUSH = ("measure", "request", "constant")
 
 
-class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A frozen record that is one JSON object: every key required, none unknown."""
-
-
-class Selection(_Record, frozen=True):
-    """The facts of one event type, under the entity in field `by`, for which `where` is true (null: all)."""
-
-    event: str
-    by: str
-    where: Any  # a predicate's JSON, see obligor.events.predicates, or None
-
-
-class Slot(_Record, frozen=True):
-    """One stored value of an event type in a timeline; `values` is the frozen vocabulary of coding `vocabulary`."""
-
-    field: str  # a column of the facts: a field, or `<field>.currency`
-    coding: Coding
-    values: tuple[str, ...] | None
-
-
-class Timeline(_Record, frozen=True):
-    """One entity type's rows: which facts enter (selections) and what of them is kept (fields by event type)."""
-
-    selections: tuple[Selection, ...]
-    fields: dict[str, tuple[Slot, ...]]
-
-    @property
-    def slots(self) -> int:
-        """The number of value slots of a row: the longest list of `fields`."""
-        return max(map(len, self.fields.values()), default=0)
-
-    @property
-    def events(self) -> tuple[str, ...]:
-        """The event types that enter, in order of first use."""
-        return tuple(dict.fromkeys(selection.event for selection in self.selections))
-
-
-class Term(_Record, frozen=True):
-    """One part of a balance: rows that add to their key's balance, subtract from it, or close it."""
-
-    selection: int
-    role: Literal["add", "subtract", "close"]
-    key: int
-    amount: int | None
-    expires: int | None
-    expires_after_us: int | None
-
-
-class Measure(_Record, frozen=True):
-    """One number out of one entity's timeline."""
-
-    timeline: str
-    via: str  # the application's field that holds the entity's key
-    selection: int | None
-    slot: int | None
-    aggregate: Aggregate
-    window_us: int | None
-    offset_us: int
-    scale: int
-    terms: tuple[Term, ...] | None
-
-
-class RequestValue(_Record, frozen=True):
+class RequestValue(Record, frozen=True):
     """One number out of the application itself or its as_of."""
 
     source: Literal["field", "calendar", "age"]
@@ -212,14 +140,7 @@ class RequestValue(_Record, frozen=True):
     scale: int
 
 
-class Step(msgspec.Struct, frozen=True, array_like=True):
-    """One step of a program; `value` is an index (measure, request) or a number (constant, fill), else None."""
-
-    op: Op
-    value: int | float | None = None
-
-
-class FeatureSpec(_Record, frozen=True):
+class FeatureSpec(Record, frozen=True):
     """One column of the feature matrix; a category's number is an index in `values`, len(values) for unknown."""
 
     name: str
@@ -233,12 +154,13 @@ class FeatureSpec(_Record, frozen=True):
     values: tuple[str, ...] | None
 
 
-class _Plan(_Record, frozen=True):
-    format: Literal[1]
+class _Plan(Record, frozen=True):
+    format: Literal[2]
     application: str
     zone: str
     zone_offsets: tuple[tuple[int, int], ...]
     timelines: dict[str, Timeline]
+    comparands: tuple[RequestValue, ...]
     measures: tuple[Measure, ...]
     requests: tuple[RequestValue, ...]
     features: tuple[FeatureSpec, ...]
@@ -259,6 +181,7 @@ class Plan:
         self.zone = record.zone
         self.zone_offsets = record.zone_offsets
         self.timelines = record.timelines
+        self.comparands = record.comparands
         self.measures = record.measures
         self.requests = record.requests
         self.features = record.features
@@ -274,6 +197,7 @@ class Plan:
                 "zone": "UTC",
                 "zone_offsets": [[-(2**63) + 1, 0]],
                 "timelines": {},
+                "comparands": [],
                 "measures": [],
                 "requests": [],
                 "features": [],
@@ -301,8 +225,9 @@ class Plan:
     def data(self) -> dict[str, Any]:
         """The plan as JSON data."""
         data: dict[str, Any] = msgspec.to_builtins(self._record)
-        for feature in data["features"]:
-            feature["program"] = [[op] if value is None else [op, value] for op, value in feature["program"]]
+        two_level = [measure["per"] for measure in data["measures"] if measure["per"] is not None]
+        for one in (*data["features"], *two_level):
+            one["program"] = [[op] if value is None else [op, value] for op, value in one["program"]]
         return data
 
     @cached_property
@@ -333,17 +258,23 @@ def _check(record: _Plan) -> None:
     """Raise BadInput with every reference that points nowhere and every program that does not leave one value."""
     problems: list[Problem] = []
     for name, timeline in record.timelines.items():
-        if len(timeline.selections) > SELECTIONS_MAX:
-            problems.append(Problem(f"$.timelines.{name}", f"more than {SELECTIONS_MAX} selections"))
-        for i, selection in enumerate(timeline.selections):
-            try:
-                None if selection.where is None else parse_predicate(selection.where)
-            except BadInput as error:
-                problems.append(Problem(f"$.timelines.{name}.selections[{i}].where", str(error)))
+        problems += [Problem(f"$.timelines.{name}{path}", message) for path, message in _timeline_faults(timeline)]
+    comparands = len(record.comparands)
     for i, measure in enumerate(record.measures):
-        problems += [Problem(f"$.measures[{i}]", message) for message in _measure_faults(record, measure)]
+        faults = measure_faults(measure, record.timelines, comparands)
+        if measure.per is not None:
+            faults += [_program_fault(measure.per.program, {"measure": len(measure.per.inner)}) or ""]
+        problems += [Problem(f"$.measures[{i}]", fault) for fault in faults if fault]
+    problems += [Problem(f"$.timelines.{name}", message) for name, message in _selection_faults(record)]
+    for i, comparand in enumerate(record.comparands):
+        if comparand.source != "field" and (comparand.source, comparand.name) != ("calendar", "as_of"):
+            problems.append(Problem(f"$.comparands[{i}]", "expected a field of the application, or as_of"))
+    for i, request in enumerate(record.requests):
+        if request.coding == "hash":
+            problems.append(Problem(f"$.requests[{i}].coding", "expected a number or a vocabulary, got a hash"))
+    sizes = {"measure": len(record.measures), "request": len(record.requests)}
     for i, feature in enumerate(record.features):
-        fault = _program_fault(record, feature.program)
+        fault = _program_fault(feature.program, sizes)
         problems += [Problem(f"$.features[{i}].program", fault)] if fault else []
     names = [feature.name for feature in record.features]
     problems += [
@@ -353,38 +284,34 @@ def _check(record: _Plan) -> None:
         raise BadInput(problems)
 
 
-def _measure_faults(record: _Plan, measure: Measure) -> list[str]:
-    timeline = record.timelines.get(measure.timeline)
-    if timeline is None:
-        return [f"unknown timeline {measure.timeline!r}"]
-    uses: list[tuple[int | None, int | None]]
-    if measure.aggregate == "balance":
-        if not measure.terms or measure.selection is not None or measure.slot is not None:
-            return ["a balance has terms, and neither selection nor slot"]
-        uses = [(t.selection, s) for t in measure.terms for s in (t.key, t.amount, t.expires)]
-    else:
-        if measure.terms is not None or measure.selection is None:
-            return [f"a {measure.aggregate} has a selection and no terms"]
-        if (measure.slot is None) != (measure.aggregate in _SLOTLESS):
-            return [f"a {measure.aggregate} {'has no' if measure.aggregate in _SLOTLESS else 'needs a'} slot"]
-        uses = [(measure.selection, measure.slot)]
-    return [fault for selection, slot in uses if (fault := _use_fault(timeline, selection, slot))]
+def _selection_faults(record: _Plan) -> Iterator[tuple[str, str]]:
+    for name, timeline in record.timelines.items():
+        measures = [measure for measure in record.measures if measure.timeline == name]
+        readers = [one for measure in measures for one in ((measure,) if measure.per is None else measure.per.inner)]
+        conditioned = {(one.selection, one.given) for one in readers if one.given}
+        if len(timeline.selections) + len(conditioned) > SELECTIONS_MAX:
+            yield name, f"more than {SELECTIONS_MAX} selections" + (", with conditions counted" if conditioned else "")
 
 
-def _use_fault(timeline: Timeline, selection: int | None, slot: int | None) -> str | None:
-    if selection is None or not 0 <= selection < len(timeline.selections):
-        return f"no selection {selection}"
-    slots = timeline.fields.get(timeline.selections[selection].event, ())
-    return None if slot is None or 0 <= slot < len(slots) else f"no slot {slot}"
+def _timeline_faults(timeline: Timeline) -> Iterator[tuple[str, str]]:
+    for i, selection in enumerate(timeline.selections):
+        if not timeline.entities or len(selection.by) != len(timeline.entities):
+            yield f".selections[{i}].by", f"expected {len(timeline.entities)} fields, got {list(selection.by)}"
+        try:
+            None if selection.where is None else parse_predicate(selection.where)
+        except BadInput as error:
+            yield f".selections[{i}].where", str(error)
 
 
-def _program_fault(record: _Plan, program: tuple[Step, ...]) -> str | None:
-    sizes = {"measure": len(record.measures), "request": len(record.requests)}
+def _program_fault(program: tuple[Step, ...], sizes: Mapping[str, int]) -> str | None:
+    """Return what is wrong with a program over so many measures and request values, None where it is right."""
     depth = 0
     for step in program:
         if (step.value is None) == (step.op in (*_PUSH, "fill")):
             return f"{step.op} {'needs a' if step.value is None else 'has no'} value"
-        if step.op in sizes and not (isinstance(step.value, int) and 0 <= step.value < sizes[step.op]):
+        if step.op in ("measure", "request") and not (
+            isinstance(step.value, int) and 0 <= step.value < sizes.get(step.op, 0)
+        ):
             return f"no {step.op} {step.value}"
         if depth < (0 if step.op in _PUSH else 1 if step.op == "fill" else 2):
             return f"{step.op} lacks an operand"

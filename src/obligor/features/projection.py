@@ -7,6 +7,7 @@ vectorised over one Arrow table of one event type: predicates become bits of a m
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -19,11 +20,13 @@ import pyarrow.compute as pc
 from obligor.events.predicates import Predicate
 from obligor.features.delays import SUFFIX, stored
 from obligor.features.filters import comparisons, evaluate, parse_predicate
-from obligor.features.plan import Plan, Slot
+from obligor.features.kernels.integers import NULL
+from obligor.features.measures import Slot
+from obligor.features.plan import Plan
 
-__all__ = ["NULL", "Projection", "Rows", "code_column", "hash_text", "project"]
+__all__ = ["KEY_SEPARATOR", "NULL", "Projection", "Rows", "code_column", "hash_text", "joined_keys", "project"]
 
-NULL = -(2**63)  # null of an int64 in a timeline
+KEY_SEPARATOR = "\x1f"  # between the parts of a composite entity's key; no entity's key contains it
 PROJECTIONS_MAX = 256  # compiled projections that are kept
 Bools: TypeAlias = npt.NDArray[np.bool_]
 Ints: TypeAlias = npt.NDArray[np.int64]
@@ -53,6 +56,11 @@ def project(plan: Plan, timeline: str, event_name: str, table: pa.Table) -> Rows
     return _projection(plan, timeline, event_name).rows(table)
 
 
+def joined_keys(parts: Sequence[pa.StringArray]) -> pa.StringArray:
+    """Return the keys of entities, or of composites of several; null where a part is."""
+    return parts[0] if len(parts) == 1 else pc.binary_join_element_wise(*parts, KEY_SEPARATOR)
+
+
 def hash_text(text: str) -> int:
     """Return the first 8 bytes of the text's blake2b-8 digest as int64; never NULL.
 
@@ -75,7 +83,7 @@ class Projection:
         spec = plan.timelines[timeline]
         self.slots_width = spec.slots
         self.slots = spec.fields.get(event_name, ())
-        self.entrances: dict[str, list[tuple[int, Predicate | None]]] = {}  # by entity field: (bit, predicate)
+        self.entrances: dict[tuple[str, ...], list[tuple[int, Predicate | None]]] = {}  # by entity fields
         self.texts: dict[str, list[str]] = {}  # the texts that predicates compare a field with
         for bit, selection in enumerate(spec.selections):
             if selection.event == event_name:
@@ -103,8 +111,8 @@ class Projection:
         event_time, root = (_take(columns.integers(name)[0], source) for name in ("event_time", "root"))
         return Rows(key, event_time, root, mask, values, source)
 
-    def _entrance(self, columns: _TableColumns, by: str, bits: list[tuple[int, Predicate | None]]) -> _Part:
-        keys = columns.array(by)
+    def _entrance(self, columns: _TableColumns, by: tuple[str, ...], bits: list[tuple[int, Predicate | None]]) -> _Part:
+        keys = joined_keys([columns.array(name) for name in by])
         mask = np.zeros(len(keys), np.int64)
         for bit, predicate in bits:
             if predicate is None:

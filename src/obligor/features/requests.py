@@ -6,23 +6,35 @@ division. Only the coding of a field differs, a value online and a column offlin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from obligor.features.chunks import NULL
-from obligor.features.kernels import INTEGER_MAX
-from obligor.features.plan import Plan, RequestValue, Slot
-from obligor.features.projection import code_column
+from obligor.features.calendar import DAY_S, civil, local_seconds, period_begin
+from obligor.features.kernels.integers import INTEGER_MAX, NULL
+from obligor.features.measures import Slot, Unit
+from obligor.features.plan import Plan, RequestValue
+from obligor.features.projection import KEY_SEPARATOR, code_column, hash_text, joined_keys
 
-__all__ = ["Requests", "request_row", "request_values"]
+__all__ = [
+    "Requests",
+    "comparand_row",
+    "comparand_values",
+    "composite_key",
+    "field_names",
+    "key_names",
+    "period_bounds",
+    "request_row",
+    "request_values",
+    "source_keys",
+]
 
-_DAY_S = 86_400
+Ints = NDArray[np.int64]
+
 _HOUR_S = 3_600
-_SECOND_US = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -31,17 +43,50 @@ class Requests:
 
     `self_root` is the position of the application's own original, which is not in its own view, -1 for none.
     `entities` holds a key (or null) per application field through which the plan looks at timelines; `fields` the
-    application's stored fields that the plan uses.
+    application's stored fields that the plan uses (`field_names`).
     """
 
-    as_of: NDArray[np.int64]  # (n,) microseconds
-    cuts: NDArray[np.int64]  # (n, shards) or (1, shards): the greatest visible sequence of each shard
-    self_root: NDArray[np.int64]  # (n,)
+    as_of: Ints  # (n,) microseconds
+    cuts: Ints  # (n, shards) or (1, shards): the greatest visible sequence of each shard
+    self_root: Ints  # (n,)
     entities: Mapping[str, pa.StringArray]
     fields: pa.Table
 
     def __len__(self) -> int:
         return len(self.as_of)
+
+    def take(self, rows: Ints) -> Requests:
+        """Return some of the requests."""
+        places = pa.array(rows)
+        return Requests(
+            self.as_of[rows],
+            self.cuts if len(self.cuts) == 1 else self.cuts[rows],
+            self.self_root[rows],
+            {name: keys.take(places) for name, keys in self.entities.items()},
+            self.fields.take(places) if self.fields.num_columns else self.fields,
+        )
+
+
+def field_names(plan: Plan) -> list[str]:
+    """Return the application's fields that a plan's request values and comparands come from."""
+    specs = (*plan.requests, *plan.comparands)
+    return list(dict.fromkeys(spec.name for spec in specs if spec.source != "calendar"))
+
+
+def key_names(plan: Plan) -> list[str]:
+    """Return the application's fields that hold the keys of entities whose histories a plan looks at."""
+    return list(dict.fromkeys(name for measure in plan.measures for name in measure.via))
+
+
+def composite_key(parts: Sequence[str | None]) -> str | None:
+    """Return the key of an entity, or of a composite of several; null if a part is."""
+    known = [part for part in parts if part is not None]
+    return KEY_SEPARATOR.join(known) if len(known) == len(parts) else None
+
+
+def source_keys(requests: Requests, via: Sequence[str]) -> pa.StringArray:
+    """Return the key of each request's entity in the fields `via`."""
+    return joined_keys([requests.entities[name] for name in via])
 
 
 def _coded(value: object, spec: RequestValue) -> int:
@@ -50,38 +95,23 @@ def _coded(value: object, spec: RequestValue) -> int:
     if spec.coding == "integer":
         assert isinstance(value, int)
         return int(value)
+    if spec.coding == "hash":
+        return hash_text(str(value))
     values = spec.values or ()
     return values.index(str(value)) if value in values else len(values)
 
 
-def _offset_s(plan: Plan, as_of: NDArray[np.int64]) -> NDArray[np.int64]:
-    starts = np.array([start for start, _ in plan.zone_offsets], np.int64)
-    offsets = np.array([offset for _, offset in plan.zone_offsets], np.int64)
-    return offsets[np.searchsorted(starts, as_of, side="right") - 1]
-
-
-def _day_of_month(days: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The day of the month of days since 1970-01-01, after Hinnant's civil_from_days."""
-    shifted = days + 719_468  # days since 0000-03-01
-    of_era = shifted - shifted // 146_097 * 146_097
-    year_of_era = (of_era - of_era // 1_460 + of_era // 36_524 - of_era // 146_096) // 365
-    of_year = of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
-    month = (5 * of_year + 2) // 153
-    day: NDArray[np.int64] = of_year - (153 * month + 2) // 5 + 1
-    return day
-
-
-def _calendar(plan: Plan, name: str, as_of: NDArray[np.int64]) -> NDArray[np.int64]:
+def _calendar(plan: Plan, name: str, as_of: Ints) -> Ints:
     if name == "as_of":
         return as_of
-    local_s = as_of // _SECOND_US + _offset_s(plan, as_of)
+    local_s = local_seconds(plan.zone_offsets, as_of)
     if name == "hour":
         return local_s // _HOUR_S % 24
-    days = local_s // _DAY_S
-    return (days + 3) % 7 if name == "day_of_week" else _day_of_month(days)  # 1970-01-01 was a Thursday
+    days = local_s // DAY_S
+    return (days + 3) % 7 if name == "day_of_week" else civil(days)[2]  # 1970-01-01 was a Thursday
 
 
-def _numbers(plan: Plan, spec: RequestValue, as_of: NDArray[np.int64], coded: NDArray[np.int64]) -> NDArray[np.float64]:
+def _numbers(plan: Plan, spec: RequestValue, as_of: Ints, coded: Ints) -> NDArray[np.float64]:
     """One request value of n rows, infinity beyond what is exact; `coded` is its field, ignored by calendars."""
     if spec.source == "calendar":
         return _calendar(plan, spec.name, as_of).astype(np.float64)
@@ -94,11 +124,15 @@ def _numbers(plan: Plan, spec: RequestValue, as_of: NDArray[np.int64], coded: ND
     return np.where(null, np.nan, numbers)
 
 
-def _column(column: pa.ChunkedArray, spec: RequestValue) -> NDArray[np.int64]:
+def _column(requests: Requests, spec: RequestValue) -> Ints:
+    """Return a field's coded values, the instants for a calendar."""
+    if spec.source == "calendar":
+        return requests.as_of
+    column = requests.fields.column(spec.name)
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
-    coded: NDArray[np.int64] = code_column(array, Slot(field=spec.name, coding=spec.coding, values=spec.values))
+    coded: Ints = code_column(array, Slot(field=spec.name, coding=spec.coding, values=spec.values))
     return coded
 
 
@@ -106,8 +140,7 @@ def request_values(plan: Plan, requests: Requests) -> NDArray[np.float64]:
     """Return the plan's request values, (n, values), NaN for null."""
     out = np.empty((len(requests), len(plan.requests)), np.float64)
     for i, spec in enumerate(plan.requests):
-        coded = requests.as_of if spec.source == "calendar" else _column(requests.fields.column(spec.name), spec)
-        out[:, i] = _numbers(plan, spec, requests.as_of, coded)
+        out[:, i] = _numbers(plan, spec, requests.as_of, _column(requests, spec))
     return out
 
 
@@ -118,4 +151,27 @@ def request_row(plan: Plan, as_of: int, fields: Mapping[str, object]) -> NDArray
     for i, spec in enumerate(plan.requests):
         coded = instant if spec.source == "calendar" else np.array([_coded(fields.get(spec.name), spec)], np.int64)
         out[:, i] = _numbers(plan, spec, instant, coded)
+    return out
+
+
+def comparand_values(plan: Plan, requests: Requests) -> Ints:
+    """Return the integers that conditions compare with, (n, comparands)."""
+    out = np.empty((len(requests), len(plan.comparands)), np.int64)
+    for i, spec in enumerate(plan.comparands):
+        out[:, i] = _column(requests, spec)
+    return out
+
+
+def comparand_row(plan: Plan, as_of: int, fields: Mapping[str, object]) -> Ints:
+    """Return the integers that conditions compare with, of one application, (1, comparands)."""
+    row = [as_of if spec.source == "calendar" else _coded(fields.get(spec.name), spec) for spec in plan.comparands]
+    return np.array(row, np.int64).reshape(1, len(row))
+
+
+def period_bounds(plan: Plan, periods: Sequence[tuple[Unit, int]], as_of: Ints) -> Ints:
+    """Return where calendar periods begin and end for each instant, (n, periods, 2); the current one ends with it."""
+    out = np.empty((len(as_of), len(periods), 2), np.int64)
+    for i, (unit, back) in enumerate(periods):
+        out[:, i, 0] = period_begin(plan.zone_offsets, unit, back, as_of)
+        out[:, i, 1] = period_begin(plan.zone_offsets, unit, back - 1, as_of) if back else as_of
     return out

@@ -8,25 +8,25 @@ chunks that reach into it. Where they lie is said in `entries`, how they change 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from obligor.events.log import EventLog
 from obligor.events.positions import sequence_of
-from obligor.features.chunks import Chunk
 from obligor.features.edits import Editor, StateMisfit, WinnerChanges, edits_of
 from obligor.features.entries import chunks_start, fence_of, prefix, tail_key
+from obligor.features.history import History
+from obligor.features.indexes import BYTES_MAX, CHUNKS_MIN, Indexes
+from obligor.features.pieces import pieces_of
 from obligor.features.plan import Plan
-from obligor.features.state_store import StateStore, StateTransaction
-from obligor.features.tails import FENCE_LOWEST, ROW_FIXED, decode_chunk, decode_tail
+from obligor.features.state_store import Entry, StateStore, StateTransaction
+from obligor.features.tails import FENCE_LOWEST, ROW_FIXED, tail_columns
 
 __all__ = ["Head", "OnlineState", "StagedState", "StateMisfit"]
 
-FORMAT = 1
+FORMAT = 2
 _HEAD = b"\x00head"
 
 
@@ -49,8 +49,9 @@ class _StoredHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class OnlineState:
     """The state of one plan's timelines in a store; plans with equal timelines may share it."""
 
-    def __init__(self, plan: Plan, store: StateStore) -> None:
+    def __init__(self, plan: Plan, store: StateStore, *, memory_bytes_max: int = BYTES_MAX) -> None:
         self._plan, self._store = plan, store
+        self._indexes = Indexes(memory_bytes_max)
         self._numbers = {name: number for number, name in enumerate(sorted(plan.timelines), start=1)}
 
     @property
@@ -68,7 +69,7 @@ class OnlineState:
 
     def begin(self) -> StagedState:
         """Start a change of the state; there is at most one at a time."""
-        return StagedState(self._plan, self._numbers, self._store.begin())
+        return StagedState(self._plan, self._numbers, self._store.begin(), self._indexes)
 
     def catch_up(self, log: EventLog, *, progress: Callable[[int, int], None] = lambda done, of: None) -> int:
         """Apply what the log holds beyond the state and return the sequence reached; `progress(done, of)` in events.
@@ -92,6 +93,7 @@ class OnlineState:
 
     def clear(self) -> None:
         """Forget everything, before a rebuild."""
+        self._indexes.forget()
         self._store.clear()
 
     def close(self) -> None:
@@ -102,52 +104,73 @@ class OnlineState:
 class StagedState:
     """A change of the state: apply, read what is staged, then commit or abort. It is a `TimelineReader`."""
 
-    def __init__(self, plan: Plan, numbers: Mapping[str, int], store: StateTransaction) -> None:
-        self._plan, self._numbers, self._store = plan, numbers, store
+    def __init__(self, plan: Plan, numbers: Mapping[str, int], store: StateTransaction, indexes: Indexes) -> None:
+        self._plan, self._numbers, self._store, self._indexes = plan, numbers, store, indexes
+        self._widths = {name: ROW_FIXED + timeline.slots for name, timeline in plan.timelines.items()}
+        self._touched: set[bytes] = set()  # entities kept in memory that are ahead of what is committed
+        self._applied = False
 
     def __enter__(self) -> StagedState:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._store.abort()
+        self.abort()
 
     def apply(self, changes: WinnerChanges) -> None:
         """Stage the changed winners; IntegrityError where they do not fit the rows that are there."""
+        self._applied = True
         for name in self._plan.timelines:
             edits = edits_of(self._plan, name, changes)
             if edits is not None:
-                Editor(name, self._numbers[name], edits.inserted.shape[1], self._store).apply(edits)
+                width = edits.inserted.shape[1]
+                Editor(name, self._numbers[name], width, self._store, self._changed).apply(edits)
 
-    def chunks(self, timeline: str, key: str, since_us: int | None) -> Sequence[Chunk]:
-        """Return the entity's rows in time order, at least those with event_time >= `since_us`; see TimelineReader.
+    def _changed(self, start: bytes, name: bytes, entry: Entry | None) -> None:
+        if self._indexes.changed(start, name, entry):
+            self._touched.add(start)
 
-        The arrays are views of the store, valid until the next `apply`, `commit` or `abort`.
+    def read(self, timeline: str, key: str, since_us: int | None) -> History:
+        """Return the entity's history, at least the rows with event_time >= `since_us`; see TimelineReader.
+
+        What is kept in memory is valid until the next `apply`, `commit` or `abort`.
         """
         start = prefix(self._numbers[timeline], key.encode())
         tail = self._store.get(tail_key(start))
         if tail is None:
-            return []
-        width = ROW_FIXED + self._plan.timelines[timeline].slots
-        rows = decode_tail(tail, width)
-        found: list[Chunk] = []
-        fence = fence_of(tail)
-        if fence[0] != FENCE_LOWEST and (since_us is None or since_us <= fence[0]):
+            return _NOBODY
+        width = self._widths[timeline]
+        newest, fence = tail_columns(tail, width), fence_of(tail)
+        if fence[0] == FENCE_LOWEST or (since_us is not None and since_us > fence[0]):
+            return History(pieces_of((newest,), width), None)
+        indexed = self._indexes.find(start)
+        if indexed is None:
             first = chunks_start(start, None if since_us is None else (since_us, FENCE_LOWEST))
-            closed = [decode_chunk(entry, width) for _, entry in self._store.scan(first, tail_key(start))]
-            found = [_chunk(columns) for columns in closed if columns.size]
-        if len(rows):
-            found.append(_chunk(np.ascontiguousarray(rows.T)))
-        return found
+            closed = self._store.scan(first, tail_key(start))
+            if len(closed) < CHUNKS_MIN:
+                return History(pieces_of((*(entry for _, entry in closed), newest), width), None)
+            if self._applied:  # it is read as staged
+                self._touched.add(start)
+            indexed = self._indexes.keep(
+                start, width, lambda: self._store.scan(chunks_start(start), tail_key(start))
+            )  # fmt: skip
+        return History(pieces_of((newest,), width), indexed)
 
     def commit(self, head: Head) -> None:
         """Commit what is staged, standing for the log up to `head`."""
         stored = _StoredHead(FORMAT, self._plan.timelines_hash, *head)
         self._store.put_many([(_HEAD, msgspec.json.encode(stored))])
         self._store.commit()
+        self._indexes.tidy(self._touched)
+        self._touched.clear()
 
     def abort(self) -> None:
-        """Drop what is staged."""
+        """Drop what is staged; nothing happens after a commit."""
+        self._indexes.forget(list(self._touched))
+        self._touched.clear()
         self._store.abort()
+
+
+_NOBODY = History(pieces_of((), 1), None)
 
 
 def _fits(head: Head, log: EventLog) -> bool:
@@ -156,7 +179,3 @@ def _fits(head: Head, log: EventLog) -> bool:
         return False
     link = log.store.last_block_upto(head.sequence)
     return (link[0], link[1].hex()) == (head.sequence, head.chain) if link is not None else head.sequence == 0
-
-
-def _chunk(columns: NDArray[np.int64]) -> Chunk:
-    return Chunk(columns[0], columns[1], columns[2], columns[ROW_FIXED:])

@@ -28,6 +28,7 @@ __all__ = [
     "encode_tail",
     "merge_rows",
     "merge_tails",
+    "tail_columns",
     "warm_up",
 ]
 
@@ -150,6 +151,11 @@ def decode_tail(entry: bytes | memoryview, width: int) -> Words:
     """Return the rows (n, width) of a tail, a copy."""
     words = np.frombuffer(entry, dtype=np.int64)
     return words[HEADER_WORDS:].reshape(-1, width).copy()
+
+
+def tail_columns(entry: bytes | memoryview, width: int) -> bytes:
+    """Return the rows of a tail as a closed chunk has them: column after column."""
+    return np.frombuffer(entry, dtype=np.int64)[HEADER_WORDS:].reshape(-1, width).tobytes("F")
 
 
 def encode_tail(rows: Words, fence: tuple[int, int]) -> bytes:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from obligor.features.delays import stored
 from obligor.features.filters import comparisons, parse_predicate
 from obligor.features.layout import Rows, read_only
+from obligor.features.measures import Timeline as TimelineSpec
 from obligor.features.plan import Plan
-from obligor.features.plan import Timeline as TimelineSpec
 from obligor.features.projection import project
 
 __all__ = ["Facts", "FactsSource", "Timeline", "Timelines", "Versions", "build_timelines", "cut_array"]
@@ -106,7 +106,7 @@ def columns_needed(plan: Plan, event_name: str) -> list[str]:
     for timeline in plan.timelines.values():
         for selection in timeline.selections:
             if selection.event == event_name:
-                names[selection.by] = None
+                names.update(dict.fromkeys(selection.by))
                 where = () if selection.where is None else comparisons(parse_predicate(selection.where))
                 names.update((comparison.field, None) for comparison in where)
         names.update((slot.field, None) for slot in timeline.fields.get(event_name, ()))

@@ -18,8 +18,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from obligor.errors import BadInput, IntegrityError
+from obligor.features.portable import sigmoid
 from obligor.models.logistic import fit_logistic
-from obligor.models.portable import sigmoid
 
 __all__ = ["LOG_ODDS_MAX", "Calibration", "Method", "fit_calibration", "remaining_loss"]
 

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from obligor.errors import BadInput, IntegrityError
+from obligor.features.portable import sigmoid
 from obligor.models.attribution import Attribution
 from obligor.models.calibration import Calibration
 from obligor.models.inputs import Inputs, expand_row
-from obligor.models.portable import sigmoid
 from obligor.models.scorecard import Scorecard
 from obligor.models.trees import Trees
 

@@ -103,7 +103,7 @@ def folds(data: TrainingSet, rows: Bools, number: int, seed: int) -> Ints:
 
     The applicant is the entity through which most of the plan's measures look; without measures each row is its own.
     """
-    vias = Counter(measure.via for measure in data.plan.measures)
+    vias = Counter(measure.via[0] for measure in data.plan.measures if len(measure.via) == 1)
     applicant = data.fields.column(vias.most_common(1)[0][0]).to_pylist() if vias else list(data.application_id)
     order = np.random.default_rng([seed, 3])
     names = sorted({str(applicant[row]) for row in np.flatnonzero(rows)})

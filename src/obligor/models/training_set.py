@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 from obligor.credit.outcomes import evaluate_outcomes
 from obligor.errors import BadInput, DefinitionError, Problem, did_you_mean
 from obligor.events.fields import Money, parse_timestamp
+from obligor.events.lineage import withheld
+from obligor.features.calendar import offset_seconds, utc_of_local
 from obligor.features.evaluate import evaluate
 from obligor.features.plan import Plan
-from obligor.features.requests import Requests
+from obligor.features.requests import Requests, key_names
 from obligor.features.timelines import build_timelines, cut_array
 
 if TYPE_CHECKING:
@@ -168,7 +170,7 @@ def training_set(
         as_of=_ints(known, "as_of"),
         cuts=cut_array(snapshot)[None, :],
         self_root=_ints(known, "root"),
-        entities={via: _strings(fields, via) for via in sorted({m.via for m in plan.measures})},
+        entities={name: _strings(fields, name) for name in key_names(plan)},
         fields=fields,
     )
     limits: dict[int, Problem] = {}
@@ -194,10 +196,10 @@ _PLATFORM = ("position", "known", "root", "event_time", "event_id")
 
 
 def _disclosed(outcome: Outcome) -> list[str]:
-    """Return the application's columns that may leave the log: neither personal nor protected."""
+    """Return the application's columns that may leave the log: neither personal nor protected, under no name."""
     names: list[str] = []
-    for name, field in outcome.application.fields.items():
-        if not field.withheld:
+    for name, field in outcome.application.readable.items():
+        if not withheld(outcome.application, name):
             several = isinstance(field, Money) and len(field.currencies) > 1
             names += [name, f"{name}.currency"] if several else [name]
     return names
@@ -263,7 +265,7 @@ def _texts(codes: Floats, values: tuple[str, ...]) -> NDArray[np.str_]:
 
 def local_months(plan: Plan, moments_us: Ints) -> NDArray[np.str_]:
     """Return the month of each moment in the plan's zone, such as `2026-01`."""
-    local = moments_us + 1_000_000 * _offsets(plan, moments_us)
+    local = moments_us + 1_000_000 * offset_seconds(plan.zone_offsets, moments_us)
     return np.datetime_as_string(local.astype("datetime64[us]"), unit="M")
 
 
@@ -282,11 +284,4 @@ def local_instant(plan: Plan, text: str) -> int:
         local = int(np.datetime64(text, "D").astype("datetime64[us]").astype(np.int64))
     except ValueError:
         raise DefinitionError(f"expected a date such as 2026-01-31 or an RFC 3339 timestamp, got {text!r}") from None
-    guess = local - 1_000_000 * int(_offsets(plan, np.array([local]))[0])
-    return local - 1_000_000 * int(_offsets(plan, np.array([guess]))[0])
-
-
-def _offsets(plan: Plan, moments_us: Ints) -> Ints:
-    starts = np.array([start for start, _ in plan.zone_offsets], dtype=np.int64)
-    seconds = np.array([offset for _, offset in plan.zone_offsets], dtype=np.int64)
-    return seconds[np.searchsorted(starts, moments_us, side="right") - 1]
+    return int(utc_of_local(plan.zone_offsets, np.array([local // 1_000_000]))[0])

@@ -16,7 +16,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from obligor.errors import IntegrityError
-from obligor.models.portable import logit
+from obligor.features.portable import logit
 
 __all__ = ["DEPTH_MAX", "Trees", "goes_left", "predict_matrix", "predict_row"]
 

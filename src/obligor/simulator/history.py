@@ -90,7 +90,11 @@ def _record(event: str, row: Record) -> Record:
     envelope = {"type": event, "event_id": row["id"], "event_time": _rfc3339(row["occurred_at"])}
     if row["corrects"]:
         envelope["corrects"] = row["corrects"]
-    fields = {name: value for name, value in row.items() if name not in _ENVELOPE and value is not None}
+    fields = {
+        name: _rfc3339(value) if isinstance(value, datetime) else value
+        for name, value in row.items()
+        if name not in _ENVELOPE and value is not None
+    }
     return {**envelope, **fields}
 
 

@@ -18,9 +18,11 @@ from obligor.simulator.lending import FAILURES
 from obligor.simulator.life import BANK_KINDS, SCREENS
 from obligor.simulator.people import CATEGORIES
 from obligor.simulator.simulation import Simulation
+from obligor.simulator.world import DAY_US
 
 __all__ = ["LAYOUT", "UTC_MOMENT", "Layout", "event_table", "ids", "loan_ids"]
 
+_LOANS_MAX = 1 << 20  # applications of one consumer
 UTC_MOMENT = pa.timestamp("us", tz="UTC")
 Ints = npt.NDArray[np.int64]
 Maker = Callable[[Simulation, r.Rows], pa.Array]
@@ -81,6 +83,15 @@ def _birth_year(simulation: Simulation, rows: r.Rows) -> pa.Array:
 
 def _email(simulation: Simulation, rows: r.Rows) -> pa.Array:
     return pc.binary_join_element_wise(_consumer(simulation, rows), "example.com", "@")
+
+
+def _due_at(simulation: Simulation, rows: r.Rows) -> pa.Array:
+    """Return when the instalment that a repayment is for falls due, which may lie beyond the simulated time."""
+    opened = simulation.rows[simulation.rows[:, r.KIND] == r.OPENED]
+    known, wanted = (one[:, r.CONSUMER] * _LOANS_MAX + one[:, r.LOAN] for one in (opened, rows))
+    order = np.argsort(known)
+    loan = opened[order[np.searchsorted(known[order], wanted)]]
+    return pa.array(loan[:, r.TIME] + rows[:, r.EXTRA] * loan[:, r.EXTRA] * DAY_US).cast(UTC_MOMENT)
 
 
 @dataclass(frozen=True)
@@ -144,7 +155,13 @@ LAYOUT: dict[int, Layout] = {
     r.REPAYMENT: Layout(
         "repayment",
         "rp",
-        {**_LOAN, **_AMOUNT, "number": _number(r.EXTRA), "method": _label(r.DETAIL, ("card", "bank_transfer"))},
+        {
+            **_LOAN,
+            **_AMOUNT,
+            "number": _number(r.EXTRA),
+            "method": _label(r.DETAIL, ("card", "bank_transfer")),
+            "due_at": _due_at,
+        },
     ),
     r.FAILED: Layout(
         "payment_failed",

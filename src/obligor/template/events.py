@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from obligor.features import Category, Entity, Event, Integer, Money, Text
+from obligor.features import Category, Entity, Event, Integer, Money, Text, Timestamp
 
 
 class Signup(Event, lag="5m"):
@@ -82,6 +82,7 @@ class Repayment(Event, lag="1h"):
     amount = Money("EUR")
     number = Integer(0, 24)
     method = Category("card", "bank_transfer")
+    due_at = Timestamp(doc="when the instalment that it is for falls due")
 
 
 class PaymentFailed(Event, lag="1h"):

@@ -1,8 +1,19 @@
-"""What we look at: each feature with its reason code, the direction of risk where it is certain, and words."""
+"""What we look at. Most of it is ready-made (`obligor.credit`): reasons, directions of risk and words come with it."""
 
 from __future__ import annotations
 
-from obligor.features import as_of, feature, outstanding, request, reserved
+from obligor.credit import (
+    Applications,
+    Borrowing,
+    FailedPayments,
+    Income,
+    Loans,
+    Merchant,
+    OtherLenders,
+    Payments,
+    Relationship,
+)
+from obligor.features import as_of, feature, request
 
 from .events import (
     AppVisit,
@@ -22,144 +33,111 @@ from .events import (
 # ---- the request ----------------------------------------------------------------------------------------------------
 
 amount = request("amount", reason="AMOUNT", description="Amount asked for")
-instalments = request("instalments", reason="TERMS", description="Number of instalments asked for")
-bureau_score = request("bureau_score", reason="BUREAU", monotone="decreasing", description="Score of the credit bureau")
-hour = as_of.hour(reason="TIMING", description="Hour of the application")
+instalments = request("instalments", unit="instalments", reason="TERMS", description="Number of instalments asked for")
+bureau_score = request(
+    "bureau_score", unit="points", reason="BUREAU", monotone="decreasing", description="Score of the credit bureau"
+)
+hour = as_of.hour(unit="hour of the day", reason="TIMING", description="Hour of the application")
 
 # ---- who asks -------------------------------------------------------------------------------------------------------
 
-_income = Signup.by("consumer").last("declared_income")
-declared_income = feature(_income, reason="INCOME", monotone="decreasing", description="Income stated at sign-up")
+_stated = Signup.by("consumer").last("declared_income")
+declared_income = feature(_stated, reason="INCOME", monotone="decreasing", description="Income stated at sign-up")
+amount_to_stated = feature(
+    request("amount") / _stated,
+    reason="AFFORDABILITY",
+    monotone="increasing",
+    description="Amount asked for against the income stated at sign-up",
+)
 account_age = Signup.by("consumer").time_since_last(
     unit="days", reason="TENURE", monotone="decreasing", description="Days since the account was opened"
 )
-amount_to_income = feature(
-    request("amount") / _income, reason="AFFORDABILITY", description="Amount asked for against income stated at sign-up"
-)
 
-# ---- repayment behaviour --------------------------------------------------------------------------------------------
+# ---- the bank account: income, spending, other lenders --------------------------------------------------------------
 
-_paid = Repayment.by("consumer").sum("amount", "30d", "90d", "365d")
-_fell_due = InstalmentDue.by("consumer").sum("amount", "30d", "90d", "365d")
-_failures = PaymentFailed.by("consumer")
+_account, _kind_of = BankTransaction.by("consumer"), BankTransaction.kind_of
+_income = Income(_account.where(_kind_of == "wage"), "amount")
+income = _income.received("30d", "90d")
+income_variation = _income.variation("90d")
+amount_to_income = _income.amount_to_income(request("amount"))
+days_since_payday = _income.days_since_payday()
+pay_irregularity = _income.pay_irregularity("120d")
+pay_cycle_elapsed = _income.cycle_elapsed()
+spent_since_payday = _income.spent_since_payday(Purchase.by("consumer"), "amount")
+gambling_of_income = _income.share_spent(
+    _account.where(_kind_of == "gambling"), "amount", "90d", description="Paid to betting firms for each unit of income"
+)
+cash_of_income = _income.share_spent(
+    _account.where(_kind_of == "cash"), "amount", "90d", description="Cash withdrawn for each unit of income"
+)
+_elsewhere = OtherLenders(_account.where(_kind_of == "lender_in"), _account.where(_kind_of == "lender_out"), "amount")
+borrowed_elsewhere = _elsewhere.amount_borrowed("30d", "90d")
+repaid_elsewhere = _elsewhere.amount_repaid("30d", "90d")
+borrowed_since_repaying = _elsewhere.borrowed_since_repaying()
 
-paid_of_due = feature(
-    _paid / _fell_due, reason="REPAYMENT", description="Share paid of what fell due (above 1: earlier debts paid too)"
+# ---- loans with us: what is owed, past due, paid late, failed -------------------------------------------------------
+
+_loans = Loans(
+    LoanOpened.by("consumer"),
+    Repayment.by("consumer"),
+    InstalmentDue.by("consumer"),
+    closed=[LoanCancelled.by("consumer")],
 )
-repayments = Repayment.by("consumer").count("90d", reason="REPAYMENT", description="Payments received")
-failed_payments = _failures.count(
-    "30d", "90d", "365d", reason="FAILED_PAYMENTS", monotone="increasing", description="Collections that failed"
-)
-no_funds = _failures.where(PaymentFailed.cause == "insufficient_funds").count(
-    "90d", reason="FAILED_PAYMENTS", monotone="increasing", description="Collections that failed for lack of funds"
-)
-failed_share = feature(
-    failed_payments["365d"] / InstalmentDue.by("consumer").count("365d"),
-    reason="FAILED_PAYMENTS",
-    description="Failed collections for each instalment due in a year",
-)
-days_since_failure = _failures.time_since_last(
-    unit="days", reason="FAILED_PAYMENTS", monotone="decreasing", description="Days since a collection last failed"
-)
+owed = _loans.owed()
+unpaid_share = _loans.unpaid_share()
+repaid_loans = _loans.repaid_loans()
+arrears = _loans.arrears()
+days_past_due = _loans.days_past_due()
+exposure = _loans.exposure(LoanApplication.Decided.by("consumer"))
 charged_off = ChargedOff.by("consumer").count(
-    reason="CHARGE_OFF", monotone="increasing", description="Loans ever written off"
+    unit="loans", reason="CHARGE_OFF", monotone="increasing", description="Loans ever written off"
 )
-arrears = outstanding(
-    opened=InstalmentDue.by("consumer").per("loan").amount("amount"),
-    reduced=[Repayment.by("consumer").per("loan").amount("amount")],
-    closed=[LoanCancelled.by("consumer").per("loan")],
-    reason="ARREARS",
-    monotone="increasing",
-    description="Fallen due and not paid, over all loans",
-)
-
-# ---- credit in use --------------------------------------------------------------------------------------------------
-
-_owed = outstanding(
-    opened=LoanOpened.by("consumer").per("loan").amount("amount"),
-    reduced=[Repayment.by("consumer").per("loan").amount("amount")],
-    closed=[LoanCancelled.by("consumer").per("loan")],
-)
-_offered = reserved(
-    offered=LoanApplication.Decided.by("consumer")
-    .where(LoanApplication.Decided.outcome.isin(["approve", "counter_offer"]))
-    .per("application_id")
-    .amount("offer_amount", expires="offer_expires_at"),
-    ended=[LoanOpened.by("consumer").per("application_id")],
-)
-owed = feature(_owed, reason="DEBT", description="Owed on open loans")
-exposure = feature(_owed + _offered, scored=False, description="Owed, and offered but not yet taken up or expired")
-loans = LoanOpened.by("consumer").count("90d", "365d", reason="DEBT", description="Loans taken")
-days_since_loan = LoanOpened.by("consumer").time_since_last(
-    unit="days", reason="DEBT", description="Days since the last loan was taken"
-)
-applications = LoanApplication.by("consumer").count(
-    "1d", "7d", "30d", reason="APPLICATIONS", monotone="increasing", description="Earlier applications"
-)
-amount_to_usual = feature(
-    request("amount") / LoanOpened.by("consumer").mean("amount", "365d"),
-    reason="AMOUNT",
-    description="Amount asked for against the usual loan of the last year",
+_payments = Payments(Repayment.by("consumer"), due_at=Repayment.due_at)
+on_time_streak = _payments.on_time_streak()
+late_payments = _payments.late_payments("90d", "365d")
+days_since_late = _payments.days_since_late()
+mean_days_late = _payments.mean_days_late("90d")
+worst_days_late = _payments.worst_days_late("365d")
+_failures = FailedPayments(PaymentFailed.by("consumer"))
+failed_payments = _failures.failures("30d", "90d", "365d")
+failed_of_due = _failures.failures_to_tries(InstalmentDue.by("consumer"), "365d")
+days_since_failure = _failures.days_since_failure()
+no_funds = FailedPayments(PaymentFailed.by("consumer").where(PaymentFailed.cause == "insufficient_funds")).failures(
+    "90d", description="Payments that failed for lack of funds"
 )
 
-# ---- the bank account -----------------------------------------------------------------------------------------------
+# ---- how fast credit is asked for and taken -------------------------------------------------------------------------
 
-_bank = BankTransaction.by("consumer")
-_wages = _bank.where(BankTransaction.kind_of == "wage")
-wages = _wages.sum("amount", "30d", "90d", reason="INCOME", monotone="decreasing", description="Wages received")
-days_since_wage = _wages.time_since_last(unit="days", reason="INCOME", description="Days since wages last came in")
-wage_spread = feature(
-    _wages.std("amount", "90d") / _wages.mean("amount", "90d"),
-    reason="INCOME_STABILITY",
-    description="How much wages vary, as a share of the mean",
-)
-amount_to_wages = feature(
-    request("amount") / wages["30d"], reason="AFFORDABILITY", description="Amount asked for against wages of 30 days"
-)
-borrowed_elsewhere = _bank.where(BankTransaction.kind_of == "lender_in").sum(
-    "amount", "30d", "90d", reason="OTHER_LENDERS", description="Received from other lenders"
-)
-repaid_elsewhere = _bank.where(BankTransaction.kind_of == "lender_out").sum(
-    "amount", "30d", "90d", reason="OTHER_LENDERS", description="Paid to other lenders"
-)
-gambling = _bank.where(BankTransaction.kind_of == "gambling").sum(
-    "amount", "30d", "90d", reason="SPENDING", description="Paid to betting firms"
-)
-cash = _bank.where(BankTransaction.kind_of == "cash").sum(
-    "amount", "30d", reason="SPENDING", description="Cash withdrawn"
-)
+_applications = Applications(LoanApplication.by("consumer"), merchant="merchant")
+applications = _applications.count("1d", "7d", "30d")
+fading_applications = _applications.fading("7d")
+application_merchants = _applications.merchants("30d")
+same_category = _applications.share_alike("category", "365d")
+_borrowing = Borrowing(LoanOpened.by("consumer"), "amount")
+loans = _borrowing.loans("90d", "365d")
+amount_taken = _borrowing.amount_taken("30d", "90d")
+days_since_loan = _borrowing.days_since_loan()
+amount_to_usual = _borrowing.amount_to_usual(request("amount"))
+amount_to_largest = _borrowing.amount_to_largest(request("amount"))
 
 # ---- shopping and the app -------------------------------------------------------------------------------------------
 
-spent = Purchase.by("consumer").sum("amount", "30d", reason="SPENDING", description="Spent on purchases paid at once")
-purchases = Purchase.by("consumer").count("7d", "30d", reason="SPENDING", description="Purchases paid at once")
-merchants = Purchase.by("consumer").distinct("merchant", "90d", reason="SPENDING", description="Different merchants")
-visits = AppVisit.by("consumer").count("1d", "30d", reason="APP_USE", description="Screens looked at in the app")
-limit_visits = (
-    AppVisit.by("consumer")
-    .where(AppVisit.screen == "limit")
-    .count("7d", "30d", reason="APP_USE", description="Times the credit limit was looked at")
+_purchases, _visits = Purchase.by("consumer"), AppVisit.by("consumer")
+spent = _purchases.sum("amount", "30d", reason="SPENDING", description="Spent on purchases paid at once")
+purchases = _purchases.count("7d", "30d", unit="purchases", reason="SPENDING", description="Purchases paid at once")
+visits = _visits.count("1d", "30d", unit="screens", reason="APP_USE", description="Screens looked at in the app")
+limit_visits = _visits.where(AppVisit.screen == "limit").count(
+    "7d", "30d", unit="screens", reason="APP_USE", description="Times the credit limit was looked at"
 )
 
-# ---- the merchant ---------------------------------------------------------------------------------------------------
+# ---- the merchant and the basket ------------------------------------------------------------------------------------
 
-merchant_loans = LoanOpened.by("merchant").count("90d", reason="MERCHANT", description="Loans at this merchant")
-merchant_charge_offs = feature(
-    ChargedOff.by("merchant").count("365d") / LoanOpened.by("merchant").count("365d"),
-    reason="MERCHANT",
-    monotone="increasing",
-    description="Loans written off for each loan made at this merchant in a year",
-)
-merchant_failures = feature(
-    PaymentFailed.by("merchant").count("90d") / InstalmentDue.by("merchant").count("90d"),
-    reason="MERCHANT",
-    monotone="increasing",
-    description="Failed collections for each instalment due at this merchant",
-)
-merchant_disputes = feature(
-    Dispute.by("merchant").count("180d") / LoanOpened.by("merchant").count("180d"),
-    reason="MERCHANT",
-    monotone="increasing",
-    description="Disputes for each loan made at this merchant",
-)
-merchant_basket = LoanOpened.by("merchant").mean("amount", "90d", reason="MERCHANT", description="Usual loan there")
+_merchant = Merchant(LoanOpened.by("merchant"), "amount")
+merchant_loans = _merchant.loans("90d")
+merchant_growth = _merchant.growth()
+merchant_charge_offs = _merchant.charge_off_rate(ChargedOff.by("merchant"))
+merchant_disputes = _merchant.dispute_rate(Dispute.by("merchant"))
+merchant_failures = _merchant.failure_rate(PaymentFailed.by("merchant"), InstalmentDue.by("merchant"))
+merchant_basket = _merchant.basket()
+amount_to_basket = _merchant.amount_to_basket(request("amount"))
+first_time_here = Relationship(LoanOpened.by(["consumer", "merchant"]), "amount").first_time()

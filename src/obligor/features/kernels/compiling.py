@@ -1,0 +1,57 @@
+"""How kernels are compiled: to the same arithmetic on every CPU, once an installation.
+
+No fastmath: no operation is reordered or fused. Numba's cache notices changes only in the file of the function that was
+compiled, not in those that it calls; here every kernel is stamped with the content of all of them, so that an old
+machine code never meets a new source.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numba
+
+__all__ = ["entry", "inlined", "kernel", "woven"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+# `_nrt`: arrays are only borrowed, so that no reference is counted; so a kernel must not allocate.
+_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "fastmath": False, "error_model": "numpy", "_nrt": False}
+
+
+def _stamp() -> str:
+    folder = Path(__file__).parent
+    sources = [*sorted(folder.glob("*.py")), folder.parent / "portable.py"]
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()
+
+
+_STAMP = _stamp()
+
+
+def _compiled(function: _F, **more: Any) -> _F:
+    dispatcher: Any = numba.njit(**_OPTIONS, **more)(function)
+    dispatcher._cache._cache_file._source_stamp = _STAMP
+    return cast(_F, dispatcher)
+
+
+def entry(function: _F) -> _F:
+    """Compile a function on first use that Python calls; it must not allocate."""
+    return _compiled(function)
+
+
+def kernel(function: _F) -> _F:
+    """Compile a function that only kernels call: without what a call from Python needs."""
+    return _compiled(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+def inlined(function: _F) -> _F:
+    """Compile a function into its callers: what is called for every request and takes many arrays."""
+    return _compiled(function, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+def woven(function: _F) -> _F:
+    """Put a function's source into its callers: what makes views of arrays, which no compiled function may return."""
+    return _compiled(function, inline="always", no_cpython_wrapper=True, no_cfunc_wrapper=True)

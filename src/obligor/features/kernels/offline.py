@@ -1,0 +1,191 @@
+"""Many questions to timelines of all versions: scanned, or swept in the order of as_of where an entity has many rows.
+
+The sweep keeps one set of tiles: rows come as they become known and go as they are superseded, so that the ten
+thousandth question to a merchant of a million rows costs what its windows' edges cost.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from obligor.features.kernels.cells import first_at
+from obligor.features.kernels.columns import (
+    DECAYED,
+    L_PASSES,
+    L_PASSES_END,
+    P_BIT,
+    P_KIND,
+    P_SLOT,
+    P_STEP_US,
+    P_TILE,
+    S_CONDITIONS,
+    S_CONDITIONS_END,
+    S_KEYS,
+    S_KEYS_END,
+    S_LADDERS,
+    S_LADDERS_END,
+    S_MAPS,
+    S_REACH,
+)  # fmt: skip
+from obligor.features.kernels.compiling import entry, inlined, kernel
+from obligor.features.kernels.integers import INT64_MAX, NULL
+from obligor.features.kernels.sources import (
+    NOT_NAMED,
+    OK,
+    deliver,
+    finish_source,
+    gather,
+    reset_source,
+    update_source_keys,
+)  # fmt: skip
+from obligor.features.kernels.tiles import LEAF, touch
+from obligor.features.kernels.values import entries
+from obligor.features.kernels.view import apply_conditions, drop_superseded, view
+from obligor.features.kernels.windows import accumulate, accumulate_tiled
+
+__all__ = ["measure_rows", "measure_tiled", "set_row", "set_rows", "sweep"]
+
+
+@inlined
+def _note(error: Any, errors: Any, i: Any) -> None:
+    if error != OK and (errors[i] == OK or error < errors[i]):
+        errors[i] = error
+
+
+@entry
+def measure_rows(
+    layout: Any, source: Any, rows: Any, as_of: Any, self_root: Any, cuts: Any, entity: Any, periods: Any,
+    comparands: Any, kept: Any, kept_at: Any, kept_errors: Any, room: Any, errors: Any, measured: Any, out: Any,
+) -> None:  # fmt: skip
+    """The measures of one source for many questions; `entity` is -1 without facts, -2 where none is named.
+
+    Where `kept_at` is not negative the results lie in that row of `kept` already.
+    """
+    spec = layout.sources[source]
+    ladders, groups, uses, divisors = layout.ladders, layout.groups, layout.uses, layout.divisors
+    times, known, position, root, mask, values = (
+        rows.event_time, rows.known, rows.position, rows.root, rows.mask, rows.values,
+    )  # fmt: skip
+    visible, last = room.visible, 0
+    for i in range(as_of.shape[0]):
+        if kept_at[i] >= 0:
+            deliver(spec, uses, divisors, entity[i], kept[kept_at[i]], True, i, measured, out)
+            _note(kept_errors[kept_at[i]], errors, i)
+            continue
+        low, high, cut = 0, 0, cuts[i if cuts.shape[0] > 1 else 0]
+        if entity[i] >= 0:
+            low, high = rows.offsets[entity[i]], rows.offsets[entity[i] + 1]
+        high = first_at(times, as_of[i], low, high)
+        low = first_at(times, as_of[i] - spec[S_REACH], low, high)
+        if view(known, position, root, mask, as_of[i], self_root[i], cut, low, high, visible):
+            drop_superseded(
+                rows.version, rows.above_start, rows.above_end, rows.above_position, rows.above_known, as_of[i], cut,
+                low, high, visible,
+            )  # fmt: skip
+        if spec[S_CONDITIONS] < spec[S_CONDITIONS_END]:
+            start, end = spec[S_CONDITIONS], spec[S_CONDITIONS_END]
+            apply_conditions(layout.conditions, start, end, comparands[i], values, visible, low, low, high)
+        if spec[S_MAPS] != 0:
+            last = entries(high - low) - 1
+        reset_source(layout, spec, last, room)
+        crossed = accumulate(
+            layout, spec, ladders, groups, as_of[i], periods[i], times, visible, low, values, low, high, last, room
+        )
+        if spec[S_KEYS] < spec[S_KEYS_END]:
+            update_source_keys(layout, spec, as_of[i], times, values, visible, low, low, high, last, room)
+        error = finish_source(layout, spec, as_of[i], last, room, crossed)
+        deliver(spec, uses, divisors, entity[i], room.results, False, i, measured, out)
+        if entity[i] != NOT_NAMED:
+            _note(error, errors, i)
+
+
+@kernel
+def set_row(layout: Any, spec: Any, tiles: Any, times: Any, values: Any, masks: Any, row: Any, mask: Any) -> Any:
+    """Give a row of an entity with tiles another mask, 0 for one that is not in the view.
+
+    Returns whether all steps that decay reach so far.
+    """
+    passes, reached = layout.passes, True
+    for at in range(spec[S_LADDERS], spec[S_LADDERS_END]):
+        for p in range(layout.ladders[at, L_PASSES], layout.ladders[at, L_PASSES_END]):
+            if passes[p, P_KIND] != DECAYED or passes[p, P_TILE] < 0:
+                continue
+            v = values[passes[p, P_SLOT], row] if passes[p, P_SLOT] >= 0 else 1
+            change = int(mask & passes[p, P_BIT] != 0) - int(masks[row] & passes[p, P_BIT] != 0)
+            if v != NULL and change != 0:
+                span = tiles.steps[passes[p, P_TILE]]
+                place = span[1] + times[row] // passes[p, P_STEP_US] - span[0]
+                if place < span[1] or place >= span[2]:
+                    reached = False
+                    continue
+                tiles.partials[place, 0] += change
+                tiles.partials[place, 1] += change * (v >> 32)
+                tiles.partials[place, 2] += change * (v & 0xFFFFFFFF)
+    masks[row] = mask
+    touch(tiles.starts, tiles.clean, row)
+    return reached
+
+
+@entry
+def set_rows(layout: Any, source: Any, tiles: Any, times: Any, values: Any, masks: Any, new: Any, start: Any) -> Any:
+    """Give the rows from `start` on other masks; return whether all steps that decay reach so far."""
+    reached, spec = True, layout.sources[source]
+    if tiles.steps.shape[0] == 0:
+        for j in range(new.shape[0]):
+            masks[start + j] = new[j]
+        for row in range(start, start + new.shape[0], LEAF):
+            touch(tiles.starts, tiles.clean, row)
+        touch(tiles.starts, tiles.clean, start + new.shape[0] - 1)
+        return reached
+    for j in range(new.shape[0]):
+        if masks[start + j] != new[j]:
+            reached &= set_row(layout, spec, tiles, times, values, masks, start + j, new[j])
+    return reached
+
+
+@kernel
+def measure_tiled(
+    layout: Any, spec: Any, as_of: Any, periods: Any, comparands: Any, times: Any, values: Any, masks: Any, tiles: Any,
+    low: Any, high: Any, last: Any, room: Any,
+) -> Any:  # fmt: skip
+    """Add the rows [low, high) of an entity with tiles; return whether a result crosses a limit."""
+    if spec[S_CONDITIONS] < spec[S_CONDITIONS_END]:
+        start, end = spec[S_CONDITIONS], spec[S_CONDITIONS_END]
+        apply_conditions(layout.conditions, start, end, comparands, values, masks, 0, low, high)
+    crossed = accumulate_tiled(layout, spec, as_of, periods, times, masks, values, tiles, low, high, last, room)
+    if spec[S_KEYS] < spec[S_KEYS_END]:
+        update_source_keys(layout, spec, as_of, times, values, masks, 0, low, high, last, room)
+    return crossed
+
+
+@entry
+def sweep(
+    layout: Any, source: Any, rows: Any, masks: Any, tiles: Any, comings: Any, goings: Any, own: Any, own_rows: Any,
+    as_of: Any, bounds: Any, first: Any, end: Any, periods: Any, comparands: Any, room: Any, errors: Any, kept: Any,
+) -> None:  # fmt: skip
+    """The questions [first, end) to one entity's rows, in the order of as_of; see `tiling.Sweep`."""
+    spec, last = layout.sources[source], 0
+    times, values, mask = rows.event_time, rows.values, rows.mask
+    come, go = 0, 0
+    for r in range(first, end):
+        while come < comings.shape[0] and comings[come, 0] <= r:
+            row = comings[come, 1]
+            set_row(layout, spec, tiles, times, values, masks, row, mask[row] & INT64_MAX)
+            come += 1
+        while go < goings.shape[0] and goings[go, 0] <= r:
+            set_row(layout, spec, tiles, times, values, masks, goings[go, 1], 0)
+            go += 1
+        low, high = bounds[r, 0], bounds[r, 1]
+        for k in range(own[r, 0], own[r, 1]):  # an application is not in its own view
+            room.own[k - own[r, 0]] = masks[own_rows[k]]
+            set_row(layout, spec, tiles, times, values, masks, own_rows[k], 0)
+        if spec[S_MAPS] != 0:
+            last = entries(high - low) - 1
+        reset_source(layout, spec, last, room)
+        crossed = measure_tiled(
+            layout, spec, as_of[r], periods[r], comparands[r], times, values, masks, tiles, low, high, last, room
+        )  # fmt: skip
+        errors[r] = finish_source(layout, spec, as_of[r], last, room, crossed)
+        gather(spec, layout.uses, room.results, kept[r])
+        for k in range(own[r, 0], own[r, 1]):
+            set_row(layout, spec, tiles, times, values, masks, own_rows[k], room.own[k - own[r, 0]])

@@ -1,0 +1,102 @@
+"""Programs: the last step of features that are more than a measure, and of measures over keys.
+
+Postfix over float64 with NaN for null, as `plan.py` defines it. Only + - * / and comparisons, in the program's order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from obligor.features.kernels.compiling import entry, kernel
+
+__all__ = ["finish_programs", "finish_rows", "run_program"]
+
+# The order of `measures.Op`, whose places the layout holds.
+MEASURE, REQUEST, CONSTANT, ADD, SUBTRACT, MULTIPLY, DIVIDE, MINIMUM, MAXIMUM = range(9)
+LESS, LESS_EQUAL, GREATER, GREATER_EQUAL, EQUAL, NOT_EQUAL, FILL = range(9, 16)
+
+
+@kernel
+def _step(operation: Any, a: Any, b: Any) -> Any:
+    """One step on two operands; null if either is."""
+    if np.isnan(a) or np.isnan(b):
+        return np.nan
+    if operation == ADD:
+        return a + b
+    if operation == SUBTRACT:
+        return a - b
+    if operation == MULTIPLY:
+        return a * b
+    if operation == DIVIDE:
+        return a / b if b != 0.0 else np.nan
+    if operation == MINIMUM:
+        return a if a < b else b
+    if operation == MAXIMUM:
+        return a if a > b else b
+    true = (
+        (operation == LESS and a < b)
+        or (operation == LESS_EQUAL and a <= b)
+        or (operation == GREATER and a > b)
+        or (operation == GREATER_EQUAL and a >= b)
+        or (operation == EQUAL and a == b)
+        or (operation == NOT_EQUAL and a != b)
+    )
+    return 1.0 if true else 0.0
+
+
+@kernel
+def run_program(steps: Any, start: Any, end: Any, constants: Any, measures: Any, requests: Any, stack: Any) -> Any:
+    """The result of one program on the measures and request values of one row, and whether every step was finite.
+
+    One bit pattern for null, and +0 for -0.
+    """
+    top, finite = 0, True
+    for s in range(start, end):
+        operation, operand = steps[s, 0], steps[s, 1]
+        if operation == MEASURE:
+            stack[top] = measures[operand]
+            top += 1
+        elif operation == REQUEST:
+            stack[top] = requests[operand]
+            finite &= not np.isinf(stack[top])
+            top += 1
+        elif operation == CONSTANT:
+            stack[top] = constants[operand]
+            top += 1
+        elif operation == FILL:
+            if np.isnan(stack[top - 1]):
+                stack[top - 1] = constants[operand]
+        else:
+            top -= 1
+            stack[top - 1] = _step(operation, stack[top - 1], stack[top])
+            finite &= not np.isinf(stack[top - 1])
+    return (np.nan if np.isnan(stack[0]) else stack[0] + 0.0), finite
+
+
+@kernel
+def finish_programs(layout: Any, measures: Any, requests: Any, errors: Any, stack: Any, out: Any) -> None:
+    """Run all programs of all rows on `stack`; a row with an error is null throughout.
+
+    An infinite request value or result of a step makes the error -1 - the feature's place.
+    """
+    programs, steps, constants = layout.programs, layout.steps, layout.constants
+    for i in range(out.shape[0]):
+        for p in range(programs.shape[0]):
+            feature = programs[p, 0]
+            value, finite = run_program(
+                steps, programs[p, 1], programs[p, 2], constants, measures[i], requests[i], stack
+            )
+            if not finite and errors[i] == 0:
+                errors[i] = -1 - feature
+            out[i, feature] = value
+        if errors[i] != 0:
+            for feature in range(out.shape[1]):
+                out[i, feature] = np.nan
+
+
+@entry
+def finish_rows(layout: Any, measures: Any, requests: Any, errors: Any, stack: Any, out: Any) -> None:
+    """`finish_programs`, for Python."""
+    finish_programs(layout, measures, requests, errors, stack, out)
