@@ -55,14 +55,14 @@ BATCH_EVENTS = 5_000
 
 class LoanApplication(Event, application=True):
     consumer = Entity()
-    merchant = Entity()
+    merchant = Entity(hot=True)
     amount = Money("NGN")
     channel = Category("app", "web")
 
 
 class LoanOpened(Event):
     consumer = Entity()
-    merchant = Entity()
+    merchant = Entity(hot=True)
     loan = Entity()
     application_id = Entity("application")
     amount = Money("NGN")
@@ -76,7 +76,7 @@ class Repayment(Event):
 
 
 class Sale(Event):
-    merchant = Entity()
+    merchant = Entity(hot=True)
     consumer = Entity()
     amount = Money("NGN")
     channel = Category("app", "web")
