@@ -7,13 +7,15 @@ a row enters or leaves a window. At the year's end every answer is computed agai
 cut and instant, and compared bit by bit; two halves in two processes, each with a world of its own.
 
 Then the controls: faults are planted in the year's last state, one at a time, and the same comparison over all entities
-must find each and name nobody else.
+must find each and name nobody else. And the price: the latency of decisions in a service that proves its parity all the
+time, against one that does not.
 
-    python -m bench.parity            1M samples;  QUICK=1: 20,000 samples
+    python -m bench.parity            1M samples;  QUICK=1: 20,000 samples, no latency
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import multiprocessing
 import os
@@ -28,6 +30,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
+import numpy as np
+from bench import _desk, decide
 from bench._parity_world import REGISTRY, Arrival, LoanApplication, plan, year
 from bench.planting import FAULTS, planted
 
@@ -47,6 +52,7 @@ HALVES = 2
 STEP_EVENTS = 200
 POOL_STEPS = 10  # steps after which others are asked about
 POOL_EVENTS, RECENT_EVENTS = 600, 5_000
+LATENCY_TURNS, LATENCY_S = 3, 15
 INSTANTS = 6  # as of which a state with a planted fault is asked each question
 
 
@@ -242,6 +248,41 @@ def controls() -> dict[str, int]:
     return {"faults": planting.faults, "faults_caught": planting.caught}
 
 
+# ---- what it costs a service -----------------------------------------------------------------------------------------
+
+
+def latencies() -> dict[str, float]:
+    """Return the latency of decisions without a watch, with one, and with one that never rests, in turns."""
+    taken: dict[str, list[float]] = {watch: [] for watch in _desk.WATCHES}
+    compared = dict.fromkeys(_desk.WATCHES, 0)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        bundle = _desk.bundle(folder / "bundles", SEED)
+        now_us = _desk.clock_us()
+        with EventLog.create(folder / "log", _desk.REGISTRY, store=SQLiteStore) as log:
+            events = _desk.load(log, decide.history(now_us, SEED), now_us)
+        for turn in range(LATENCY_TURNS):
+            for number, watch in enumerate(_desk.WATCHES):
+                with _desk.served(folder, bundle.path, watch) as port:
+                    seed = SEED + turn * len(_desk.WATCHES) + number
+                    taken[watch] += asyncio.run(decide.send(port, LATENCY_S, seed))[0]
+                    compared[watch] += _compared(port)
+    figures: dict[str, float] = {"latency_events": events}
+    for watch, ms in taken.items():
+        p50, p99 = (float(value) for value in np.percentile(ms, [50, 99]))
+        print(f"{watch}: {len(ms)} decisions, p50 {p50:.2f} ms, p99 {p99:.2f} ms; {compared[watch]} answers compared")
+        figures |= {f"{watch}_ms_p50": round(p50, 2), f"{watch}_ms_p99": round(p99, 2)}
+    return figures
+
+
+def _compared(port: int) -> int:
+    """Return how many answers the service compared, none of which may differ."""
+    lines = httpx.get(f"http://127.0.0.1:{port}/metrics").text.splitlines()
+    values = {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
+    assert all(value == 0 for name, value in values.items() if name.startswith("obligor_parity_differences_total"))
+    return round(sum(value for name, value in values.items() if name.startswith("obligor_parity_checked_total")))
+
+
 # ---- the whole -------------------------------------------------------------------------------------------------------
 
 
@@ -252,7 +293,7 @@ def main() -> int:
     with ProcessPoolExecutor(HALVES, multiprocessing.get_context("spawn")) as pool:
         halves = list(pool.map(half, [QUICK if quick else FULL] * HALVES, range(SEED, SEED + HALVES)))
     totals = {name: sum(one.get(name, 0) for one in halves) for name in dict.fromkeys(n for one in halves for n in one)}
-    figures = {**totals, **found}
+    figures = {**totals, **found, **({} if quick else latencies())}
     for name in ("answering_s", "comparing_s"):
         figures[name] = round(max(one[name] for one in halves), 1)
     print(f"{figures['samples']:,} answers, {figures['numbers']:,} numbers: {figures['differences']} differences")
