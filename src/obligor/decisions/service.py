@@ -129,6 +129,8 @@ class Service:
     def _prepare(self) -> None:
         self._writer.catch_up()
         self._writer.warm_up()
+        if self._watch is not None:
+            self._watch.warm_up()
         gc.collect()
         gc.freeze()  # what lives now lives on: later collections need not look at it, which is where pauses came from
         self._on_ready()

@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import logging
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol, TypeVar
@@ -44,6 +46,7 @@ Task = Callable[[StagedState, Cut, int], T]
 LOGGED_MAX = 20  # differences of one round that are logged in full
 KNOWN_MAX = 10_000  # decisions that are known to differ, and not counted again
 RUN = 20  # old events that are asked about together
+SWITCH_S = 1e-4  # after which a round gives up the interpreter to a thread that waits for it
 RETRY_S = 1.0  # until what could not be done about a difference is tried again
 CHUNKS_MAX = 64  # of an entity that is not in memory: reading more would hold up the writer
 
@@ -57,7 +60,7 @@ class Budget:
     decisions: int = 500  # of a round: the newest, and half as many old ones
     bite_s: float = 0.001  # of the writer's thread at once; the question under way is finished
     pause_s: float = 0.05  # between two bites
-    share: float = 0.02  # of one core, on average, for computing again
+    share: float = 0.01  # of one core, on average, for computing again
     round_s: float = 60.0  # from the beginning of one round to that of the next, at least
 
 
@@ -106,6 +109,11 @@ class Watch:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="obligor-parity", daemon=True)
 
+    def warm_up(self) -> None:
+        """Compute something of nothing, so that no decision waits while the code of the offline path is loaded."""
+        nobody = Sample(Question({}, {}), {self._log.shard: 0}, 0, None)
+        compare(self._plan, self._log, self._answers([nobody]))
+
     def start(self) -> None:
         """Start the thread; the first round comes after `round_s`."""
         self._thread.start()
@@ -121,7 +129,8 @@ class Watch:
         while not self._stopping.wait(wait_s):
             started_s, busy_s = time.monotonic(), time.thread_time()
             try:
-                self.round()
+                with _giving_way():
+                    self.round()
             except ObligorError as error:  # the writer is busy or stopping
                 _log.info("a round of parity was cut short and will be tried again: %s", error)
             busy_s = time.thread_time() - busy_s
@@ -235,6 +244,20 @@ class Watch:
         else:
             _log.error("the online state was built anew and agrees with the log; decisions rest on it again")
         return not again.differences
+
+
+@contextmanager
+def _giving_way() -> Iterator[None]:
+    """Let other threads have the interpreter sooner than usual.
+
+    A decision asks for it at each of its many steps; waiting Python's 5 ms every time would cost it tens of them.
+    """
+    usual_s = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(usual_s)
 
 
 def _words(one: Difference) -> str:
