@@ -236,8 +236,8 @@ def clock_us() -> int:
     return time.time_ns() // 1000
 
 
-# What the proof of parity takes of a service: nothing, its usual share at any log's size, all it can.
-WATCHES = {"unwatched": None, "watched": Budget(round_s=0.0), "restless": Budget(share=1.0, round_s=0.0, pause_s=0.002)}
+# What the proof of parity takes of a service: nothing, or its whole share all the time, as over a large log.
+WATCHES = {"unwatched": None, "watched": Budget(round_s=0.0)}
 
 
 def service(folder: Path, bundle_path: Path, parity: Budget | None = BUDGET) -> Service:

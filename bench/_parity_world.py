@@ -89,7 +89,6 @@ def _consumer() -> dict[str, Feature]:
         "spent": bought.sum(
             "amount", "1d", "7d", "30d", "90d", "30d before 30d", "last month", "12 events", "lifetime"
         ),
-        "spent_this_week": bought.sum("amount", "this week"),
         "purchases": bought.count("1d", "30d", "lifetime"),
         "spent_mean": bought.mean("amount", "30d"),
         "spent_std": bought.std("amount", "30d", "lifetime"),

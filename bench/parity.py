@@ -52,7 +52,7 @@ HALVES = 2
 STEP_EVENTS = 200
 POOL_STEPS = 10  # steps after which others are asked about
 POOL_EVENTS, RECENT_EVENTS = 600, 5_000
-LATENCY_TURNS, LATENCY_S = 3, 15
+LATENCY_TURNS, LATENCY_S = 6, 12
 INSTANTS = 6  # as of which a state with a planted fault is asked each question
 
 
@@ -252,7 +252,7 @@ def controls() -> dict[str, int]:
 
 
 def latencies() -> dict[str, float]:
-    """Return the latency of decisions without a watch, with one, and with one that never rests, in turns."""
+    """Return the latency of decisions without a watch and with one that takes its whole share, in turns."""
     taken: dict[str, list[float]] = {watch: [] for watch in _desk.WATCHES}
     compared = dict.fromkeys(_desk.WATCHES, 0)
     with tempfile.TemporaryDirectory() as name:

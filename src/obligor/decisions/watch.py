@@ -59,7 +59,7 @@ class Budget:
     walked: int = 20  # entities of each timeline that a round asks about in the state's own order
     decisions: int = 500  # of a round: the newest, and half as many old ones
     bite_s: float = 0.001  # of the writer's thread at once; the question under way is finished
-    pause_s: float = 0.05  # between two bites
+    pause_s: float = 0.2  # between two bites
     share: float = 0.01  # of one core, on average, for computing again
     round_s: float = 60.0  # from the beginning of one round to that of the next, at least
 
@@ -96,12 +96,11 @@ class Watch:
         metrics: Metrics,
         clock: Callable[[], int],
         budget: Budget,
-        seed: int = 0,
     ) -> None:
         """`bundles` are those that decisions may have been taken under; `clock` gives microseconds since 1970."""
         self._log, self._plan, self._bundles, self._state = log, plan, bundles, state
         self._metrics, self._clock, self._budget = metrics, clock, budget
-        self._chance = random.Random(seed)
+        self._chance = random.Random(log.head.sequence)  # so that a service started again asks about others
         self._instants, self._walk = Instants(plan, self._chance), Walk(plan)
         self._sequence, self._ledger = log.head.sequence, log.head.ledger_sequence  # where the last round ended
         self._known: set[str] = set()
