@@ -140,7 +140,7 @@ class Watch:
         """Compare once; what differs is logged, counted and acted upon."""
         if self._differing:  # what was to be done about the last round's could not be finished
             self._heal()
-        samples = self._samples(list(self._questions()))
+        samples = self._samples(list(self._questions()), self._budget.pause_s)
         asked = compare(self._plan, self._log, self._answers(samples))
         self._metrics.parity("state", asked.checked, asked.differences)
         taken = check_decisions(self._log, self._bundles, self._decisions()).comparison
@@ -183,13 +183,13 @@ class Watch:
         rows = {row.sequence: row for row in [*newest, *old] if row.decision_id not in self._known}
         return list(rows.values())
 
-    def _samples(self, asked: Sequence[Question]) -> list[Sample]:
+    def _samples(self, asked: Sequence[Question], pause_s: float = 0.0) -> list[Sample]:
         """Ask the state, bite by bite."""
         samples: list[Sample] = []
         left = iter(asked)
         while (bite := self._await(self._state.look(lambda *state: self._bite(left, *state)))) is not None:
             samples += bite
-            if self._stopping.wait(self._budget.pause_s):
+            if self._stopping.wait(pause_s):
                 raise Unavailable("the service is stopping")
         return samples
 
