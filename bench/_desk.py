@@ -21,6 +21,7 @@ import xgboost
 
 from obligor.decisions.http import create_app
 from obligor.decisions.service import Service
+from obligor.decisions.watch import BUDGET, Budget
 from obligor.events.batch import Batch
 from obligor.events.log import EventLog
 from obligor.events.records import parse_records
@@ -235,16 +236,22 @@ def clock_us() -> int:
     return time.time_ns() // 1000
 
 
-def service(folder: Path, bundle_path: Path) -> Service:
+# What the proof of parity takes of a service: nothing, or its whole share all the time, as over a large log.
+WATCHES = {"unwatched": None, "watched": Budget(round_s=0.0)}
+
+
+def service(folder: Path, bundle_path: Path, parity: Budget | None = BUDGET) -> Service:
     """Open log and state in `folder` under the bundle."""
     loaded = Bundle.load(bundle_path)
     state = OnlineState(loaded.plan, LmdbStateStore(folder / "state"))
-    return Service(EventLog.open(folder / "log", REGISTRY, store=SQLiteStore), state, loaded, clock=clock_us)
+    log = EventLog.open(folder / "log", REGISTRY, store=SQLiteStore)
+    return Service(log, state, loaded, clock=clock_us, parity=parity)
 
 
-def serve(folder: Path, bundle_path: Path, port: int) -> None:
+def serve(folder: Path, bundle_path: Path, port: int, watch: str = "") -> None:
     """Serve until the process is ended."""
-    uvicorn.run(create_app(service(folder, bundle_path), None), port=port, log_level="warning", access_log=False)
+    served = service(folder, bundle_path, WATCHES[watch] if watch else BUDGET)
+    uvicorn.run(create_app(served, None), port=port, log_level="warning", access_log=False)
 
 
 def fdatasync_ms(folder: Path, times: int = 200) -> tuple[float, float]:
@@ -264,12 +271,12 @@ def fdatasync_ms(folder: Path, times: int = 200) -> tuple[float, float]:
 
 
 @contextmanager
-def served(folder: Path, bundle_path: Path) -> Iterator[int]:
-    """Serve from a process of its own and yield its port once it is ready."""
+def served(folder: Path, bundle_path: Path, watch: str = "") -> Iterator[int]:
+    """Serve from a process of its own and yield its port once it is ready; `watch` is one of WATCHES."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
-    process = subprocess.Popen([sys.executable, "-m", "bench._desk", str(folder), str(bundle_path), str(port)])
+    process = subprocess.Popen([sys.executable, "-m", "bench._desk", str(folder), str(bundle_path), str(port), watch])
     try:
         while not _ready(port):
             assert process.poll() is None, "the server ended"
@@ -302,4 +309,4 @@ def steps_ms(port: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    serve(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4])

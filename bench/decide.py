@@ -98,7 +98,11 @@ async def sell(port: int, seed: int) -> None:
                 "amount": chance.randrange(1_000, 90_000),
                 "channel": "app",
             }
-            about = {"event_id": f"sold-{i}", "event_time": moment(_desk.clock_us()), "consumer": f"buyer-{i % 9_000}"}
+            about = {
+                "event_id": f"sold-{seed}-{i}",
+                "event_time": moment(_desk.clock_us()),
+                "consumer": f"buyer-{i % 9_000}",
+            }
             status, body = await connection.send(post("/v1/events", json.dumps({**sold, **about}).encode()))
             assert status == 200, body
             await asyncio.sleep(1 / SALES_PER_S)

@@ -38,7 +38,7 @@ from obligor.features.plan import Plan
 from obligor.features.state import OnlineState
 from obligor.models.bundle import Bundle
 from obligor.models.model import Model
-from obligor.stores.lmdb import LmdbStateStore
+from obligor.stores.lmdb import LmdbStateReader, LmdbStateStore
 from obligor.stores.sqlite import SQLiteStore
 
 __all__ = ["CHAMPION", "Project", "Settings", "open_project"]
@@ -177,9 +177,16 @@ class Project:
 
     def state(self, plan: Plan) -> OnlineState:
         """Open the online state of a plan's timelines; plans with equal timelines share it."""
-        folder = self.path(self.settings.store.state) / plan.timelines_hash[:16]
+        folder = self._state_folder(plan)
         folder.parent.mkdir(parents=True, exist_ok=True)
         return OnlineState(plan, LmdbStateStore(folder))
+
+    def read_state(self, plan: Plan) -> OnlineState:
+        """Open the online state for reading, beside a service or without one; NotFound where there is none."""
+        return OnlineState(plan, LmdbStateReader(self._state_folder(plan)))
+
+    def _state_folder(self, plan: Plan) -> Path:
+        return self.path(self.settings.store.state) / plan.timelines_hash[:16]
 
     def check_policy(self, source: bytes, plan: Plan | None = None) -> Policy:
         """Return the policy of `source`, checked against a plan (the project's own unless given).

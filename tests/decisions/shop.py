@@ -84,7 +84,7 @@ class Sale(Event):
 REGISTRY = Registry([Purchase, LoanOpened, Repayment, Sale])
 
 
-def _features() -> dict[str, Any]:
+def features() -> dict[str, Any]:
     repaid = Repayment.by("consumer").sum("amount", "7d", "30d", reason="REPAYMENT", monotone="decreasing")
     late = Repayment.by("consumer").where(Repayment.days_late > 0).count("30d", "lifetime", reason="LATE")
     payments = Repayment.by("consumer").count("30d", reason="REPAYMENT")
@@ -117,7 +117,7 @@ def _features() -> dict[str, Any]:
     return definitions(dict(locals()))
 
 
-PLAN: Plan = compile_plan(_features(), REGISTRY, Purchase, "Africa/Lagos")
+PLAN: Plan = compile_plan(features(), REGISTRY, Purchase, "Africa/Lagos")
 POLICY = b"""
 [[eligibility]]
 name = "very_late"

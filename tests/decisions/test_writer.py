@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ import numpy as np
 import pytest
 from tests.decisions.desk import Desk, application, batch_of, desk_bundle, open_log, repayment, sale
 
-from obligor.decisions.writer import REBUILDS_MAX, Decided, Item
+from obligor.decisions import writer as writer_module
+from obligor.decisions.intake import Unavailable
+from obligor.decisions.writer import REBUILDS_MAX, ApplicationItem, Decided, EventsItem, Item
 from obligor.errors import Conflict, ObligorError
 from obligor.events.changes import Changes
 from obligor.events.staging import Appended
 from obligor.features import state as state_module
-from obligor.features.state import Head, StateMisfit
+from obligor.features.state import Head, StagedState, StateMisfit
 from obligor.models.bundle import Bundle
 
 
@@ -257,3 +260,85 @@ def test_steps_are_measured(desk: Desk) -> None:
     for step in ("append", "features", "decide", "record", "state", "commit", "commit_state"):
         assert f'obligor_step_seconds_count{{step="{step}"}}' in text
     assert 'obligor_decisions_total{outcome="approve",rung="full"} 1.0' in text
+
+
+def test_a_look_sees_everything_in_the_log_and_changes_nothing(desk: Desk) -> None:
+    desk.writer.process([desk.events(repayment(1)), desk.application(1)])  # nobody settled
+
+    def look(staged: StagedState, cut: dict[int, int], now: int) -> tuple[list[str], int, int]:
+        keys = staged.keys("consumer", None, 10)
+        rows = staged.read("consumer", "c-1", None).pieces.spans[-1, 1]
+        staged.apply(Changes({"repayment": desk.log.facts("repayment").rows}, {}, 0, b""))
+        assert staged.read("consumer", "c-1", None).pieces.spans[-1, 1] == rows - 1
+        return keys, cut[0], now
+
+    keys, cut, now = desk.writer.look(look)
+    sequence = desk.log.head.sequence
+    assert (keys, cut) == (["c-1"], sequence)
+    assert now >= desk.log.last_known_time
+    assert desk.feature(desk.decide(2), "repaid_7d") == 1_000, "what was taken away while looking is there"
+    desk.clock.at_us = 0
+    assert desk.writer.look(look)[2] == desk.log.last_known_time, "never before what is known"
+    desk.writer.applied -= 1
+    with pytest.raises(Unavailable, match="behind"):
+        desk.writer.look(look)
+
+
+def test_while_the_state_is_suspect_decisions_are_refused_and_events_are_not(desk: Desk) -> None:
+    desk.writer.trust = "suspect"
+    refused, appended = desk.writer.process([desk.application(1), desk.events(repayment(1))])
+    assert isinstance(refused, Unavailable)
+    assert isinstance(appended, Appended)
+    assert desk.log.find("a-1") is None
+    desk.writer.trust = "sound"
+    assert isinstance(desk.one(desk.application(1)), Decided), "it may be sent again"
+
+
+def test_where_the_state_is_lost_decisions_are_referred_without_looking_at_it(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(*_: object, **__: object) -> None:
+        raise AssertionError("nobody looks at a state that is lost")
+
+    monkeypatch.setattr(writer_module, "evaluate_one", look)
+    desk.writer.trust = "lost"
+    record = desk.decide(1)
+    assert (record["rung"], record["outcome"], record["features"], record["limit"]) == ("refer", "refer", None, "")
+
+
+def test_freshness_is_from_acceptance_until_the_state_has_it(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def count() -> float:
+        lines = desk.metrics.render().decode().splitlines()
+        return float(next(x for x in lines if x.startswith("obligor_freshness_seconds_count")).split()[1])
+
+    events = EventsItem(batch_of(desk.log, repayment(1)), time.perf_counter() - 3.0)
+    desk.writer.process([events, EventsItem(batch_of(desk.log, repayment(2)))])
+    assert count() == 0, "it is durable, and not yet in the state"
+    desk.writer.settle()
+    assert count() == 1, "what says nothing of its acceptance is not measured"
+    text = desk.metrics.render().decode()
+    assert 'obligor_freshness_seconds_bucket{le="2.5"} 0.0' in text
+    assert 'obligor_freshness_seconds_bucket{le="10.0"} 1.0' in text
+    refused = ApplicationItem(batch_of(desk.log, application(1)), time.perf_counter())
+    desk.writer.trust = "suspect"
+    desk.one(refused)
+    assert count() == 1
+    with monkeypatch.context() as patch:  # a state that fails to commit sees it when it has caught up
+        patch.setattr(state_module.StagedState, "commit", lambda *_: (_ for _ in ()).throw(OSError(28, "planted")))
+        desk.one(EventsItem(batch_of(desk.log, repayment(3)), time.perf_counter()))
+        assert count() == 1
+    desk.writer.catch_up()
+    assert count() == 2
+
+
+def test_a_state_in_doubt_is_built_anew_a_bounded_number_of_times(desk: Desk) -> None:
+    desk.one(desk.events(repayment(1)))
+    for _ in range(REBUILDS_MAX + 1):
+        with desk.state.begin() as staged:  # a planted fault
+            head = staged.head
+            assert head is not None
+            staged.apply(Changes({"repayment": desk.log.facts("repayment").rows}, {}, 0, b""))
+            staged.commit(head)
+        desk.writer.rebuild()
+    assert desk.feature(desk.decide(1), "repaid_7d") == 0, "the last one was one too many"
+    assert desk.feature(desk.decide(2, "c-2"), "repaid_7d") == 0

@@ -5,7 +5,18 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from obligor.features.entries import KEY_BYTES_MAX, Row, bound, chunk_key, chunks_start, prefix, tail_key, unbound
+from obligor.features.entries import (
+    KEY_BYTES_MAX,
+    Row,
+    after_all,
+    bound,
+    chunk_key,
+    chunks_start,
+    entity_of,
+    prefix,
+    tail_key,
+    unbound,
+)
 
 WORDS = st.integers(-(2**63), 2**63 - 2)
 ROWS = st.tuples(WORDS, WORDS)
@@ -35,3 +46,12 @@ def test_entities_do_not_meet(one: bytes, other: bytes, row: Row) -> None:
         assert not first <= chunk_key(second, row) <= tail_key(first)
     assert len(chunk_key(first, row)) < 511
     assert prefix(2, one) != first
+
+
+@settings(derandomize=True, deadline=None)
+@given(key=KEYS, row=ROWS)
+def test_an_entity_is_read_from_the_keys_of_its_entries(key: bytes, row: Row) -> None:
+    start = prefix(3, key)
+    named = key if len(key) <= KEY_BYTES_MAX else None
+    assert entity_of(tail_key(start)) == entity_of(chunk_key(start, row)) == (start, named)
+    assert chunk_key(start, row) < tail_key(start) < after_all(start)

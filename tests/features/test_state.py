@@ -16,8 +16,9 @@ from tests.stores.memory import MemoryStateStore
 
 from obligor.errors import IntegrityError
 from obligor.features import edits as module
+from obligor.features import state as state_module
 from obligor.features.plan import Plan
-from obligor.features.state import Head, OnlineState
+from obligor.features.state import Head, OnlineState, TooLong
 from obligor.stores.lmdb import LmdbStateStore
 
 HEAD = Head("log", 7, "ab")
@@ -232,3 +233,42 @@ def test_tails_stay_short_and_chunks_bounded() -> None:
             assert len(entry) <= module.TAIL_BYTES_MAX
         else:
             assert len(entry) <= module.CHUNK_ROWS_MAX * 8 * 4
+
+
+def test_entities_are_listed_in_the_order_of_the_store_without_those_of_long_names() -> None:
+    state = OnlineState(PLAN, MemoryStateStore())
+    keys = ["b", "a", "aa", "c" * 401, "é"]
+    rows = [Row(key, time, 10 * place + time, 1) for place, key in enumerate(keys) for time in range(3)]
+    with state.begin() as staged:
+        assert staged.keys("consumer", None, 5) == []
+        staged.apply(_changed([], rows))
+        assert staged.keys("consumer", None, 10) == ["a", "b", "aa", "é"]
+        assert staged.keys("consumer", None, 2) == ["a", "b"]
+        assert staged.keys("consumer", "b", 10) == ["aa", "é"]
+        assert staged.keys("consumer", "é", 10) == []
+
+
+def test_a_glance_reads_the_same_rows_keeps_nothing_and_is_bounded(
+    small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_module, "CHUNKS_MIN", 3)
+    state = OnlineState(PLAN, MemoryStateStore())
+    with state.begin() as staged:
+        staged.apply(_changed([], [Row("a", time, time, time) for time in range(60)]))
+        staged.commit(HEAD)
+    with state.begin() as staged:
+        glanced = staged.glancing(100).read("consumer", "a", None)
+        assert glanced.indexed is None
+        assert not state._indexes._kept
+        with pytest.raises(TooLong, match="more than 2 chunks"):
+            staged.glancing(2).read("consumer", "a", None)
+        assert len(staged.glancing(2).read("consumer", "a", 58).pieces.spans) <= 3, "only what the window needs"
+        rows = staged.read("consumer", "a", None)
+        assert rows.indexed is not None
+        assert staged.glancing(0).read("consumer", "a", None).indexed is rows.indexed, "what is kept is read"
+        whole = rows.indexed.before(rows.pieces)
+        counts = [
+            sum(int((words[at : at + 4 * n].reshape(4, n)[2] != 0).sum()) for at, n in spans)
+            for words, spans in (whole, glanced.pieces)
+        ]
+        assert counts == [60, 60]

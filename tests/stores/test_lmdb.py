@@ -10,13 +10,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import lmdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.stores.memory import MemoryStateStore
 
+from obligor.errors import BadInput, NotFound
 from obligor.features.state_store import StateStore
-from obligor.stores.lmdb import LmdbStateStore
+from obligor.stores.lmdb import LmdbStateReader, LmdbStateStore
+from obligor.stores.lmdb.state import _BEGUN_A_CHECK
 
 STORES: dict[str, Callable[[Path], StateStore]] = {
     "memory": lambda path: MemoryStateStore(),
@@ -171,3 +174,73 @@ def test_a_killed_process_leaves_whole_transactions(tmp_path: Path) -> None:
         store._environment.close()
         assert len(values) == 1, "a transaction is whole or not there"
         assert int.from_bytes(values.pop()[:8], "big") >= acknowledged
+
+
+# ---- another process reads -------------------------------------------------------------------------------------------
+
+READING = """
+import sys
+from pathlib import Path
+from obligor.stores.lmdb import LmdbStateReader
+
+reader = LmdbStateReader(Path(sys.argv[1]))
+snapshot = reader.begin()
+print(bytes(snapshot.get(b"a")).decode(), flush=True)
+sys.stdin.readline()
+print(bytes(snapshot.get(b"a")).decode(), [bytes(k).decode() for k, _ in snapshot.scan(b"a", b"z")], flush=True)
+snapshot.abort()
+later = reader.begin()
+print(bytes(later.get(b"a")).decode(), flush=True)
+sys.stdin.readline()
+"""
+
+
+def _put(store: StateStore, items: list[tuple[bytes, bytes]]) -> None:
+    staged = store.begin()
+    staged.put_many(items)
+    staged.commit()
+
+
+def test_a_reader_beside_the_writer_sees_one_moment_and_then_the_next(tmp_path: Path) -> None:
+    store = LmdbStateStore(tmp_path)
+    _put(store, [(b"a", b"1")])
+    with subprocess.Popen(
+        [sys.executable, "-c", READING, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as reader:
+        assert reader.stdin is not None
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "1\n"
+        for number in range(50):
+            _put(store, [(b"a", b"2"), (b"b%d" % number, bytes(3000))])
+        reader.stdin.write("\n")
+        reader.stdin.flush()
+        assert reader.stdout.readline() == "1 ['a']\n", "a snapshot stays what it was"
+        assert reader.stdout.readline() == "2\n"
+        reader.kill()  # with a snapshot open
+    for _ in range(_BEGUN_A_CHECK):
+        store.begin().abort()
+    assert store._environment.reader_check() == 0, "whoever was killed has been taken off the list of readers"
+    store.close()
+
+
+def test_a_reader_trusts_no_pages_of_another_boot_and_changes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="no online state"):
+        LmdbStateReader(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    store = LmdbStateStore(tmp_path / "state", boot="one")
+    _put(store, [(b"a", b"1")])
+    store._environment.close()  # as after a kill
+    with pytest.raises(NotFound, match="no online state"):
+        LmdbStateReader(tmp_path / "state", boot="two")
+    reader = LmdbStateReader(tmp_path / "state", boot="one")
+    snapshot = reader.begin()
+    assert bytes(snapshot.get(b"a") or b"") == b"1"
+    with pytest.raises(lmdb.ReadonlyError):
+        snapshot.put_many([(b"a", b"2")])
+    snapshot.abort()
+    with pytest.raises(BadInput, match="for reading only"):
+        reader.clear()
+    reader.close()
+    (tmp_path / "state" / "data.mdb").unlink()
+    with pytest.raises(NotFound, match="cannot be read"):
+        LmdbStateReader(tmp_path / "state", boot="one")

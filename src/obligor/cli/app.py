@@ -12,6 +12,7 @@ from obligor.cli.events import ingest
 from obligor.cli.features import features
 from obligor.cli.models import backtest, evaluate, train
 from obligor.cli.output import EXIT_CODES, guarded
+from obligor.cli.parity import parity
 from obligor.cli.projects import init, simulate_history
 from obligor.cli.service import decide, key, replay, serve
 
@@ -39,6 +40,7 @@ _COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {
     "key": (key, "obligor key checkout"),
     "decide": (decide, "obligor decide application.json"),
     "replay": (replay, "obligor replay            (or: obligor replay 3f9a... )"),
+    "parity": (parity, "obligor parity            (or: obligor parity --entities all)"),
     "demo": (demo, "obligor demo"),
 }
 

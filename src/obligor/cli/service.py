@@ -36,6 +36,9 @@ def serve(
     no_keys: Annotated[
         bool, typer.Option("--no-keys", help="Take requests without an API key; loopback only.")
     ] = False,
+    no_parity: Annotated[
+        bool, typer.Option("--no-parity", help="Do not compare online and offline features in the background.")
+    ] = False,
 ) -> None:
     """Serve decisions over HTTP: POST /v1/events, POST /v1/decisions; pages at /docs, metrics at /metrics."""
     import uvicorn
@@ -52,12 +55,15 @@ def serve(
     if not no_keys and not server.keys:
         hint = "make one with `obligor key NAME`, or use --no-keys on a loopback address"
         raise BadInput(Problem("obligor.toml $.server.keys", f"no API key is configured: {hint}"))
-    app = create_app(_service(opened, bundle), None if no_keys else ApiKeys(server.keys))
+    app = create_app(_service(opened, bundle, parity=not no_parity), None if no_keys else ApiKeys(server.keys))
     uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, ws="none")
 
 
-def _service(project: Project, bundle: str, ready: Callable[[], None] = lambda: None) -> Service:
+def _service(
+    project: Project, bundle: str, ready: Callable[[], None] = lambda: None, *, parity: bool = False
+) -> Service:
     from obligor.decisions.service import Service
+    from obligor.decisions.watch import BUDGET
 
     loaded = project.bundle(bundle)
     return Service(
@@ -67,6 +73,7 @@ def _service(project: Project, bundle: str, ready: Callable[[], None] = lambda: 
         bundles=project.all_bundles(),
         clock=clock_us,
         ready=ready,
+        parity=BUDGET if parity else None,
     )
 
 

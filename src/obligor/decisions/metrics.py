@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-__all__ = ["CONTENT_TYPE", "Metrics"]
+__all__ = ["CONTENT_TYPE", "PARITY_OF", "Metrics"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+PARITY_OF = ("state", "decisions")
 _BUCKETS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 _WATCHED = {
@@ -20,8 +21,9 @@ _WATCHED = {
     "obligor_queue_events": "Events that wait for the writer",
     "obligor_log_sequence": "Sequence of the last event in the log",
     "obligor_state_lag_events": "Events in the log that online state has not applied",
-    "obligor_freshness_seconds": "Age of the newest event's known_time",
+    "obligor_newest_event_age_seconds": "Age of the newest event's known_time",
     "obligor_ready": "1 when decisions are served",
+    "obligor_state_suspect": "1 while decisions do not rest on online state, because it differs from the log",
 }
 
 
@@ -46,6 +48,20 @@ class Metrics:
             "Requests in one durable commit",
             buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
             registry=self.registry,
+        )
+        self._freshness = Histogram(
+            "obligor_freshness_seconds",
+            "Time from a request's acceptance until decisions see its events",
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self._checked = self._counter("obligor_parity_checked_total", "Answers computed again offline", "of")
+        self._differences = self._counter("obligor_parity_differences_total", "Numbers that were not the same", "of")
+        for one in PARITY_OF:  # a series that is not there raises no alarm
+            self._checked.labels(one)
+            self._differences.labels(one)
+        self._parity_run = Gauge(
+            "obligor_parity_last_run_timestamp_seconds", "When parity was last checked", registry=self.registry
         )
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -80,6 +96,19 @@ class Metrics:
     def failure(self, error: str) -> None:
         """Count something undone, by the error's class."""
         self._failures.labels(error).inc()
+
+    def freshness(self, seconds: float) -> None:
+        """Add the time from a request's acceptance until decisions saw its events."""
+        self._freshness.observe(seconds)
+
+    def parity(self, of: str, checked: int, differences: int) -> None:
+        """Count what was compared, `of` one of PARITY_OF, and the numbers that differ."""
+        self._checked.labels(of).inc(checked)
+        self._differences.labels(of).inc(differences)
+
+    def parity_run(self, at_us: int) -> None:
+        """Note that a round of comparisons ended."""
+        self._parity_run.set(at_us / 1e6)
 
     def render(self) -> bytes:
         """Return the metrics in Prometheus' text format."""

@@ -14,22 +14,24 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from obligor.decisions.decide import Application, Decision, Scorer, decide
 from obligor.decisions.decided import decided_batch
+from obligor.decisions.intake import Unavailable
 from obligor.decisions.metrics import Metrics
 from obligor.decisions.openapi import example
-from obligor.decisions.policy import Policy
+from obligor.decisions.policy import Policy, Rung
 from obligor.decisions.record import decision_id, derive_seed, encode
 from obligor.errors import BadInput, Conflict, LimitError, ObligorError, Problem
 from obligor.events.batch import Batch
 from obligor.events.changes import Changes
 from obligor.events.fields import Entity
 from obligor.events.log import EventLog
+from obligor.events.positions import Cut
 from obligor.events.reading import read_rows
 from obligor.events.records import parse_records
 from obligor.events.staging import Appended
@@ -42,7 +44,17 @@ from obligor.features.plan import Plan
 from obligor.features.state import Head, OnlineState, StagedState, StateMisfit
 from obligor.features.tails import warm_up
 
-__all__ = ["REBUILDS_MAX", "Application", "ApplicationItem", "Decided", "EventsItem", "Item", "Result", "Writer"]
+__all__ = [
+    "REBUILDS_MAX",
+    "Application",
+    "ApplicationItem",
+    "Decided",
+    "EventsItem",
+    "Item",
+    "Result",
+    "Trust",
+    "Writer",
+]
 
 REBUILDS_MAX = 3  # of the state, in one writer's life
 
@@ -50,11 +62,18 @@ REBUILDS_MAX = 3  # of the state, in one writer's life
 _ITEM_FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, ObligorError, TypeError, ValueError)
 
 
+# Whether decisions rest on the state. While it is suspect they are refused, so that callers ask again once it has been
+# rebuilt; once it is lost, because a rebuilt one differs too, they are referred on the ladder's last rung.
+Trust = Literal["sound", "suspect", "lost"]
+T = TypeVar("T")
+
+
 @dataclass(frozen=True, slots=True)
 class EventsItem:
     """Validated events to append."""
 
     batch: Batch
+    accepted_s: float | None = None  # when they were queued, by `time.perf_counter`; None is not measured
 
     @property
     def weight(self) -> int:
@@ -67,6 +86,7 @@ class ApplicationItem:
     """A validated application, the one row of its batch, to append and decide."""
 
     batch: Batch
+    accepted_s: float | None = None
     weight: int = 1
 
 
@@ -126,7 +146,9 @@ class Writer:
         readable = self._application.readable
         self._entities = [name for name, one in readable.items() if isinstance(one, Entity)]
         self.applied = 0  # sequence that the state stands for
+        self.trust: Trust = "sound"
         self._rebuilds = 0
+        self._unseen: list[float] = []  # when what is durable and not yet in the state was accepted
         self._unsettled: StagedState | None = None  # its log transaction is durable, `_trailing` is to be applied
         self._trailing: Changes
 
@@ -136,6 +158,31 @@ class Writer:
         """Bring the state to the end of the log; from the start where it is of another log or of none."""
         with self._timed("catch_up"):
             self.applied = self._state.catch_up(self._log)
+        self._seen()
+
+    def _seen(self) -> None:
+        """Measure how long it took until decisions see what was accepted."""
+        now_s = time.perf_counter()
+        for accepted_s in self._unseen:
+            self._metrics.freshness(now_s - accepted_s)
+        self._unseen.clear()
+
+    def look(self, task: Callable[[StagedState, Cut, int], T]) -> T:
+        """Call `task` with the state as it stands, its cut, and the present instant, after everything in the log.
+
+        What the task does to the state is dropped. Unavailable where the state is behind the log.
+        """
+        self.settle()
+        head = self._log.head
+        if self.applied != head.sequence:
+            raise Unavailable("the online state is behind the log")
+        with self._state.begin() as staged:
+            return task(staged, self._log.cut(), max(self._clock(), head.known_time))
+
+    def rebuild(self) -> None:
+        """Build the state anew, within the bound on how often; for when what it holds is in doubt."""
+        self.settle()
+        self._rebuild()
 
     def _rebuild(self) -> None:
         """Build the state anew; not again and again, because what a new state does not fit is the item's fault."""
@@ -209,6 +256,8 @@ class Writer:
                 tx.commit()
             undo.pop_all()
         self._unsettled = batch.state
+        durable = (one for one, result in zip(items, results, strict=True) if not isinstance(result, ObligorError))
+        self._unseen += [one.accepted_s for one in durable if one.accepted_s is not None]
         self._metrics.batch(len(items))
         for decision in batch.taken:
             self._metrics.decision(decision.outcome, decision.rung)
@@ -228,6 +277,7 @@ class Writer:
                 state.apply(self._trailing)
                 state.commit(Head(self._log.id.hex(), head.sequence, head.chain.hex()))
             self.applied = head.sequence
+            self._seen()
         except (OSError, StateMisfit) as error:
             self._metrics.failure(type(error).__name__)
             if isinstance(error, StateMisfit):
@@ -236,6 +286,10 @@ class Writer:
     def _item(self, batch: _Staged, item: Item) -> Result | ObligorError:
         """Stage one item; what it staged is undone when it fails."""
         if isinstance(item, ApplicationItem):
+            if self.trust == "suspect":
+                return Unavailable(
+                    "the online state is in doubt and being rebuilt; nothing was written, try again later"
+                )
             self._apply(batch)  # the features see everything before
         mark = batch.tx.mark()
         try:
@@ -286,16 +340,10 @@ class Writer:
         """Return the decision on a staged application, from the state with everything staged before it."""
         features: list[float] | None = None
         limit = ""
+        rung: Rung = "refer" if self.trust == "lost" else "full"
         with self._timed("features"):
-            entities = {name: application.fields.get(name) for name in self._entities}
-            try:
-                values = evaluate_one(
-                    self._plan, batch.state, as_of, application.position, entities, application.fields,
-                    self_time=event_time,
-                )  # fmt: skip
-                features = values.tolist()
-            except LimitError as error:
-                limit = str(error)
+            if rung == "full":
+                features, limit = self._features(batch, application, as_of, event_time)
         with self._timed("decide"):
             return decide(
                 application,
@@ -305,8 +353,23 @@ class Writer:
                 as_of=as_of,
                 cut=batch.tx.cut,
                 seed=derive_seed(self._log.id, application.event_id),
+                rung=rung,
                 limit=limit,
             )
+
+    def _features(
+        self, batch: _Staged, application: Application, as_of: int, event_time: int
+    ) -> tuple[list[float] | None, str]:
+        """Return the features from the state, or None and the message of a limit that was crossed."""
+        entities = {name: application.fields.get(name) for name in self._entities}
+        try:
+            values = evaluate_one(
+                self._plan, batch.state, as_of, application.position, entities, application.fields,
+                self_time=event_time,
+            )  # fmt: skip
+        except LimitError as error:
+            return None, str(error)
+        return values.tolist(), ""
 
     def _repeated(self, batch: _Staged, name: str, position: int) -> Decided | ObligorError:
         """Return the decision on an application that the log has already, in this batch or before it."""

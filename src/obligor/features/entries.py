@@ -14,10 +14,24 @@ import struct
 
 from obligor.features.state_store import Entry
 
-__all__ = ["KEY_BYTES_MAX", "Row", "bound", "chunk_key", "chunks_start", "fence_of", "prefix", "tail_key", "unbound"]
+__all__ = [
+    "KEY_BYTES_MAX",
+    "Row",
+    "after_all",
+    "bound",
+    "chunk_key",
+    "chunks_start",
+    "entity_of",
+    "fence_of",
+    "prefix",
+    "tail_key",
+    "unbound",
+]
 
 KEY_BYTES_MAX = 400  # a longer entity key is stored as its digest; LMDB's keys end at 511 bytes
 _DIGEST = 0xFFFF  # in place of a length
+_DIGEST_BYTES = 32
+_NAME_AT = 3  # behind the number and the length
 _SIGN = 2**63
 _BOUND_BYTES = 16
 
@@ -32,8 +46,24 @@ def prefix(number: int, key: bytes) -> bytes:
     """
     length = len(key)
     if length > KEY_BYTES_MAX:
-        length, key = _DIGEST, hashlib.blake2b(key, digest_size=32).digest()
+        length, key = _DIGEST, hashlib.blake2b(key, digest_size=_DIGEST_BYTES).digest()
     return struct.pack(">BH", number, length) + key
+
+
+def entity_of(name: bytes) -> tuple[bytes, bytes | None]:
+    """Return how the keys of an entry's entity begin, and the entity's name, None where only its digest is there.
+
+    >>> entity_of(tail_key(prefix(1, b"c-1")))
+    (b'\\x01\\x00\\x03c-1', b'c-1')
+    """
+    _, length = struct.unpack_from(">BH", name)
+    end = _NAME_AT + (_DIGEST_BYTES if length == _DIGEST else length)
+    return name[:end], None if length == _DIGEST else name[_NAME_AT:end]
+
+
+def after_all(start: bytes) -> bytes:
+    """Return what follows all entries of an entity whose keys begin with `start`."""
+    return start + b"\x02"
 
 
 def tail_key(start: bytes) -> bytes:

@@ -13,21 +13,26 @@ from typing import NamedTuple
 
 import msgspec
 
+from obligor.errors import ObligorError
 from obligor.events.log import EventLog
 from obligor.events.positions import sequence_of
 from obligor.features.edits import Editor, StateMisfit, WinnerChanges, edits_of
-from obligor.features.entries import chunks_start, fence_of, prefix, tail_key
-from obligor.features.history import History
+from obligor.features.entries import after_all, chunks_start, entity_of, fence_of, prefix, tail_key
+from obligor.features.history import History, TimelineReader
 from obligor.features.indexes import BYTES_MAX, CHUNKS_MIN, Indexes
 from obligor.features.pieces import pieces_of
 from obligor.features.plan import Plan
 from obligor.features.state_store import Entry, StateStore, StateTransaction
 from obligor.features.tails import FENCE_LOWEST, ROW_FIXED, tail_columns
 
-__all__ = ["Head", "OnlineState", "StagedState", "StateMisfit"]
+__all__ = ["Head", "OnlineState", "StagedState", "StateMisfit", "TooLong"]
 
 FORMAT = 2
 _HEAD = b"\x00head"
+
+
+class TooLong(ObligorError):
+    """Reading this would take longer than a glance may."""
 
 
 class Head(NamedTuple):
@@ -36,6 +41,13 @@ class Head(NamedTuple):
     log: str  # the log's id
     sequence: int  # of the last event applied
     chain: str  # the log's chain hash there, in hex
+
+    def fits(self, log: EventLog) -> bool:
+        """Whether a state that stands here was built from this log."""
+        if self.log != log.id.hex():
+            return False
+        link = log.store.last_block_upto(self.sequence)
+        return (link[0], link[1].hex()) == (self.sequence, self.chain) if link is not None else self.sequence == 0
 
 
 class _StoredHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,15 +69,8 @@ class OnlineState:
     @property
     def head(self) -> Head | None:
         """The part of the log that the state stands for; None of an empty state or one of another form."""
-        staged = self._store.begin()
-        try:
-            entry = staged.get(_HEAD)
-            stored = None if entry is None else msgspec.json.decode(bytes(entry), type=_StoredHead)
-        finally:
-            staged.abort()
-        if stored is None or (stored.format, stored.timelines) != (FORMAT, self._plan.timelines_hash):
-            return None
-        return Head(stored.log, stored.sequence, stored.chain)
+        with self.begin() as staged:
+            return staged.head
 
     def begin(self) -> StagedState:
         """Start a change of the state; there is at most one at a time."""
@@ -79,7 +84,7 @@ class OnlineState:
         """
         head, end = self.head, log.head.sequence
         after = 0
-        if head is not None and _fits(head, log):
+        if head is not None and head.fits(log):
             after = head.sequence
         else:
             self.clear()
@@ -116,6 +121,33 @@ class StagedState:
     def __exit__(self, *_: object) -> None:
         self.abort()
 
+    @property
+    def head(self) -> Head | None:
+        """What the state stands for without what is staged; None of an empty state or one of another form."""
+        entry = self._store.get(_HEAD)
+        stored = None if entry is None else msgspec.json.decode(bytes(entry), type=_StoredHead)
+        if stored is None or (stored.format, stored.timelines) != (FORMAT, self._plan.timelines_hash):
+            return None
+        return Head(stored.log, stored.sequence, stored.chain)
+
+    def keys(self, timeline: str, after: str | None, limit: int) -> list[str]:
+        """Return the entities of a timeline that follow `after` (None: from the first on), at most `limit`.
+
+        They come in the order of their names in the store; of a very long name only its digest is there, and such an
+        entity is left out.
+        """
+        number = self._numbers[timeline]
+        start, stop = bytes([number]), bytes([number + 1])
+        if after is not None:
+            start = after_all(prefix(number, after.encode()))
+        found: list[str] = []
+        while len(found) < limit and (entries := self._store.scan(start, stop, limit=1)):
+            own, key = entity_of(entries[0][0])
+            start = after_all(own)
+            if key is not None:
+                found.append(key.decode())
+        return found
+
     def apply(self, changes: WinnerChanges) -> None:
         """Stage the changed winners; IntegrityError where they do not fit the rows that are there."""
         self._applied = True
@@ -134,6 +166,16 @@ class StagedState:
 
         What is kept in memory is valid until the next `apply`, `commit` or `abort`.
         """
+        return self._read(timeline, key, since_us, None)
+
+    def glancing(self, chunks_max: int) -> TimelineReader:
+        """Return a reader of the same rows that keeps no further entity in memory for it.
+
+        It raises TooLong for an entity that is not kept and has more than `chunks_max` chunks to be read.
+        """
+        return _Glance(self, chunks_max)
+
+    def _read(self, timeline: str, key: str, since_us: int | None, chunks_max: int | None) -> History:
         start = prefix(self._numbers[timeline], key.encode())
         tail = self._store.get(tail_key(start))
         if tail is None:
@@ -145,8 +187,10 @@ class StagedState:
         indexed = self._indexes.find(start)
         if indexed is None:
             first = chunks_start(start, None if since_us is None else (since_us, FENCE_LOWEST))
-            closed = self._store.scan(first, tail_key(start))
-            if len(closed) < CHUNKS_MIN:
+            closed = self._store.scan(first, tail_key(start), limit=None if chunks_max is None else chunks_max + 1)
+            if chunks_max is not None and len(closed) > chunks_max:
+                raise TooLong(f"{timeline} {key!r:.80} has more than {chunks_max} chunks that are not in memory")
+            if chunks_max is not None or len(closed) < CHUNKS_MIN:
                 return History(pieces_of((*(entry for _, entry in closed), newest), width), None)
             if self._applied:  # it is read as staged
                 self._touched.add(start)
@@ -170,12 +214,14 @@ class StagedState:
         self._store.abort()
 
 
+class _Glance:
+    """Reads a staged state without keeping more of it in memory."""
+
+    def __init__(self, staged: StagedState, chunks_max: int) -> None:
+        self._staged, self._chunks_max = staged, chunks_max
+
+    def read(self, timeline: str, key: str, since_us: int | None) -> History:
+        return self._staged._read(timeline, key, since_us, self._chunks_max)
+
+
 _NOBODY = History(pieces_of((), 1), None)
-
-
-def _fits(head: Head, log: EventLog) -> bool:
-    """Whether a state that stands at `head` was built from this log."""
-    if head.log != log.id.hex():
-        return False
-    link = log.store.last_block_upto(head.sequence)
-    return (link[0], link[1].hex()) == (head.sequence, head.chain) if link is not None else head.sequence == 0

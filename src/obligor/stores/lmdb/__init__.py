@@ -1,5 +1,5 @@
 """Online state in LMDB: one folder, memory-mapped, no server."""
 
-from obligor.stores.lmdb.state import LmdbStateStore
+from obligor.stores.lmdb.state import LmdbStateReader, LmdbStateStore
 
-__all__ = ["LmdbStateStore"]
+__all__ = ["LmdbStateReader", "LmdbStateStore"]

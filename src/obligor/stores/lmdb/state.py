@@ -17,11 +17,14 @@ from pathlib import Path
 
 import lmdb
 
+from obligor.errors import BadInput, NotFound
 from obligor.features.state_store import Entry
 
-__all__ = ["LmdbStateStore", "boot_id"]
+__all__ = ["LmdbStateReader", "LmdbStateStore", "boot_id"]
 
 SIZE_BYTES_MAX = 64 * 2**30
+READERS_MAX = 16  # snapshots that may be open at once
+_BEGUN_A_CHECK = 1024  # how often it is looked whether a reader's process is gone, whose snapshot would keep space
 _CLOSED = "closed"
 
 
@@ -38,10 +41,10 @@ def _full() -> OSError:
 
 
 class LmdbTransaction:
-    """A write transaction; see `StateTransaction`."""
+    """A write transaction, or one that only reads; see `StateTransaction`."""
 
-    def __init__(self, environment: lmdb.Environment) -> None:
-        self._transaction = environment.begin(write=True, buffers=True)
+    def __init__(self, environment: lmdb.Environment, *, write: bool = True) -> None:
+        self._transaction = environment.begin(write=write, buffers=True)
 
     def get(self, key: bytes) -> Entry | None:
         """Return the value of `key`, or None."""
@@ -91,6 +94,12 @@ class LmdbTransaction:
         self._transaction.abort()
 
 
+def _is_trusted(marker: Path, boot: str) -> bool:
+    """Whether the pages in a marked folder are those that were written."""
+    word = marker.read_text() if marker.exists() else ""
+    return bool(word) and word in (boot, _CLOSED)
+
+
 class LmdbStateStore:
     """The state of one plan in the folder `path`; emptied on opening when its last writer's boot is over."""
 
@@ -102,11 +111,11 @@ class LmdbStateStore:
             shutil.rmtree(path)
         path.mkdir(parents=True, exist_ok=True)
         self._mark(self._boot)
+        self._begun = 0
         self._environment = self._open()
 
     def _trusted(self) -> bool:
-        marker = self._marker.read_text() if self._marker.exists() else ""
-        return bool(marker) and marker in (self._boot, _CLOSED)
+        return _is_trusted(self._marker, self._boot)
 
     def _mark(self, word: str) -> None:
         """Replace the marker durably: it must be on disk before LMDB writes the first page under it."""
@@ -130,11 +139,14 @@ class LmdbStateStore:
             metasync=False,
             meminit=False,
             readahead=False,
-            max_readers=16,
+            max_readers=READERS_MAX,
         )
 
     def begin(self) -> LmdbTransaction:
         """Start the one write transaction."""
+        self._begun += 1
+        if self._begun % _BEGUN_A_CHECK == 0:
+            self._environment.reader_check()
         return LmdbTransaction(self._environment)
 
     def clear(self) -> None:
@@ -149,3 +161,38 @@ class LmdbStateStore:
         self._environment.sync(True)
         self._environment.close()
         self._mark(_CLOSED)
+
+
+class LmdbStateReader:
+    """The state in the folder `path` as another process writes it: every transaction is one snapshot, and only reads.
+
+    LMDB's readers hold up nobody, but what they see keeps its space in the file until they end. NotFound where there is
+    no state, or one of another boot that nobody has opened since.
+    """
+
+    def __init__(self, path: Path, *, boot: str | None = None) -> None:
+        if not _is_trusted(path / "boot", boot_id() if boot is None else boot):
+            raise NotFound(f"no online state in {path} that can be read; a service builds it when it starts")
+        try:
+            self._environment = lmdb.open(
+                str(path),
+                readonly=True,
+                create=False,
+                map_size=SIZE_BYTES_MAX,  # as the writer may let it grow
+                readahead=False,
+                max_readers=READERS_MAX,
+            )
+        except lmdb.Error as error:
+            raise NotFound(f"the online state in {path} cannot be read: {error}") from None
+
+    def begin(self) -> LmdbTransaction:
+        """Take a snapshot."""
+        return LmdbTransaction(self._environment, write=False)
+
+    def clear(self) -> None:
+        """Refuse: only the writer may."""
+        raise BadInput("this state is open for reading only")
+
+    def close(self) -> None:
+        """Release it."""
+        self._environment.close()

@@ -1,0 +1,208 @@
+"""The proof that what decisions rest on is what the log says: recorded features and the present state, computed again.
+
+Replay shows that a decision comes out the same from the log, byte by byte. Parity looks at the numbers under it, for
+less: those that decisions recorded, and those that the online state would give to the next application, for any entity
+and instant, whether or not a decision has ever touched them. Equality is of bits, and the number of differences is 0.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Protocol
+
+import numpy as np
+
+from obligor.decisions.record import features_of
+from obligor.decisions.recorded import Applications, Recorded
+from obligor.errors import BadInput, NotFound, ObligorError
+from obligor.events.log import EventLog
+from obligor.events.store import LedgerRow
+from obligor.features.parity import Answers, Comparison, Floats, Question, Sample, answer, answers, compare
+from obligor.features.plan import Plan
+from obligor.features.questions import Instants, Pool, Together, questions, read_pool
+from obligor.features.state import OnlineState, StagedState
+
+__all__ = ["CheckedDecisions", "Planned", "Walk", "check_decisions", "check_state", "draw_decisions"]
+
+RUN = 100  # decisions that are drawn together: they lie side by side in the ledger
+EVENTS_AT_ONCE = 20_000  # of the log, read to learn of its entities
+ASKED_AT_ONCE = 2_000  # questions to one snapshot of the state, so that it is not held for long
+INSTANTS = 2  # as of which each question is asked
+WALKED_SHARE = 8  # one in so many questions comes from the state itself, which may know of what the log does not
+
+
+class Planned(Protocol):
+    """What parity needs of a bundle."""
+
+    @property
+    def plan(self) -> Plan:
+        """What is computed of an applicant."""
+
+
+@dataclass
+class CheckedDecisions:
+    """Recorded features that were compared, and the decisions whose features could not be."""
+
+    comparison: Comparison = field(default_factory=Comparison)
+    unchecked: dict[str, str] = field(default_factory=dict)  # by decision: why
+
+
+def draw_decisions(log: EventLog, count: int | None, chance: random.Random) -> list[LedgerRow]:
+    """Return `count` ledger rows drawn in runs, all of them (None) or where there are no more; in their order."""
+    total = log.head.ledger_sequence
+    if count is None or count >= total:
+        return list(log.decisions())
+    runs = range(0, total, RUN)
+    starts = sorted(chance.sample(runs, min(len(runs), -(-count // RUN))))
+    found = [row for start in starts for row in islice(log.decisions(start), RUN)]
+    return found[:count]
+
+
+def check_decisions(
+    log: EventLog, bundles: Mapping[str, Planned], rows: Iterable[LedgerRow], threads: int = 1
+) -> CheckedDecisions:
+    """Compute the features of recorded decisions again, each at its own cut and as_of."""
+    checked = CheckedDecisions()
+    by_bundle: dict[str, list[Recorded]] = {}
+    for row in rows:
+        try:
+            one = Recorded.read(row)
+        except BadInput as error:
+            checked.unchecked[row.decision_id] = str(error)
+        else:
+            by_bundle.setdefault(one.record["bundle"], []).append(one)
+    for name, taken in by_bundle.items():
+        if name not in bundles:
+            checked.unchecked |= {one.row.decision_id: f"the bundle {name} is not here" for one in taken}
+            continue
+        try:
+            given = _recorded(log, bundles[name].plan, taken, checked)
+            checked.comparison.join(compare(bundles[name].plan, log, given, threads))
+        except ObligorError as error:
+            checked.unchecked |= {one.row.decision_id: str(error) for one in taken}
+    return checked
+
+
+def _recorded(log: EventLog, plan: Plan, taken: Sequence[Recorded], checked: CheckedDecisions) -> Answers:
+    """Return what decisions of one plan recorded; those that computed no features are left out."""
+    computed = [one for one in taken if one.record["rung"] != "refer"]
+    found = Applications.read(log, plan.application, [one.row.application_position for one in computed])
+    here = [one for one in computed if one.row.application_position in found.places]
+    for one in computed:
+        if one.row.application_position not in found.places:
+            checked.unchecked[one.row.decision_id] = "its application is missing"
+    requests = found.requests(plan, [one.row.application_position for one in here], [one.cut for one in here])
+    given = [_numbers(plan, one) for one in here]
+    return Answers(
+        requests, [values for values, _ in given], [why for _, why in given], [one.row.decision_id for one in here]
+    )
+
+
+def _numbers(plan: Plan, one: Recorded) -> tuple[Floats | None, str]:
+    """Return recorded features, or None and why there are none."""
+    try:
+        values = features_of(one.record)
+        if values is None:
+            return None, str(one.record["limit"])
+        numbers = np.array(values, np.float64)
+    except (KeyError, TypeError, ValueError) as error:
+        return None, f"the record cannot be read: {error}"
+    if numbers.shape != (len(plan.features),):
+        return None, f"the record holds {len(values)} features, the plan {len(plan.features)}"
+    return numbers, ""
+
+
+# ---- the state -------------------------------------------------------------------------------------------------------
+
+
+class Walk:
+    """Goes through the entities of a state, some at a time, in their order and from the beginning again."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._last: dict[str, str | None] = dict.fromkeys(plan.timelines)
+
+    def next(self, staged: StagedState, count: int) -> list[Together]:
+        """Return the next `count` entities of each timeline."""
+        found: list[Together] = []
+        for timeline, last in self._last.items():
+            keys = staged.keys(timeline, last, count)
+            self._last[timeline] = keys[-1] if len(keys) == count else None
+            found += [{timeline: key} for key in keys]
+        return found
+
+
+def check_state(
+    log: EventLog,
+    state: OnlineState,
+    plan: Plan,
+    *,
+    entities: int | None,
+    chance: random.Random,
+    clock: Callable[[], int],
+    instants: int = INSTANTS,
+    threads: int = 1,
+) -> Comparison:
+    """Ask the state about the entities of `entities` events drawn from the log, or about all there are (None).
+
+    It is asked as it stands, which may be behind the log. NotFound where it is not of this log.
+    """
+    draw = Instants(plan, chance).draw
+    samples: list[Sample] = []
+    asked = (question for question in _asked(log, state, plan, entities, chance) for _ in range(instants))
+    while some := list(islice(asked, ASKED_AT_ONCE)):
+        with state.begin() as staged:
+            cut, now = _cut(log, staged), max(clock(), log.last_known_time)
+            samples += [answer(plan, staged, one, cut, draw(staged, one, now)) for one in some]
+    return compare(plan, log, answers(plan, samples, log.registry[plan.application]), threads)
+
+
+def _cut(log: EventLog, staged: StagedState) -> dict[int, int]:
+    head = staged.head
+    if head is None or not head.fits(log):
+        raise NotFound("the online state is empty or was not built from this log; a service builds it anew")
+    return {log.shard: head.sequence}
+
+
+def _asked(
+    log: EventLog, state: OnlineState, plan: Plan, entities: int | None, chance: random.Random
+) -> Iterator[Question]:
+    with state.begin() as staged:
+        (last,) = _cut(log, staged).values()
+    if entities is not None:
+        pool = read_pool(plan, log, [chance.randint(1, last) for _ in range(entities)] if last else [])
+        with state.begin() as staged:
+            walked = Walk(plan).next(staged, -(-entities // WALKED_SHARE))
+        return questions(plan, Pool([*pool.together, *walked], pool.applications), chance)
+    return _about_all(log, state, plan, last, chance)
+
+
+def _about_all(log: EventLog, state: OnlineState, plan: Plan, last: int, chance: random.Random) -> Iterator[Question]:
+    """Yield questions about every entity of the log, then about those that only the state knows."""
+    seen: dict[str, set[str]] = {name: set() for name in plan.timelines}
+    pool = Pool([], [])
+    for first in range(1, last + 1, EVENTS_AT_ONCE):
+        pool = read_pool(plan, log, range(first, min(first + EVENTS_AT_ONCE, last + 1)))
+        yield from questions(plan, Pool(_new(pool.together, seen), pool.applications), chance)
+    for timeline in plan.timelines:
+        keys: list[str] = []
+        while True:
+            with state.begin() as staged:
+                keys = staged.keys(timeline, keys[-1] if keys else None, EVENTS_AT_ONCE)
+            walked = [{timeline: key} for key in keys]
+            yield from questions(plan, Pool(_new(walked, seen), pool.applications), chance)
+            if len(keys) < EVENTS_AT_ONCE:
+                break
+
+
+def _new(together: Iterable[Together], seen: dict[str, set[str]]) -> list[Together]:
+    """Return what names an entity that has not been seen, and note those it names."""
+    found = []
+    for row in together:
+        if any(key not in seen[timeline] for timeline, key in row.items()):
+            found.append(row)
+            for timeline, key in row.items():
+                seen[timeline].add(key)
+    return found
