@@ -11,7 +11,7 @@ def test_every_command_has_help_with_an_example(run: Run) -> None:
     from obligor.cli.app import app
 
     names = [command.name for command in app.registered_commands]
-    assert len(names) == 12
+    assert len(names) == 13
     for name in names:
         assert f"obligor {name}" in " ".join(run(str(name), "--help").split())
 

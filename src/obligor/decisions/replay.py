@@ -27,7 +27,9 @@ from obligor.events.facts import Facts
 from obligor.events.log import EventLog
 from obligor.events.positions import SHARD_MAX, Cut, cut_array, sequence_of
 from obligor.events.store import LedgerRow
+from obligor.features.backfill import backfill
 from obligor.features.evaluate import evaluate
+from obligor.features.lake import Lake
 from obligor.features.plan import Plan
 from obligor.features.requests import Requests
 from obligor.features.timelines import build_timelines
@@ -104,17 +106,19 @@ def replay(
     at: Cut | None = None,
     threads: int = 2,
     progress: Progress | None = None,
+    lake: Lake | None = None,
 ) -> list[Verdict]:
     """Return the verdict on each decision, by default on all in the ledger's order; NotFound for an unknown id.
 
     `bundles` by hash; a decision whose bundle is not among them is not replayable. With `at`, features are taken at
     that cut in place of the recorded one: what then differs is what later loads of history changed, which a training
     set at that cut sees and the decision did not. `progress` is told the number of decisions done since the last time.
+    With a `lake` that has tables for a bundle's entities their facts are read from it, which is quicker for a few.
     """
     rows = log.decisions() if decision_ids is None else iter([log.decision(one) for one in decision_ids])
     verdicts: list[Verdict] = []
     while batch := list(islice(rows, DECISIONS_MAX)):
-        verdicts += _Batch(log, bundles, at, threads).replay(batch)
+        verdicts += _Batch(log, bundles, at, threads, lake).replay(batch)
         if progress is not None:
             progress(len(batch))
     return verdicts
@@ -135,8 +139,10 @@ class _Taken:
 class _Batch:
     """Decisions that are replayed from one reading of the log, bundle by bundle."""
 
-    def __init__(self, log: EventLog, bundles: Mapping[str, Deployed], at: Cut | None, threads: int) -> None:
-        self._log, self._bundles, self._at, self._threads = log, bundles, at, threads
+    def __init__(
+        self, log: EventLog, bundles: Mapping[str, Deployed], at: Cut | None, threads: int, lake: Lake | None
+    ) -> None:
+        self._log, self._bundles, self._at, self._threads, self._lake = log, bundles, at, threads, lake
         self._verdicts: dict[int, Verdict] = {}  # by ledger sequence
 
     def replay(self, rows: Sequence[LedgerRow]) -> list[Verdict]:
@@ -176,7 +182,7 @@ class _Batch:
             self._refuse((r for r in rows if r.application_position not in found.places), "its application is missing")
             cuts = [one.cut if self._at is None else self._at for one in here]
             requests = found.requests(bundle.plan, [one.row.application_position for one in here], cuts)
-            features, limits = _features(self._log, bundle.plan, requests, self._threads)
+            features, limits = _features(self._log, self._lake, bundle.plan, requests, self._threads)
         except ObligorError as error:
             return self._refuse(rows, str(error))
         for i, one in enumerate(here):
@@ -255,15 +261,20 @@ def _vias(plan: Plan) -> dict[str, str]:
     return {measure.via: measure.timeline for measure in plan.measures}
 
 
-def _features(log: EventLog, plan: Plan, requests: Requests, threads: int) -> tuple[Any, dict[int, str]]:
+def _features(
+    log: EventLog, lake: Lake | None, plan: Plan, requests: Requests, threads: int
+) -> tuple[Any, dict[int, str]]:
     """Return the features of decisions, (n, features), and for rows that crossed a limit its message.
 
     Decisions that computed none (rung `refer`) have a row like the others; nobody looks at it.
     """
-    cut = {shard: int(last) for shard, last in enumerate(requests.cuts.max(axis=0, initial=0))}
-    timelines = build_timelines(plan, _Concerned(log, plan, requests), cut)
     problems: dict[int, Problem] = {}
-    features = evaluate(plan, timelines, requests, threads, limits=problems)
+    if lake is not None and lake.covers(plan):
+        features = backfill(plan, lake, requests, threads, limits=problems)
+    else:
+        cut = {shard: int(last) for shard, last in enumerate(requests.cuts.max(axis=0, initial=0))}
+        timelines = build_timelines(plan, _Concerned(log, plan, requests), cut)
+        features = evaluate(plan, timelines, requests, threads, limits=problems)
     return features, {
         row: str(Problem("$" + p.path.removeprefix(f"$[{row}]"), p.message)) for row, p in problems.items()
     }

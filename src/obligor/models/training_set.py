@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from obligor.credit.outcomes import evaluate_outcomes
 from obligor.errors import BadInput, DefinitionError, Problem, did_you_mean
 from obligor.events.fields import Money, parse_timestamp
+from obligor.features.backfill import backfill
 from obligor.features.evaluate import evaluate
 from obligor.features.plan import Plan
 from obligor.features.requests import Requests
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import polars
 
     from obligor.credit.definitions import Outcome
+    from obligor.features.lake import Lake
 
 __all__ = ["TrainingSet", "local_instant", "local_months", "training_set"]
 
@@ -149,8 +151,12 @@ def training_set(
     cutoff_us: int | None = None,
     threads: int = 2,
     progress: Progress = lambda step, done, total: None,
+    lake: Lake | None = None,
 ) -> TrainingSet:
-    """Return the training set of a snapshot: the log up to `cut` (None: all), outcomes as known at `seen_at`."""
+    """Return the training set of a snapshot: the log up to `cut` (None: all), outcomes as known at `seen_at`.
+
+    Timelines are read from the `lake` where it has tables for the plan's entities, else made from the log, in memory.
+    """
     if outcome.application.event_name != plan.application:
         raise DefinitionError(
             f"the plan is for {plan.application!r}, the outcome for {outcome.application.event_name!r}"
@@ -162,8 +168,6 @@ def training_set(
     facts = log.facts(plan.application, snapshot, _disclosed(outcome))
     fields = _original_rows(facts, known.column("root"))
     progress("timelines", 2, 4)
-    timelines = build_timelines(plan, log, snapshot)
-    progress("features", 3, 4)
     requests = Requests(
         as_of=_ints(known, "as_of"),
         cuts=cut_array(snapshot)[None, :],
@@ -172,7 +176,12 @@ def training_set(
         fields=fields,
     )
     limits: dict[int, Problem] = {}
-    features = evaluate(plan, timelines, requests, threads, limits=limits)
+    if lake is not None and lake.covers(plan):
+        features = backfill(plan, lake, requests, threads, limits=limits)
+    else:
+        timelines = build_timelines(plan, log, snapshot)
+        progress("features", 3, 4)
+        features = evaluate(plan, timelines, requests, threads, limits=limits)
     status[list(limits)], bad[list(limits)] = _LIMIT_STATUS, np.nan
     progress("features", 4, 4)
     return TrainingSet(
