@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from obligor.events.batch import CORRECTION, ORIGINAL, RETRACTION, Batch, part_schema
 from obligor.events.log import EventLog
@@ -243,16 +244,23 @@ def requests_at(
     known = log.facts("repayment", columns=[]).rows["known"].to_numpy()
     as_of = known[chance.integers(0, len(known), number)] + chance.integers(-1, 2, number)
     cuts = np.array([[cut]]) if cut is not None else chance.integers(0, head + 1, (number, 1))
-    applications = log.facts("purchase", columns=[]).rows["root"].to_numpy()
-    roots = np.where(chance.random(number) < 0.5, applications[chance.integers(0, len(applications), number)], -1)
+    applications = log.facts("purchase", columns=["consumer"]).rows
+    own = chance.integers(0, applications.num_rows, number)
+    roots = np.where(chance.random(number) < 0.5, applications["root"].to_numpy()[own], -1)
     names = {"consumer": [*consumers, "nobody", None], "merchant": [*MERCHANTS, "none", None]}
+    entities = {
+        name: pa.array([keys[int(k)] for k in chance.integers(0, len(keys), number)], pa.string())
+        for name, keys in names.items()
+    }
+    # Most applications ask about their own consumer.
+    asks = pa.array((roots >= 0) & (chance.random(number) < 0.8))
+    entities["consumer"] = pc.if_else(
+        asks, applications["consumer"].combine_chunks().take(pa.array(own)), entities["consumer"]
+    )
     return Requests(
         as_of=as_of,
         cuts=cuts,
         self_root=roots,
-        entities={
-            name: pa.array([keys[int(k)] for k in chance.integers(0, len(keys), number)], pa.string())
-            for name, keys in names.items()
-        },
+        entities=entities,
         fields=pa.table({"amount": pa.array(chance.integers(0, 100, number))}),
     )

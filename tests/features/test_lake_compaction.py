@@ -20,7 +20,8 @@ from tests.features.test_lake import assert_same
 from obligor.features import lake_compaction, lake_files
 from obligor.features.lake import Lake
 from obligor.features.lake_compaction import GROWTH, RUNS_MAX, due
-from obligor.features.lake_store import CommitConflict, DataFile
+from obligor.features.lake_store import CommitConflict, DataFile, Snapshot
+from obligor.features.lake_tables import LakeTable
 from obligor.stores.delta import DeltaLake
 
 KILLS = 40 if os.environ.get("OBLIGOR_SOAK") else 6
@@ -166,6 +167,50 @@ def test_a_kill_leaves_a_lake_that_is_read_and_finished(tmp_path: Path) -> None:
         kept = {file.name for table in lake.tables() for file in lake.view(PLAN).tables[table.entities].files}
         left = {path.name for path in (tmp_path / "lake").glob("*/*.parquet")}
         assert left == kept, "what was cut short is gone"
+
+
+def test_what_replaces_rows_stays_until_they_are_written_anew(tmp_path: Path) -> None:
+    history = History(np.random.default_rng(6), consumers=[f"c-{i}" for i in range(50)])
+    with new_log(tmp_path) as log:
+        append(log, history.chunk(3_000), history.tick())
+        lake = lake_of(tmp_path, log)
+        lake.compact(whole=True)
+        for _ in range(3):
+            append(log, history.chunk(15), history.tick())
+            lake.update()
+        before = {one.name: (one.runs, one.revisions) for one in lake.status()}
+        assert lake.compact() > 0
+        after = {one.name: (one.runs, one.revisions) for one in lake.status()}
+        assert before["consumer"][0] == 4
+        assert after["consumer"] == (2, before["consumer"][1])
+        assert before["consumer"][1] > 0
+        assert all(one.equal for one in lake.check(whole=True))
+        assert_same(log, lake, np.random.default_rng(0))
+        lake.compact(whole=True)
+        assert {(one.runs, one.revisions) for one in lake.status()} == {(1, 0)}
+        assert_same(log, lake, np.random.default_rng(0))
+
+
+def test_a_compaction_between_two_looks_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows are of before it, what replaces them is gone with it: both are looked up again."""
+    history = History(np.random.default_rng(6))
+    with new_log(tmp_path) as log:
+        append(log, history.chunk(100), history.tick())
+        lake = lake_of(tmp_path, log)
+        append(log, history.chunk(30), history.tick())
+        lake.update()
+        assert all(one.revisions for one in lake.status())
+        original = Lake._revisions
+        compacted: list[bool] = []
+
+        def late(self: Lake, table: LakeTable, snapshot: Snapshot) -> pa.Table:
+            if not compacted:
+                compacted.append(True)
+                lake_of(tmp_path, log).compact(whole=True)
+            return original(self, table, snapshot)
+
+        monkeypatch.setattr(Lake, "_revisions", late)
+        assert_same(log, lake, np.random.default_rng(0))
 
 
 def test_files_are_not_too_small() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ from obligor.features.lake import Lake
 from obligor.features.requests import Requests
 from obligor.features.timelines import build_timelines
 from obligor.stores.delta import DeltaLake
+from obligor.stores.delta.files import ParquetReader
 
 
 def later_registry() -> Registry:
@@ -153,6 +154,17 @@ def test_older_rows_are_read_by_the_definitions_of_now(
         append(log, later_rows(log.last_known_time), log.last_known_time + 1)
         requests = requests_at(log, np.random.default_rng(2), 80, cut=log.head.sequence)
         answers = compared(plan, log, lake, requests)
+        files, read = lake.view(plan).tables["consumer",].files, set[str]()
+        original_read = ParquetReader.read
+
+        def noted(self: ParquetReader, groups: Sequence[int], columns: Sequence[str]) -> pa.Table:
+            read.update(columns)
+            return original_read(self, groups, columns)
+
+        monkeypatch.setattr(ParquetReader, "read", noted)
+        lake.timelines(plan)
+        assert len(files) > 1
+        assert {"repayment.loan", "repayment.due_at"} <= read, "a field of now may be made of any of then"
         lake.update()
         assert compared(plan, log, lake, requests) == answers
         lake.compact(whole=True)
