@@ -1,4 +1,4 @@
-"""Buckets: the published hash, vectorised, and rows by bucket."""
+"""Buckets: the published hash, one by one and vectorised."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from obligor.features.buckets import BUCKETS, JOINED_BY, bucket_of, buckets_of, entity_name, route
+from obligor.features.buckets import BUCKETS, JOINED_BY, bucket_of, buckets_of, entity_name, entity_types
 
 ENTITIES = st.sampled_from([("consumer",), ("merchant",), ("consumer", "merchant"), ("händler",)])
 
@@ -25,7 +25,7 @@ def test_the_hash_is_the_published_one() -> None:
     assert (
         bucket_of(["consumer", "merchant"], f"c-1{JOINED_BY}m-1") == zlib.crc32(b"consumer+merchant:c-1\x1fm-1") % 4096
     )
-    assert entity_name(("consumer",)) == "consumer"
+    assert entity_types(entity_name(("consumer", "merchant"))) == ("consumer", "merchant")
 
 
 @settings(deadline=None)  # the kernel is compiled on its first call
@@ -44,13 +44,3 @@ def test_arrays_have_the_buckets_of_their_texts(
 def test_many_entities_spread_evenly() -> None:
     counts = np.bincount(buckets_of(["consumer"], pa.array([f"c-{i:07d}" for i in range(409_600)])), minlength=BUCKETS)
     assert 50 < counts.min() <= counts.max() < 160, "100 each, give or take what chance would"
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(0, BUCKETS - 1), max_size=50))
-def test_rows_are_routed_by_bucket_in_their_order(buckets: list[int]) -> None:
-    found = route(np.array(buckets, np.int16))
-    assert found.order.tolist() == sorted(range(len(buckets)), key=lambda i: buckets[i])
-    for bucket in {0, 7, BUCKETS - 1, *buckets}:
-        rows = found.order[found.start[bucket] : found.start[bucket + 1]].tolist()
-        assert rows == [i for i, b in enumerate(buckets) if b == bucket]

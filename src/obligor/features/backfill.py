@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from obligor.errors import LimitError, Problem
 from obligor.events.positions import SEQUENCE_MAX
-from obligor.features.buckets import Route, buckets_of, route
 from obligor.features.evaluate import BLOCK_ROWS, evaluate
 from obligor.features.kernels import kernel
 from obligor.features.lake import Lake, View
 from obligor.features.lake_files import Range
+from obligor.features.lake_routing import Routed, route
 from obligor.features.lake_timelines import Need
 from obligor.features.layout import compiled, scratch
 from obligor.features.plan import Plan
@@ -34,7 +34,7 @@ from obligor.features.timelines import Timelines, cut_array
 
 __all__ = ["backfill"]
 
-UNIT_ROWS = 65_536  # of the lake that a thread takes at a time
+UNIT_ROWS = 131_072  # of the lake that a thread takes at a time
 PROBLEMS_SHOWN = 10
 PLANS_KEPT = 16  # taken apart
 NOT_EXACT = "a number in it has no finite or no exact float64"  # as `evaluate` says it
@@ -114,8 +114,6 @@ class _Pass:
         self.part, self.requests, self.problems = part, requests, problems
         self.table = view.table(part.timeline)
         self.cut, self.last = cut_array(cut), cut_array(view.end)
-        self.keys = requests.entities[part.via]
-        self.route: Route = route(buckets_of(self.table.table.entities, self.keys))
         cuts = requests.cuts
         whole = cuts.shape[1] >= len(self.last) and bool(
             np.all(cuts.min(axis=0, initial=SEQUENCE_MAX)[: len(self.last)] >= self.last)
@@ -127,33 +125,40 @@ class _Pass:
 
     def run(self, pool: ThreadPoolExecutor, threads: int) -> Floats:
         """Go through all ranges that requests lie in."""
-        starts = self.route.start
-        ranges = [one for one in self.table.ranges(UNIT_ROWS) if starts[one[1] + 1] > starts[one[0]]]
+        ranges = self.table.ranges(UNIT_ROWS)
+        keys, entities = self.requests.entities[self.part.via], self.table.table.entities
+        routed = route(self.requests, keys, entities, ranges, threads, pool.map)
         share = len(self.requests) // threads
-        for _ in pool.map(lambda one: self._range(one, share, threads), ranges):
+
+        def go(number: int) -> None:
+            own = routed.of(number)
+            several = threads if own.stop - own.start > share else 1
+            if own.start < own.stop:
+                self._range(routed.narrowed(ranges[number], own, entities), routed, own, several)
+
+        for _ in pool.map(go, range(len(ranges))):
             pass
         return self.out
 
-    def _range(self, buckets: Range, share: int, threads: int) -> None:
-        first, last = buckets
-        rows = self.route.order[self.route.start[first] : self.route.start[last + 1]]
+    def _range(self, buckets: Range, routed: Routed, own: slice, threads: int) -> None:
         timeline = self.table.timeline(self.part.plan, self.part.timeline, buckets, self.need)
         timelines = Timelines({self.part.timeline: timeline}, self.cut, self.last)
         limits: dict[int, Problem] = {}
-        asked = self._asked(rows)
-        self.out[rows] = evaluate(self.part.plan, timelines, asked, threads if len(rows) > share else 1, limits=limits)
+        found = evaluate(self.part.plan, timelines, self._asked(routed, own), threads, limits=limits)
+        rows = routed.row[own]
+        _scatter(found, rows, self.out)
         for row, problem in limits.items():
             path = f"$[{rows[row]}]" + problem.path.removeprefix(f"$[{row}]")
             self.problems[int(rows[row])] = Problem(path, problem.message)
 
-    def _asked(self, rows: Ints) -> Requests:
-        requests, places = self.requests, pa.array(rows)
+    def _asked(self, routed: Routed, own: slice) -> Requests:
+        rows, cuts = routed.row[own], self.requests.cuts
         return Requests(
-            as_of=requests.as_of[rows],
-            cuts=requests.cuts if len(requests.cuts) == 1 else requests.cuts[rows],
-            self_root=requests.self_root[rows],
-            entities={self.part.via: self.keys.take(places)},
-            fields=self.fields.take(places) if self.fields.num_columns else self.fields,
+            as_of=routed.as_of[own],
+            cuts=cuts if len(cuts) == 1 else cuts[rows],
+            self_root=routed.self_root[own],
+            entities={self.part.via: routed.keys[own]},
+            fields=self.fields.take(pa.array(rows)) if self.fields.num_columns else self.fields,
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,21 +17,12 @@ from numpy.typing import NDArray
 
 from obligor.features.kernels import kernel
 
-__all__ = ["BUCKETS", "JOINED_BY", "Route", "bucket_of", "buckets_of", "entity_name", "entity_types", "route"]
+__all__ = ["BUCKETS", "JOINED_BY", "bucket_of", "buckets_of", "entity_name", "entity_types"]
 
 BUCKETS = 4096
 JOINED_BY = "\x1f"  # the parts of a composite entity's key
 _POLYNOMIAL = 0xEDB88320  # reflected
 _ALL_ONES = 0xFFFFFFFF
-
-Ints = NDArray[np.int64]
-
-
-class Route(NamedTuple):
-    """Rows by bucket: those of bucket b are `order[start[b] : start[b + 1]]`, in their own order."""
-
-    order: Ints  # (n,)
-    start: Ints  # (BUCKETS + 1,)
 
 
 def entity_name(entities: Sequence[str]) -> str:
@@ -74,14 +65,6 @@ def buckets_of(entities: Sequence[str], keys: pa.StringArray) -> NDArray[np.int1
     return found
 
 
-def route(buckets: NDArray[np.int16]) -> Route:
-    """Return the rows in the order of their buckets (a counting sort)."""
-    found = Route(np.empty(len(buckets), np.int64), np.zeros(BUCKETS + 1, np.int64))
-    _count(buckets, found.start)
-    _place(buckets, found.start[:-1].copy(), found.order)
-    return found
-
-
 def _tables() -> NDArray[np.uint32]:
     """Return, for four bytes at a time, what each byte adds to the remainder, (4, 256)."""
     tables = np.empty((4, 256), np.uint32)
@@ -121,19 +104,3 @@ def _crc(start: Any, offsets: Any, texts: Any, tables: Any, out: Any) -> None:
             remainder = remainder >> _8 ^ tables[0, (remainder ^ np.uint32(texts[j])) & _BYTE]
             j += _ONE
         out[i] = np.int16(~remainder & np.uint32(BUCKETS - 1))
-
-
-@kernel
-def _count(buckets: Any, start: Any) -> None:
-    """How many rows lie in the buckets before each."""
-    for i in range(buckets.shape[0]):
-        start[buckets[i] + 1] += 1
-    for b in range(1, start.shape[0]):
-        start[b] += start[b - 1]
-
-
-@kernel
-def _place(buckets: Any, next_place: Any, order: Any) -> None:
-    for i in range(buckets.shape[0]):
-        order[next_place[buckets[i]]] = i
-        next_place[buckets[i]] += 1

@@ -81,7 +81,7 @@ class Lake:
     def _status(self, table: LakeTable) -> TableStatus:
         snapshot = self._store.table(table.name).snapshot()
         assert snapshot is not None, "the table exists"
-        sequence = snapshot.marks["sequence"]
+        sequence, revisions = snapshot.marks["sequence"], self._revisions(table, snapshot)
         return TableStatus(
             name=table.name,
             misfit=self._misfit(table, snapshot),
@@ -91,7 +91,7 @@ class Lake:
             files=len(snapshot.files),
             runs=len(chains(snapshot.files)),
             size_bytes=sum(file.size_bytes for file in snapshot.files),
-            revisions=self._revisions(table, snapshot).num_rows,
+            revisions=0 if revisions is None else revisions.num_rows,
         )
 
     def _misfit(self, table: LakeTable, snapshot: Snapshot) -> str | None:
@@ -108,14 +108,19 @@ class Lake:
             return f"the log up to {sequence} is another one than it holds"
         return f"it holds {', '.join(sorted(withheld))}, which must not leave the log" if withheld else None
 
-    def _revisions(self, table: LakeTable, snapshot: Snapshot) -> pa.Table:
-        """Return what replaces rows of the snapshot's files; what an update that was cut short left is not in it."""
+    def _revisions(self, table: LakeTable, snapshot: Snapshot) -> pa.Table | None:
+        """Return what replaces rows of the snapshot's files, None where a compaction has deleted some of it since.
+
+        What an update that was cut short left is not in it.
+        """
         store = self._store.table(_revisions_name(table))
         found = store.snapshot()
-        if found is None or not found.files:
+        if found is None:
             return REVISIONS.empty_table()
+        if found.marks["folded"] > snapshot.marks["folded"]:  # rows are written anew first, and this pruned then
+            return None
         base = pack(self._log.shard, 0)
-        rows = pa.concat_tables([_all_rows(store, file) for file in found.files])
+        rows = pa.concat_tables([REVISIONS.empty_table(), *(_all_rows(store, file) for file in found.files)])
         return _between(rows, base + snapshot.marks["folded"], base + snapshot.marks["sequence"])
 
     def _settled(self, table: LakeTable) -> tuple[Snapshot, pa.Table]:
@@ -123,9 +128,7 @@ class Lake:
         for _ in range(ATTEMPTS_MAX):
             snapshot = self._fitting(table)
             revisions = self._revisions(table, snapshot)
-            # A compaction may have come between: it writes rows anew first, and then deletes what replaced them.
-            pruned = self._store.table(_revisions_name(table)).snapshot()
-            if pruned is None or pruned.marks["folded"] <= snapshot.marks["folded"]:
+            if revisions is not None:
                 return snapshot, revisions
         raise CommitConflict(f"{table.name}: compactions follow one another too quickly to read the table")
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from obligor.events.changes import conform
 from obligor.events.schema import Event
 from obligor.features.filters import comparisons, parse_predicate
+from obligor.features.kernels import kernel
 from obligor.features.lake_rows import Pairs, staircase
 from obligor.features.lake_slabs import Slab, Sorted, integers, merger
 from obligor.features.lake_tables import LakeTable, disclosed, stored_name
@@ -100,8 +101,8 @@ def slab_timeline(reading: Reading, slab: Slab, revised: Mapping[int, Pairs], ne
         numbers[name] = integers(slab, name) if needed else zeros(slab.rows)
     if kept is not None:
         numbers = {name: column[kept] for name, column in numbers.items()}
-    replaced = _replaced(slab, revised, need, kept)
-    mask[replaced["version"] >= 0] |= _VERSIONED
+    places, replaced = _replaced(slab, revised, need, kept)
+    mask[places] |= _VERSIONED
     arrays = {"offsets": offsets, "mask": mask, "values": values, **numbers, **replaced}
     return Timeline(slab.keys, Rows(**{name: read_only(array) for name, array in arrays.items()}))
 
@@ -163,35 +164,62 @@ def _assembled(slab: Slab, parts: Sequence[_Part], slots: int) -> tuple[Ints, In
     return np.flatnonzero(flags), before[slab.offsets], mask, values
 
 
-def _replaced(slab: Slab, revised: Mapping[int, Pairs], need: Need, kept: Ints | None) -> dict[str, NDArray[Any]]:
-    """Return `version` and what ranks above each row."""
-    known = slab.columns["replaced_known"]
-    valid = (
-        np.zeros(slab.rows, np.bool_)
-        if known.null_count == slab.rows
-        else known.is_valid().to_numpy(zero_copy_only=False)
-    )
+def _replaced(
+    slab: Slab, revised: Mapping[int, Pairs], need: Need, kept: Ints | None
+) -> tuple[Ints, dict[str, NDArray[Any]]]:
+    """Return the places of rows that others may replace, and `version` and what ranks above them."""
     listed = _listed(slab, revised, need)
+    places = _valid(slab.columns["replaced_known"])
     if kept is not None:
-        valid = valid[kept]
-        place = {int(row): i for i, row in enumerate(kept)} if listed else {}
-        listed = {place[row]: pairs for row, pairs in listed.items() if row in place}
-    places = np.flatnonzero(valid)
-    source = places if kept is None else kept[places]
+        at = np.full(slab.rows, -1, np.int64)
+        at[kept] = np.arange(len(kept))
+        listed = {int(at[row]): pairs for row, pairs in listed.items() if at[row] >= 0}
+        source = places[at[places] >= 0]
+        places = at[source]
+    else:
+        source = places
     firsts = [_values(slab, "replaced_position", source) if need.position else zeros(len(source)),
               _values(slab, "replaced_known", source)]  # fmt: skip
+    rows = slab.rows if kept is None else len(kept)
     if listed:
-        return _with_lists(len(valid), places, firsts, listed)
-    version = np.full(len(valid), -1, np.int32)
+        return _with_lists(rows, places, firsts, listed)
+    version = np.full(rows, -1, np.int32)
     version[places] = np.arange(len(places), dtype=np.int32)
     one = np.arange(len(places) + 1)
-    return {"version": version, "above_start": one[:-1], "above_end": one[1:],
-            "above_position": firsts[0], "above_known": firsts[1]}  # fmt: skip
+    return places, {"version": version, "above_start": one[:-1], "above_end": one[1:],
+                    "above_position": firsts[0], "above_known": firsts[1]}  # fmt: skip
+
+
+def _valid(array: pa.Array) -> Ints:
+    """Return where an array is not null; mostly it is."""
+    if array.null_count == len(array):
+        return np.empty(0, np.int64)
+    if array.null_count == 0:
+        return np.arange(len(array))
+    found = np.empty(len(array) - array.null_count, np.int64)
+    _set_bits(np.frombuffer(array.buffers()[0], np.uint8), array.offset, len(array), found)
+    return found
+
+
+@kernel
+def _set_bits(bits: Any, start: Any, count: Any, found: Any) -> None:
+    """The places of the bits that are set, from bit `start` on."""
+    n = 0
+    i = start
+    while i < start + count and n < found.shape[0]:
+        byte = bits[i >> 3]
+        if byte == 0:
+            i = ((i >> 3) + 1) << 3
+            continue
+        if (byte >> np.uint8(i & 7)) & np.uint8(1) != 0:
+            found[n] = i - start
+            n += 1
+        i += 1
 
 
 def _with_lists(
     rows: int, places: Ints, firsts: Sequence[Ints], listed: Mapping[int, Pairs]
-) -> dict[str, NDArray[Any]]:
+) -> tuple[Ints, dict[str, NDArray[Any]]]:
     """Return the same where some rows have a list of their own."""
     above: dict[int, Pairs] = {int(p): [(int(a), int(b))] for p, a, b in zip(places, *firsts, strict=True)}
     above |= listed
@@ -202,8 +230,10 @@ def _with_lists(
         version[place], counts[i + 1] = i, len(above[place])
         pairs += above[place]
     edges, flat = np.cumsum(counts), np.array(pairs, np.int64).reshape(len(pairs), 2)
-    return {"version": version, "above_start": edges[:-1], "above_end": edges[1:],
-            "above_position": flat[:, 0], "above_known": flat[:, 1]}  # fmt: skip
+    return np.array(sorted(above), np.int64), {
+        "version": version, "above_start": edges[:-1], "above_end": edges[1:],
+        "above_position": flat[:, 0], "above_known": flat[:, 1],
+    }  # fmt: skip
 
 
 def _listed(slab: Slab, revised: Mapping[int, Pairs], need: Need) -> dict[int, Pairs]:
@@ -211,7 +241,7 @@ def _listed(slab: Slab, revised: Mapping[int, Pairs], need: Need) -> dict[int, P
     more = slab.columns["replaced_more"]
     rows = set(revised)
     if more.null_count < slab.rows:
-        rows.update(np.flatnonzero(more.is_valid().to_numpy(zero_copy_only=False)).tolist())
+        rows.update(_valid(more).tolist())
     positions = slab.columns["replaced_position"] if need.position else None
     found = {}
     for row in rows:

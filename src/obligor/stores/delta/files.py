@@ -1,8 +1,8 @@
 """Parquet files as the lake writes and reads them.
 
-What nearly every read needs lies uncompressed (times) or dictionary-encoded (keys, texts), because then reading is
-little more than a copy: a plain int64 takes 0.7 ns, byte-stream-split with LZ4 1.5 to 2.2 ns at half the size, anything
-with Zstandard 2 to 9 ns. Positions, which few reads need, take that half.
+What nearly every read needs lies plain (numbers) or dictionary-encoded (keys, texts), because then reading is little
+more than a copy: a plain int64 takes 0.7 ns, byte-stream-split with LZ4 1.5 to 2.2 ns at half the size, anything with
+Zstandard 2 to 9 ns. Positions, which few reads need, take that half.
 A group is as many whole buckets as make about `GROUP_ROWS` rows.
 """
 
@@ -22,7 +22,7 @@ from obligor.features.lake_store import DataFile, Group
 __all__ = ["ParquetReader", "ParquetWriter"]
 
 _NOTE = "obligor."
-_PLAIN = ("event_time", "known")  # uncompressed
+_RARE = ("position", "root", "replaced_position", "replaced_known")  # few reads need them, or few rows have them
 _ENCODED = ("entity", "event")  # read as dictionaries
 _DICTIONARY_BYTES_MAX = 64 << 20  # a dictionary is never given up within a group
 _PAGE_BYTES = 16 << 20
@@ -34,13 +34,14 @@ class ParquetWriter:
     def __init__(self, path: Path, schema: pa.Schema, notes: Mapping[str, str]) -> None:
         self._path, self._schema = path, schema
         self._rows, self._first, self._last = 0, 0, 0
-        numbers = [f.name for f in schema if pa.types.is_int64(f.type) and f.name not in _PLAIN]
+        numbers = [field.name for field in schema if pa.types.is_int64(field.type)]
+        plain = [name for name in numbers if name not in _RARE]
         self._file = pq.ParquetWriter(
             path,
             schema,
-            compression={name: "NONE" if name in (*_PLAIN, "bucket") else "LZ4" for name in _leaves(schema)},
+            compression={name: "NONE" if name in (*plain, "bucket") else "LZ4" for name in _leaves(schema)},
             use_dictionary=["bucket", *(f.name for f in schema if pa.types.is_string(f.type))],
-            column_encoding=dict.fromkeys(_PLAIN, "PLAIN") | dict.fromkeys(numbers, "BYTE_STREAM_SPLIT"),
+            column_encoding={name: "PLAIN" if name in plain else "BYTE_STREAM_SPLIT" for name in numbers},
             dictionary_pagesize_limit=_DICTIONARY_BYTES_MAX,
             data_page_size=_PAGE_BYTES,
             write_statistics=True,

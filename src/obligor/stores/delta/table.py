@@ -53,6 +53,7 @@ class DeltaTableStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._delta: DeltaTable | None = None
+        self._last: Snapshot | None = None
         self._readers: dict[str, ParquetReader] = {}
         self._guard = threading.RLock()  # delta-rs refuses two uses of one object at a time
 
@@ -68,15 +69,14 @@ class DeltaTableStore:
             self._delta = DeltaTable(str(self.folder))
         else:
             self._delta.update_incremental()
+        if self._last is not None and self._last.version == self._delta.version():
+            return self._last
         files = tuple(sorted(_data_files(self._delta), key=lambda file: (file.first, file.name)))
         kept = {file.name for file in files}
         self._readers = {name: reader for name, reader in self._readers.items() if name in kept}
-        return Snapshot(
-            self._delta.version(),
-            files,
-            self._marks(self._delta),
-            pa.schema(self._delta.schema().to_arrow()),
-        )
+        schema = pa.schema(self._delta.schema().to_arrow())
+        self._last = Snapshot(self._delta.version(), files, self._marks(self._delta), schema)
+        return self._last
 
     def create(self, schema: pa.Schema, marks: Mapping[str, int]) -> None:
         """Make the table, empty, in one commit; one that exists loses its files and columns."""

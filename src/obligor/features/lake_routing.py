@@ -1,0 +1,123 @@
+"""Requests in the order in which the lake is gone through: those of one range of buckets lie together.
+
+They are read once from the first to the last and copied to where they belong, in parts that threads take, because what
+each range would otherwise gather from all over them costs more than reading the range itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from obligor.features.buckets import BUCKETS, buckets_of
+from obligor.features.kernels import kernel
+from obligor.features.lake_files import Range
+from obligor.features.requests import Requests
+
+__all__ = ["Routed", "route"]
+
+Ints = NDArray[np.int64]
+Run = Callable[..., Iterable[Any]]
+
+
+@dataclass(frozen=True)
+class Routed:
+    """n requests range by range, within a range in their own order."""
+
+    start: Ints  # (ranges + 1,) where each range's requests begin
+    row: Ints  # (n,) the place of each among the requests
+    as_of: Ints  # (n,)
+    self_root: Ints  # (n,)
+    keys: pa.StringArray
+
+    def of(self, number: int) -> slice:
+        """Return where the requests of a range lie."""
+        return slice(int(self.start[number]), int(self.start[number + 1]))
+
+    def narrowed(self, buckets: Range, own: slice, entities: Sequence[str]) -> Range:
+        """Return the part of a range that its requests lie in, where they are too few to need all of it."""
+        first, last = buckets
+        if own.stop - own.start > last - first:
+            return buckets
+        found = buckets_of(entities, self.keys[own])
+        return max(first, int(found.min())), min(last, int(found.max()))
+
+
+def route(
+    requests: Requests, keys: pa.StringArray, entities: Sequence[str], ranges: Sequence[Range], parts: int, run: Run
+) -> Routed:
+    """Return requests by the ranges, which cover all buckets, that their `keys` lie in; null lies in the first bucket.
+
+    The work is cut in `parts` that `run` (such as a pool's map) carries out.
+    """
+    n = len(requests)
+    of_bucket = np.empty(BUCKETS, np.int64)
+    for number, (first, last) in enumerate(ranges):
+        of_bucket[first : last + 1] = number
+    edges = [n * part // parts for part in range(parts + 1)]
+    offsets = np.frombuffer(keys.buffers()[1] or bytes(4), np.int32)[keys.offset :]
+    texts = np.frombuffer(keys.buffers()[2] or b"", np.uint8)
+    at, counts = np.empty(n, np.int32), np.zeros((parts, len(ranges), 2), np.int64)
+
+    def count(part: int) -> None:
+        own = slice(edges[part], edges[part + 1])
+        _count(of_bucket, buckets_of(entities, keys[own]), offsets[own.start :], at[own], counts[part])
+
+    for _ in run(count, range(parts)):
+        pass
+    # A range's rows come part by part, so each part begins where those before it end.
+    begins = np.cumsum(counts.transpose(1, 0, 2).reshape(-1, 2), axis=0) - counts.transpose(1, 0, 2).reshape(-1, 2)
+    places = np.ascontiguousarray(begins.reshape(len(ranges), parts, 2).transpose(1, 0, 2))
+    size = int(counts[:, :, 1].sum())
+    row, as_of, root = (np.empty(n, np.int64) for _ in range(3))
+    ends, copied = np.empty(n + 1, np.int32), np.empty(size, np.uint8)
+    ends[n] = size
+
+    def place(part: int) -> None:
+        own = slice(edges[part], edges[part + 1])
+        _place(
+            at[own], own.start, requests.as_of[own], requests.self_root[own], offsets[own.start :], texts,
+            places[part].copy(), row, as_of, root, ends, copied,
+        )  # fmt: skip
+
+    for _ in run(place, range(parts)):
+        pass
+    valid = None
+    if keys.null_count:
+        valid = pa.array(keys.is_valid().to_numpy(zero_copy_only=False)[row]).buffers()[1]
+    start = np.append(places[0, :, 0], n)
+    return Routed(
+        start, row, as_of, root, pa.StringArray.from_buffers(n, pa.py_buffer(ends), pa.py_buffer(copied), valid)
+    )
+
+
+@kernel
+def _count(of_bucket: Any, buckets: Any, offsets: Any, at: Any, counts: Any) -> None:
+    """The range of each row, and how many rows and bytes of keys each range has."""
+    for i in range(at.shape[0]):
+        number = of_bucket[buckets[i]]
+        at[i] = number
+        counts[number, 0] += 1
+        counts[number, 1] += offsets[i + 1] - offsets[i]
+
+
+@kernel
+def _place(
+    at: Any, first: Any, as_of: Any, self_root: Any, offsets: Any, texts: Any, places: Any, row: Any, to_as_of: Any,
+    to_root: Any, ends: Any, copied: Any,
+) -> None:  # fmt: skip
+    """Copy each row to the next place of its range; `places` are the next row and the next byte of each."""
+    for i in range(at.shape[0]):
+        number = at[i]
+        j, byte = places[number, 0], places[number, 1]
+        row[j], to_as_of[j], to_root[j], ends[j] = first + i, as_of[i], self_root[i], byte
+        start, length = np.int64(offsets[i]), np.int64(offsets[i + 1]) - np.int64(offsets[i])
+        for k in range(length):
+            copied[byte + k] = texts[start + k]
+        places[number, 0] = j + 1
+        places[number, 1] = byte + length

@@ -1,0 +1,67 @@
+"""Requests range by range: none lost, in their own order, with their own keys, however the work is cut."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from obligor.features.buckets import BUCKETS, bucket_of
+from obligor.features.lake_routing import route
+from obligor.features.requests import Requests
+
+ENTITIES = ("consumer",)
+KEYS = st.none() | st.text(max_size=12) | st.sampled_from([f"c-{i}" for i in range(9)])
+
+
+def requests_of(keys: list[str | None], skipped: int = 0) -> tuple[Requests, pa.StringArray]:
+    n = len(keys)
+    array = pa.array([*["skipped"] * skipped, *keys], pa.string())[skipped:]
+    numbers = np.arange(n) * 7
+    return Requests(numbers + 5, np.array([[9]]), numbers + 1, {"consumer": array}, pa.table({})), array
+
+
+@settings(deadline=None)
+@given(
+    st.lists(KEYS, max_size=40), st.sets(st.integers(1, BUCKETS - 1), max_size=6), st.integers(1, 4), st.integers(0, 2)
+)
+def test_each_range_has_its_requests_in_their_order(
+    keys: list[str | None], edges: set[int], parts: int, skipped: int
+) -> None:
+    starts = [0, *sorted(edges)]
+    ranges = [(first, end - 1) for first, end in zip(starts, [*starts[1:], BUCKETS], strict=True)]
+    requests, array = requests_of(keys, skipped)
+    routed = route(requests, array, ENTITIES, ranges, parts, map)
+    seen = []
+    for number, (first, last) in enumerate(ranges):
+        own = routed.of(number)
+        rows = routed.row[own].tolist()
+        buckets = {i: 0 if key is None else bucket_of(ENTITIES, key) for i, key in enumerate(keys)}
+        assert rows == [i for i in range(len(keys)) if first <= buckets[i] <= last]
+        assert routed.keys[own].to_pylist() == [keys[i] for i in rows]
+        assert routed.as_of[own].tolist() == [i * 7 + 5 for i in rows]
+        assert routed.self_root[own].tolist() == [i * 7 + 1 for i in rows]
+        if rows:
+            narrow = routed.narrowed((first, last), own, ENTITIES)
+            assert first <= narrow[0] <= min(buckets[i] for i in rows)
+            assert last >= narrow[1] >= max(buckets[i] for i in rows)
+        seen += rows
+    assert sorted(seen) == list(range(len(keys)))
+
+
+def test_few_requests_need_no_more_than_their_buckets() -> None:
+    requests, array = requests_of(["c-1", "c-1"])
+    routed = route(requests, array, ENTITIES, [(0, BUCKETS - 1)], 1, map)
+    bucket = bucket_of(ENTITIES, "c-1")
+    assert routed.narrowed((0, BUCKETS - 1), routed.of(0), ENTITIES) == (bucket, bucket)
+    assert routed.narrowed((bucket, bucket), routed.of(0), ENTITIES) == (bucket, bucket)
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_none_and_one(n: int) -> None:
+    requests, array = requests_of(["c-1"] * n)
+    routed = route(requests, array, ENTITIES, [(0, BUCKETS - 1)], 3, map)
+    assert routed.start.tolist() == [0, n]
+    assert len(routed.keys) == n
