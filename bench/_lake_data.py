@@ -7,15 +7,19 @@ million events is not what is measured. A tenth of the consumers has no events.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from deltalake import DeltaTable
 from numpy.typing import NDArray
 
+from obligor.events.ingest import ingest
 from obligor.events.log import EventLog
+from obligor.events.mapping import Mapping, field
 from obligor.events.schema import Registry
 from obligor.features import Entity, Event, Money, Plan, compile_plan
 from obligor.features.buckets import buckets_of
@@ -26,7 +30,7 @@ from obligor.features.lake_tables import LakeTable, lake_table
 from obligor.stores.delta import DeltaLake
 from obligor.stores.sqlite import SQLiteStore
 
-__all__ = ["AGGREGATES", "DAY", "REGISTRY", "WINDOWS", "open_lake", "plan", "write_lake", "write_requests"]
+__all__ = ["DAY", "SEED", "WINDOWS", "lake_files", "make_from_log", "open_lake", "plan", "write_lake", "write_requests"]
 
 SEED = 5
 DAY = 86_400_000_000
@@ -70,6 +74,11 @@ def open_lake(folder: Path) -> Lake:
     """Open the lake in a folder; its log is empty, so that everything is in the files."""
     log = EventLog.open(folder / "log", REGISTRY, read_only=True, store=SQLiteStore)
     return Lake(DeltaLake(folder / "lake"), log)
+
+
+def lake_files(folder: Path) -> list[str]:
+    """Return the files of the table, as whoever reads Delta tables finds them."""
+    return sorted(DeltaTable(str(folder / "lake" / "consumer")).file_uris())
 
 
 def _names(consumers: int) -> pa.StringArray:
@@ -162,3 +171,32 @@ def write_requests(path: Path, events: int, requests: int) -> None:
     order = np.lexsort((as_of, asked))
     names = _names(consumers).take(pa.array(asked[order]))
     pq.write_table(pa.table({"request": np.arange(requests), "consumer": names, "as_of": as_of[order]}), path)
+
+
+def make_from_log(folder: Path, events: int) -> dict[str, float]:
+    """Make a lake from a log of so many events in order of arrival; return how many a second each step takes."""
+    chance = np.random.default_rng(SEED + 2)
+    event_time = np.sort(START + chance.integers(0, SPAN_DAYS * DAY, events))
+    names = _names(events // EVENTS_PER_CONSUMER)
+    rows = {
+        "event_id": pa.array([f"e-{i}" for i in range(events)]),
+        "event_time": pa.array(event_time, pa.timestamp("us", tz="UTC")),
+        "consumer": names.take(pa.array(chance.integers(0, len(names), events))),
+        "amount": pa.array(chance.integers(1, 5_000_000, events)),
+    }
+    pq.write_table(pa.table(rows), folder / "events.parquet")
+    with EventLog.create(folder / "log", REGISTRY, store=SQLiteStore) as log:
+        ingest(
+            log, folder / "events.parquet", Mapping(event=Repayment, id=field("event_id")),
+            clock_us=START + 2 * SPAN_DAYS * DAY, dead_letters=folder / "dead.jsonl",
+        )  # fmt: skip
+    lake = open_lake(folder)
+    seconds = {}
+    steps: dict[str, Callable[[], object]] = {
+        "update": lambda: lake.update([("consumer",)]), "compact": lambda: lake.compact(whole=True)
+    }  # fmt: skip
+    for name, step in steps.items():
+        start = time.perf_counter()
+        step()
+        seconds[name] = time.perf_counter() - start
+    return {f"{name}_events_per_s": events / taken for name, taken in seconds.items()}

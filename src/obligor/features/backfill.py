@@ -127,16 +127,15 @@ class _Pass:
         """Go through all ranges that requests lie in."""
         ranges = self.table.ranges(UNIT_ROWS)
         keys, entities = self.requests.entities[self.part.via], self.table.table.entities
-        routed = route(self.requests, keys, entities, ranges, threads, pool.map)
+        routed = route(self.requests, keys, entities, threads, pool.map)
         share = len(self.requests) // threads
 
-        def go(number: int) -> None:
-            own = routed.of(number)
-            several = threads if own.stop - own.start > share else 1
+        def go(buckets: Range) -> None:
+            own = routed.of(buckets)
             if own.start < own.stop:
-                self._range(routed.narrowed(ranges[number], own, entities), routed, own, several)
+                self._range(routed.narrowed(buckets), routed, own, threads if own.stop - own.start > share else 1)
 
-        for _ in pool.map(go, range(len(ranges))):
+        for _ in pool.map(go, ranges):
             pass
         return self.out
 

@@ -1,7 +1,7 @@
-"""Requests in the order in which the lake is gone through: those of one range of buckets lie together.
+"""Requests in the order in which the lake is gone through: those of one bucket lie together.
 
 They are read once from the first to the last and copied to where they belong, in parts that threads take, because what
-each range would otherwise gather from all over them costs more than reading the range itself.
+each range of buckets would otherwise gather from all over them costs more than reading the range itself.
 """
 
 from __future__ import annotations
@@ -27,52 +27,49 @@ Run = Callable[..., Iterable[Any]]
 
 @dataclass(frozen=True)
 class Routed:
-    """n requests range by range, within a range in their own order."""
+    """n requests bucket by bucket, within a bucket in their own order."""
 
-    start: Ints  # (ranges + 1,) where each range's requests begin
+    start: Ints  # (BUCKETS + 1,) where each bucket's requests begin
     row: Ints  # (n,) the place of each among the requests
     as_of: Ints  # (n,)
     self_root: Ints  # (n,)
     keys: pa.StringArray
 
-    def of(self, number: int) -> slice:
-        """Return where the requests of a range lie."""
-        return slice(int(self.start[number]), int(self.start[number + 1]))
+    def of(self, buckets: Range) -> slice:
+        """Return where the requests of a range of buckets lie."""
+        return slice(int(self.start[buckets[0]]), int(self.start[buckets[1] + 1]))
 
-    def narrowed(self, buckets: Range, own: slice, entities: Sequence[str]) -> Range:
+    def narrowed(self, buckets: Range) -> Range:
         """Return the part of a range that its requests lie in, where they are too few to need all of it."""
         first, last = buckets
+        own = self.of(buckets)
         if own.stop - own.start > last - first:
             return buckets
-        found = buckets_of(entities, self.keys[own])
-        return max(first, int(found.min())), min(last, int(found.max()))
+        held = first + np.flatnonzero(np.diff(self.start[first : last + 2]))
+        return int(held[0]), int(held[-1])
 
 
-def route(
-    requests: Requests, keys: pa.StringArray, entities: Sequence[str], ranges: Sequence[Range], parts: int, run: Run
-) -> Routed:
-    """Return requests by the ranges, which cover all buckets, that their `keys` lie in; null lies in the first bucket.
+def route(requests: Requests, keys: pa.StringArray, entities: Sequence[str], parts: int, run: Run) -> Routed:
+    """Return requests by the buckets of their `keys`; null lies in the first.
 
     The work is cut in `parts` that `run` (such as a pool's map) carries out.
     """
     n = len(requests)
-    of_bucket = np.empty(BUCKETS, np.int64)
-    for number, (first, last) in enumerate(ranges):
-        of_bucket[first : last + 1] = number
     edges = [n * part // parts for part in range(parts + 1)]
     offsets = np.frombuffer(keys.buffers()[1] or bytes(4), np.int32)[keys.offset :]
     texts = np.frombuffer(keys.buffers()[2] or b"", np.uint8)
-    at, counts = np.empty(n, np.int32), np.zeros((parts, len(ranges), 2), np.int64)
+    buckets, counts = np.empty(n, np.int16), np.zeros((parts, BUCKETS, 2), np.int64)
 
     def count(part: int) -> None:
         own = slice(edges[part], edges[part + 1])
-        _count(of_bucket, buckets_of(entities, keys[own]), offsets[own.start :], at[own], counts[part])
+        buckets[own] = buckets_of(entities, keys[own])
+        _count(buckets[own], offsets[own.start :], counts[part])
 
     for _ in run(count, range(parts)):
         pass
-    # A range's rows come part by part, so each part begins where those before it end.
-    begins = np.cumsum(counts.transpose(1, 0, 2).reshape(-1, 2), axis=0) - counts.transpose(1, 0, 2).reshape(-1, 2)
-    places = np.ascontiguousarray(begins.reshape(len(ranges), parts, 2).transpose(1, 0, 2))
+    # A bucket's rows come part by part, so each part begins where those before it end.
+    by_bucket = counts.transpose(1, 0, 2).reshape(-1, 2)
+    begins = (np.cumsum(by_bucket, axis=0) - by_bucket).reshape(BUCKETS, parts, 2).transpose(1, 0, 2)
     size = int(counts[:, :, 1].sum())
     row, as_of, root = (np.empty(n, np.int64) for _ in range(3))
     ends, copied = np.empty(n + 1, np.int32), np.empty(size, np.uint8)
@@ -81,8 +78,8 @@ def route(
     def place(part: int) -> None:
         own = slice(edges[part], edges[part + 1])
         _place(
-            at[own], own.start, requests.as_of[own], requests.self_root[own], offsets[own.start :], texts,
-            places[part].copy(), row, as_of, root, ends, copied,
+            buckets[own], own.start, requests.as_of[own], requests.self_root[own], offsets[own.start :], texts,
+            begins[part].copy(order="C"), row, as_of, root, ends, copied,
         )  # fmt: skip
 
     for _ in run(place, range(parts)):
@@ -90,30 +87,28 @@ def route(
     valid = None
     if keys.null_count:
         valid = pa.array(keys.is_valid().to_numpy(zero_copy_only=False)[row]).buffers()[1]
-    start = np.append(places[0, :, 0], n)
+    start = np.append(begins[0, :, 0], n)
     return Routed(
         start, row, as_of, root, pa.StringArray.from_buffers(n, pa.py_buffer(ends), pa.py_buffer(copied), valid)
     )
 
 
 @kernel
-def _count(of_bucket: Any, buckets: Any, offsets: Any, at: Any, counts: Any) -> None:
-    """The range of each row, and how many rows and bytes of keys each range has."""
-    for i in range(at.shape[0]):
-        number = of_bucket[buckets[i]]
-        at[i] = number
-        counts[number, 0] += 1
-        counts[number, 1] += offsets[i + 1] - offsets[i]
+def _count(buckets: Any, offsets: Any, counts: Any) -> None:
+    """How many rows and bytes of keys each bucket has."""
+    for i in range(buckets.shape[0]):
+        counts[buckets[i], 0] += 1
+        counts[buckets[i], 1] += offsets[i + 1] - offsets[i]
 
 
 @kernel
 def _place(
-    at: Any, first: Any, as_of: Any, self_root: Any, offsets: Any, texts: Any, places: Any, row: Any, to_as_of: Any,
-    to_root: Any, ends: Any, copied: Any,
+    buckets: Any, first: Any, as_of: Any, self_root: Any, offsets: Any, texts: Any, places: Any, row: Any,
+    to_as_of: Any, to_root: Any, ends: Any, copied: Any,
 ) -> None:  # fmt: skip
-    """Copy each row to the next place of its range; `places` are the next row and the next byte of each."""
-    for i in range(at.shape[0]):
-        number = at[i]
+    """Copy each row to the next place of its bucket; `places` are the next row and the next byte of each."""
+    for i in range(buckets.shape[0]):
+        number = buckets[i]
         j, byte = places[number, 0], places[number, 1]
         row[j], to_as_of[j], to_root[j], ends[j] = first + i, as_of[i], self_root[i], byte
         start, length = np.int64(offsets[i]), np.int64(offsets[i + 1]) - np.int64(offsets[i])

@@ -9,6 +9,7 @@ A group is as many whole buckets as make about `GROUP_ROWS` rows.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ _RARE = ("position", "root", "replaced_position", "replaced_known")  # few reads
 _ENCODED = ("entity", "event")  # read as dictionaries
 _DICTIONARY_BYTES_MAX = 64 << 20  # a dictionary is never given up within a group
 _PAGE_BYTES = 16 << 20
+_LAST = threading.local()  # the file that a thread read last
 
 
 class ParquetWriter:
@@ -75,7 +77,7 @@ class ParquetWriter:
 
 
 class ParquetReader:
-    """A `FileReader`; the file is mapped into memory for each read."""
+    """A `FileReader`; files are mapped into memory while they are read."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -123,17 +125,24 @@ class ParquetReader:
             found |= {statistics.min, statistics.max}
         return found.pop() if len(found) == 1 else None
 
+    def _open(self) -> pq.ParquetFile:
+        """Return the file as this thread has it open; each thread keeps the one that it read last."""
+        if getattr(_LAST, "reader", None) is not self:
+            try:
+                mapped = pa.memory_map(str(self._path))
+            except FileNotFoundError:
+                raise NotFound(f"{self._path}: the file has been deleted; open the lake again") from None
+            # Nothing is read ahead: that would take other threads for what lies in memory mostly.
+            _LAST.file = pq.ParquetFile(mapped, metadata=self._footer, read_dictionary=self._encoded, pre_buffer=False)
+            _LAST.reader = self
+        return _LAST.file
+
     def read(self, groups: Sequence[int], columns: Sequence[str]) -> pa.Table:
         """Return columns of some groups; one that is null throughout is not read."""
         null = {name for name in columns if all(self._is_null(group, name) for group in groups)}
         rows = sum(self.groups[group].rows for group in groups)
         wanted = [name for name in columns if name not in null]
-        try:
-            mapped = pa.memory_map(str(self._path))
-        except FileNotFoundError:
-            raise NotFound(f"{self._path}: the file has been deleted; open the lake again") from None
-        with pq.ParquetFile(mapped, metadata=self._footer, read_dictionary=self._encoded) as file:
-            table = file.read_row_groups(list(groups), columns=wanted, use_threads=False)
+        table = self._open().read_row_groups(list(groups), columns=wanted, use_threads=False)
         found = {name: pa.nulls(rows, self._types[name]) if name in null else table.column(name) for name in columns}
         return pa.table(found)
 
