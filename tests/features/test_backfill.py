@@ -79,6 +79,8 @@ def test_it_gives_what_whole_timelines_give(plan: Plan, threads: int, log: Event
     for requests in (asked_of(log), asked_of(log, cut=log.head.sequence), asked_of(log, cut=777)):
         expected = evaluate(plan, whole, requests)
         assert backfill(plan, lake, requests, threads).tobytes() == expected.tobytes()
+        nobody = replace(requests, self_root=np.full(len(requests), -1))
+        assert backfill(plan, lake, nobody, threads).tobytes() == evaluate(plan, whole, nobody).tobytes()
         late = replace(requests, as_of=requests.as_of + 86_400_000_000)
         assert backfill(plan, lake, late, threads).tobytes() != expected.tobytes()
 

@@ -16,11 +16,12 @@ ENTITIES = ("consumer",)
 KEYS = st.none() | st.text(max_size=12) | st.sampled_from([f"c-{i}" for i in range(9)])
 
 
-def requests_of(keys: list[str | None], skipped: int = 0) -> tuple[Requests, pa.StringArray]:
+def requests_of(keys: list[str | None], skipped: int = 0, own: bool = True) -> tuple[Requests, pa.StringArray]:
     n = len(keys)
     array = pa.array([*["skipped"] * skipped, *keys], pa.string())[skipped:]
     numbers = np.arange(n) * 7
-    return Requests(numbers + 5, np.array([[9]]), numbers + 1, {"consumer": array}, pa.table({})), array
+    roots = numbers + 1 if own else np.full(n, -1)
+    return Requests(numbers + 5, np.array([[9]]), roots, {"consumer": array}, pa.table({})), array
 
 
 @settings(deadline=None)
@@ -63,7 +64,8 @@ def test_few_requests_need_no_more_than_their_buckets() -> None:
 
 @pytest.mark.parametrize("n", [0, 1])
 def test_none_and_one(n: int) -> None:
-    requests, array = requests_of(["c-1"] * n)
+    requests, array = requests_of(["c-1"] * n, own=False)
     routed = route(requests, array, ENTITIES, 3, map)
+    assert routed.self_root.tolist() == [-1] * n, "nobody asks about an application"
     assert routed.of((0, BUCKETS - 1)) == slice(0, n)
     assert len(routed.keys) == n

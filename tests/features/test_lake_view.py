@@ -145,7 +145,7 @@ def test_older_rows_are_read_by_the_definitions_of_now(
         found = original(table, columns)
         return {name: pc.fill_null(column, 7) if name == "fee" else column for name, column in found.items()}
 
-    for module in ("events.facts", "features.lake_rows", "features.lake_timelines", "features.lake_compaction"):
+    for module in ("events.facts", "features.lake_tables"):
         monkeypatch.setattr(f"obligor.{module}.conform", stated)
     registry = later_registry()
     plan = later_plan(registry)

@@ -11,14 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from obligor.events.changes import conform
 from obligor.events.schema import Event
 from obligor.features.buckets import buckets_of
 from obligor.features.lake_files import Range, SortedWriter, chains, spread, types_note, versions_noted
 from obligor.features.lake_rows import Pairs, replaced_columns, staircase
 from obligor.features.lake_slabs import Slab, Sorted, file_slab, integers, merger
 from obligor.features.lake_store import DataFile, TableStore
-from obligor.features.lake_tables import REPLACED, STANDARD, LakeTable, disclosed, stored_name
+from obligor.features.lake_tables import REPLACED, STANDARD, LakeTable, current_fields, disclosed, stored_name
 from obligor.features.lake_view import Revisions
 
 __all__ = ["RANGE_ROWS", "compact_files", "due", "merged_rows"]
@@ -116,8 +115,7 @@ def _converted(held: pa.Table, event: type[Event]) -> dict[str, pa.ChunkedArray]
     fields = {name.removeprefix(prefix): held.column(name) for name in held.column_names if name.startswith(prefix)}
     rows = pa.table({"event_time": held.column("event_time"), **fields}).filter(pa.array(own))
     place = pa.array(np.cumsum(own) - 1, mask=~own)
-    found = conform(rows, pa.schema(disclosed(event)))
-    return {stored_name(event, name): column.take(place) for name, column in found.items()}
+    return {stored_name(event, name): column.take(place) for name, column in current_fields(rows, event).items()}
 
 
 def _revised(columns: pa.Table, revised: Mapping[int, Pairs]) -> pa.Table:

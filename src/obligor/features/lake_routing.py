@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from obligor.features.buckets import BUCKETS, buckets_of
 from obligor.features.kernels import kernel
 from obligor.features.lake_files import Range
+from obligor.features.layout import read_only
 from obligor.features.requests import Requests
 
 __all__ = ["Routed", "route"]
@@ -32,7 +33,7 @@ class Routed:
     start: Ints  # (BUCKETS + 1,) where each bucket's requests begin
     row: Ints  # (n,) the place of each among the requests
     as_of: Ints  # (n,)
-    self_root: Ints  # (n,)
+    self_root: Ints  # (n,), -1 throughout where nobody asks about an application
     keys: pa.StringArray
 
     def of(self, buckets: Range) -> slice:
@@ -71,14 +72,16 @@ def route(requests: Requests, keys: pa.StringArray, entities: Sequence[str], par
     by_bucket = counts.transpose(1, 0, 2).reshape(-1, 2)
     begins = (np.cumsum(by_bucket, axis=0) - by_bucket).reshape(BUCKETS, parts, 2).transpose(1, 0, 2)
     size = int(counts[:, :, 1].sum())
-    row, as_of, root = (np.empty(n, np.int64) for _ in range(3))
+    instants, roots = read_only(requests.as_of), read_only(requests.self_root)
+    own_facts = bool((roots >= 0).any())
+    row, as_of, root = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n if own_facts else 0, np.int64)
     ends, copied = np.empty(n + 1, np.int32), np.empty(size, np.uint8)
     ends[n] = size
 
     def place(part: int) -> None:
         own = slice(edges[part], edges[part + 1])
         _place(
-            buckets[own], own.start, requests.as_of[own], requests.self_root[own], offsets[own.start :], texts,
+            buckets[own], own.start, instants[own], roots[own], offsets[own.start :], texts,
             begins[part].copy(order="C"), row, as_of, root, ends, copied,
         )  # fmt: skip
 
@@ -87,6 +90,8 @@ def route(requests: Requests, keys: pa.StringArray, entities: Sequence[str], par
     valid = None
     if keys.null_count:
         valid = pa.array(keys.is_valid().to_numpy(zero_copy_only=False)[row]).buffers()[1]
+    if not own_facts:
+        root = np.broadcast_to(np.int64(-1), n)
     start = np.append(begins[0, :, 0], n)
     return Routed(
         start, row, as_of, root, pa.StringArray.from_buffers(n, pa.py_buffer(ends), pa.py_buffer(copied), valid)
@@ -110,7 +115,9 @@ def _place(
     for i in range(buckets.shape[0]):
         number = buckets[i]
         j, byte = places[number, 0], places[number, 1]
-        row[j], to_as_of[j], to_root[j], ends[j] = first + i, as_of[i], self_root[i], byte
+        row[j], to_as_of[j], ends[j] = first + i, as_of[i], byte
+        if to_root.shape[0] > 0:
+            to_root[j] = self_root[i]
         start, length = np.int64(offsets[i]), np.int64(offsets[i + 1]) - np.int64(offsets[i])
         for k in range(length):
             copied[byte + k] = texts[start + k]

@@ -15,13 +15,20 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from obligor.events.batch import CORRECTION, ORIGINAL
-from obligor.events.changes import conform
 from obligor.events.log import EventLog
 from obligor.events.positions import pack
 from obligor.events.schema import Event
 from obligor.events.store import VersionRow
 from obligor.features.buckets import JOINED_BY, buckets_of
-from obligor.features.lake_tables import REPLACED, REVISIONS, STANDARD, LakeTable, disclosed, stored_name
+from obligor.features.lake_tables import (
+    REPLACED,
+    REVISIONS,
+    STANDARD,
+    LakeTable,
+    current_fields,
+    disclosed,
+    stored_name,
+)
 
 __all__ = ["Additions", "Pairs", "Stretch", "additions", "read_stretch", "replaced_columns", "staircase"]
 
@@ -78,7 +85,7 @@ def read_stretch(log: EventLog, events: Iterable[type[Event]], after: int, upto:
 def _conformed(table: pa.Table, event: type[Event]) -> pa.Table:
     """Return rows of the log with the fields of the type as it is declared now, under the lake's names."""
     standard = {name: table.column(name) for name in ("sequence", *_LOGGED)}
-    fields = conform(table, pa.schema(disclosed(event)))
+    fields = current_fields(table, event)
     return pa.table({**standard, **{stored_name(event, name): column for name, column in fields.items()}})
 
 

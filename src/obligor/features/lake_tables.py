@@ -25,7 +25,7 @@ one fact under one entity have the same position and known.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -33,7 +33,7 @@ from itertools import product
 import pyarrow as pa
 
 from obligor.errors import DefinitionError
-from obligor.events.changes import fact_schema
+from obligor.events.changes import conform, fact_schema
 from obligor.events.schema import Event, Registry
 from obligor.features.buckets import entity_name
 from obligor.features.plan import Plan
@@ -43,6 +43,7 @@ __all__ = [
     "REVISIONS",
     "STANDARD",
     "LakeTable",
+    "current_fields",
     "disclosed",
     "entities_of",
     "lake_table",
@@ -124,6 +125,13 @@ def disclosed(event: type[Event]) -> Iterator[pa.Field]:
     for column in fact_schema(event):
         if not event.fields[column.name.partition(".")[0]].withheld:
             yield column
+
+
+def current_fields(
+    rows: pa.Table, event: type[Event], names: Collection[str] | None = None
+) -> dict[str, pa.ChunkedArray]:
+    """Return an event type's disclosed columns (some, or all) of rows that an older version may have written."""
+    return conform(rows, pa.schema([column for column in disclosed(event) if names is None or column.name in names]))
 
 
 def stored_name(event: type[Event], column: str) -> str:

@@ -14,13 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from obligor.events.changes import conform
 from obligor.events.schema import Event
 from obligor.features.filters import comparisons, parse_predicate
 from obligor.features.kernels import kernel
 from obligor.features.lake_rows import Pairs, staircase
 from obligor.features.lake_slabs import Slab, Sorted, integers, merger
-from obligor.features.lake_tables import LakeTable, disclosed, stored_name
+from obligor.features.lake_tables import LakeTable, current_fields, stored_name
 from obligor.features.layout import Rows, read_only
 from obligor.features.plan import Plan
 from obligor.features.projection import project
@@ -73,7 +72,6 @@ class _EventReading:
         self.implied = set() if self.several else keys - looked_at
         self.fields = [name for name in columns_needed(plan, event.event_name) if name not in self.implied]
         self.columns = [stored_name(event, name) for name in self.fields]
-        self.schema = pa.schema([column for column in disclosed(event) if column.name in self.fields])
 
 
 def _fields(by: str | Sequence[str]) -> tuple[str, ...]:
@@ -131,7 +129,7 @@ def _projected(reading: Reading, event: _EventReading, slab: Slab, places: Ints 
     prefix = f"{event.event.event_name}."
     held = {n.removeprefix(prefix): column(n) for n in slab.columns if n.startswith(prefix)}
     times = column("event_time")
-    fields = conform(pa.table({"event_time": times, **held}), event.schema)
+    fields = current_fields(pa.table({"event_time": times, **held}), event.event, event.fields)
     table = {
         "event_time": times,
         "root": column("root") if need.root else pa.Array.from_buffers(pa.int64(), rows, [None, _buffer(rows)]),
@@ -301,9 +299,10 @@ _SHARED = np.zeros(1 << 17, np.int64)
 def zeros(rows: int) -> Ints:
     """Return so many zeros, read only; they share their memory."""
     global _SHARED
-    if len(_SHARED) < rows:
-        _SHARED = np.zeros(rows, np.int64)
-    return read_only(_SHARED[:rows])
+    shared = _SHARED
+    if len(shared) < rows:
+        shared = _SHARED = np.zeros(rows, np.int64)  # another thread may put a shorter one there
+    return read_only(shared[:rows])
 
 
 def _buffer(rows: int) -> pa.Buffer:
