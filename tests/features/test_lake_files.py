@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from obligor.errors import IntegrityError
 from obligor.features import lake_files
 from obligor.features.buckets import BUCKETS
-from obligor.features.lake_files import SortedWriter, chains, ranges, spread
+from obligor.features.lake_files import SortedWriter, chains, ranges, spread, versions_noted
 from obligor.features.lake_store import DataFile, Group
 from obligor.stores.delta import DeltaTableStore
 
@@ -88,6 +89,12 @@ def test_ranges_cover_every_bucket_once(parts: list[tuple[int, int, int]], rows:
         assert all(first <= last for first, last in found)
     starts = {group.first for group in groups}
     assert {first for first, _ in ranges(groups, rows)} <= {0, *starts}
+
+
+def test_a_file_that_somebody_else_wrote_is_refused() -> None:
+    assert versions_noted({"types": '{"sale": 2}'}) == {"sale": 2}
+    with pytest.raises(IntegrityError, match="another program"):
+        versions_noted({})
 
 
 def test_ranges_end_where_enough_rows_are_held() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from obligor.errors import IntegrityError
 from obligor.features.buckets import BUCKETS
 from obligor.features.lake_store import DataFile, FileWriter, Group, TableStore
 from obligor.features.lake_tables import LakeTable
@@ -38,7 +39,9 @@ def types_note(table: LakeTable) -> dict[str, str]:
 
 
 def versions_noted(notes: Mapping[str, str]) -> dict[str, int]:
-    """Return the versions of the event types that a file was written with."""
+    """Return the versions of the event types that a file was written with; IntegrityError where another wrote it."""
+    if "types" not in notes:
+        raise IntegrityError("a file of the lake was written by another program: delete the lake; obligor lake update")
     versions: dict[str, int] = json.loads(notes["types"])
     return versions
 

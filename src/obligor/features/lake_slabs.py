@@ -108,7 +108,7 @@ def _entities(column: pa.ChunkedArray) -> tuple[pa.StringArray, Ints]:
         own = chunk.dictionary
         found = _runs(codes, places)
         places = places[:found]
-        if found != len(own) or codes[0] != 0 or codes[-1] != found - 1:
+        if found != len(own) or not np.array_equal(codes[places], np.arange(found)):
             own = own.take(pa.array(codes[places]))
         if keys and keys[-1][-1].as_py() == own[0].as_py():
             own, places = own[1:], places[1:]
