@@ -18,7 +18,7 @@ from obligor.features.lake import Lake
 from obligor.features.requests import Requests
 from obligor.features.timelines import Timeline, Timelines, build_timelines
 
-SEEDS = range(200 if os.environ.get("OBLIGOR_SOAK") else 12)
+SEEDS = range(200 if os.environ.get("OBLIGOR_SOAK") else 8)
 
 
 def rows_of(timeline: Timeline) -> dict[str, Counter[tuple[int, ...]]]:
@@ -64,7 +64,7 @@ def test_the_lake_gives_what_the_log_gives(seed: int, tmp_path: Path) -> None:
     chance = np.random.default_rng(seed)
     history = History(chance, declared=seed % 3 != 0)
     with new_log(tmp_path) as log:
-        append(log, history.chunk(30), history.tick())
+        append(log, history.chunk(60), history.tick())
         lake = lake_of(tmp_path, log)
         for _ in range(12):
             for _ in range(int(chance.integers(1, 4))):
