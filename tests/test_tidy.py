@@ -24,6 +24,7 @@ ASSEMBLERS = {"project", "console", "cli"}  # the only places where adapters and
 # A library that only one place may import, and where.
 CONFINED = {
     "apsw": "stores/sqlite/",
+    "deltalake": "stores/delta/",
     "lmdb": "stores/lmdb/",
     "xgboost": "models/",
     "starlette": "decisions/",

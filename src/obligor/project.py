@@ -34,10 +34,12 @@ from obligor.events.log import EventLog
 from obligor.events.schema import Event, Registry
 from obligor.features.compilation import compile_plan
 from obligor.features.definitions import definitions
+from obligor.features.lake import Lake
 from obligor.features.plan import Plan
 from obligor.features.state import OnlineState
 from obligor.models.bundle import Bundle
 from obligor.models.model import Model
+from obligor.stores.delta import DeltaLake
 from obligor.stores.lmdb import LmdbStateReader, LmdbStateStore
 from obligor.stores.sqlite import SQLiteStore
 
@@ -51,6 +53,7 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     log: str = "store/log"  # events and decisions
     state: str = "store/state"  # online state, derived from the log
+    lake: str = "store/lake"  # timelines of all entities, derived from the log
     bundles: str = "bundles"  # trained bundles, one folder each, named by hash
     reports: str = "reports"  # evaluation reports, dead letters
 
@@ -187,6 +190,10 @@ class Project:
 
     def _state_folder(self, plan: Plan) -> Path:
         return self.path(self.settings.store.state) / plan.timelines_hash[:16]
+
+    def lake(self, log: EventLog) -> Lake:
+        """Return the lake beside a log; `Lake.update` makes its tables."""
+        return Lake(DeltaLake(self.path(self.settings.store.lake)), log)
 
     def check_policy(self, source: bytes, plan: Plan | None = None) -> Policy:
         """Return the policy of `source`, checked against a plan (the project's own unless given).

@@ -37,7 +37,10 @@ from obligor.errors import NotFound
 from obligor.events.ingest import ingest
 from obligor.events.log import EventLog
 from obligor.events.records import parse_records
+from obligor.features.lake import Lake
+from obligor.features.lake_tables import plan_entities
 from obligor.models.training_set import training_set
+from obligor.stores.delta import DeltaLake
 from obligor.stores.sqlite import SQLiteStore
 
 BUNDLE = ShopBundle()
@@ -90,6 +93,27 @@ def test_one_decision_is_judged_as_among_all(shop: tuple[Path, list[dict[str, An
             assert (verdict.verdict, verdict.decision_id) == ("identical", record["decision_id"])
         with pytest.raises(NotFound):
             replay(opened, BUNDLES, ["d-0"])
+
+
+def test_one_decision_is_replayed_from_the_lake_as_from_the_log(
+    shop: tuple[Path, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    log, decided = shop
+    with EventLog.open(log, REGISTRY, read_only=True, store=SQLiteStore) as opened:
+        lake = Lake(DeltaLake(tmp_path / "lake"), opened)
+        ids = [record["decision_id"] for record in decided]
+        (verdict,) = replay(opened, BUNDLES, ids[:1], lake=lake)
+        assert verdict.verdict == "identical", "a lake without the tables is not used"
+        lake.update(plan_entities(PLAN))
+        for steps in (lambda: None, lambda: lake.compact(whole=True), lambda: lake.vacuum(0)):
+            steps()
+            assert replay(opened, BUNDLES, lake=lake) == replay(opened, BUNDLES)
+            for one in ids[::40]:
+                (verdict,) = replay(opened, BUNDLES, [one], lake=lake)
+                assert (verdict.verdict, verdict.decision_id) == ("identical", one)
+        earlier = replay(opened, BUNDLES, at={0: 3}, lake=lake)
+        assert earlier == replay(opened, BUNDLES, at={0: 3})
+        assert {verdict.verdict for verdict in earlier} == {"identical", "differs"}
 
 
 def test_a_corrected_application_replays_as_it_was_decided(tmp_path: Path) -> None:

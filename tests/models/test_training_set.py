@@ -16,8 +16,11 @@ from obligor.events.log import EventLog
 from obligor.events.records import parse_records
 from obligor.events.schema import Registry
 from obligor.features import Category, Entity, Event, Money, Text, Timestamp, compile_plan, request
+from obligor.features.lake import Lake
+from obligor.features.lake_tables import plan_entities
 from obligor.features.plan import Plan
 from obligor.models.training_set import TrainingSet, local_instant, local_months, training_set
+from obligor.stores.delta import DeltaLake
 from obligor.stores.sqlite import SQLiteStore
 
 DAY_US = 86_400_000_000
@@ -120,6 +123,15 @@ def test_one_row_an_application(log: EventLog) -> None:
     assert data.frame.height == 3
     assert data.frame["bad"].to_list() == [0.0, 1.0, None]
     assert (data.matured_at - data.as_of).tolist() == [31 * DAY_US] * 3
+
+
+def test_a_lake_makes_the_same_set(log: EventLog, tmp_path: Path) -> None:
+    lake = Lake(DeltaLake(tmp_path / "lake"), log)
+    assert _set(log, lake=lake).sha256 == _set(log).sha256, "one without the tables is not used"
+    lake.update(plan_entities(PLAN))
+    _append(log, 60.5, _event("repayment", "r-2", 59, loan="l-2", consumer="c-1", amount=70))
+    for cut in (None, {0: 4}):
+        assert _set(log, cut=cut, lake=lake).sha256 == _set(log, cut=cut).sha256
 
 
 def test_personal_and_protected_fields_stay_in_the_log(log: EventLog) -> None:

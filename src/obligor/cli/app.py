@@ -8,8 +8,10 @@ from typing import Any
 import typer
 
 from obligor.cli.demo import demo
+from obligor.cli.erasure import erase
 from obligor.cli.events import ingest
 from obligor.cli.features import features
+from obligor.cli.lake import lake
 from obligor.cli.models import backtest, evaluate, train
 from obligor.cli.output import EXIT_CODES, guarded
 from obligor.cli.parity import parity
@@ -32,6 +34,7 @@ _COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {
     "init": (init, "obligor init my-lender"),
     "simulate": (simulate_history, "obligor simulate raw --consumers 2000 --seed 7"),
     "ingest": (ingest, "obligor ingest raw/*.parquet --mapping mapping.toml --declared"),
+    "erase": (erase, "obligor erase consumer c-000001"),
     "features": (features, "obligor features          (or: obligor features repaid_30d)"),
     "train": (train, "obligor train"),
     "evaluate": (evaluate, "obligor evaluate --bundle champion"),
@@ -46,6 +49,7 @@ _COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {
 
 for _name, (_command, _example) in _COMMANDS.items():
     app.command(_name, epilog=f"Example: [bold]{_example}[/]   {EXIT_CODES}")(guarded(_command))
+app.add_typer(lake, name="lake")
 
 
 @app.callback()

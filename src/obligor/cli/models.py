@@ -88,8 +88,9 @@ def _training_set(
     cut = log.cut()
     seen = instant(seen_at, "--seen-at", log.last_known_time)
     data = training_set(
-        project.plan, project.outcome, log, cut=cut, seen_at=seen, cutoff_us=cutoff, progress=_progress(step)
-    )
+        project.plan, project.outcome, log, cut=cut, seen_at=seen, cutoff_us=cutoff, progress=_progress(step),
+        lake=project.lake(log),
+    )  # fmt: skip
     snapshot = {
         "log": log.id.hex(),
         "cut": {str(shard): sequence for shard, sequence in cut.items()},

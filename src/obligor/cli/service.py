@@ -164,7 +164,7 @@ def replay(
             whole = audit(log, opened.all_bundles(), progress=lambda done: step(done, ""))
             broken, verdicts = whole.broken, list(whole.verdicts)
         else:
-            broken, verdicts = (), run(log, opened.all_bundles(), [decision])
+            broken, verdicts = (), run(log, opened.all_bundles(), [decision], lake=opened.lake(log))
     counts = Counter(verdict.verdict for verdict in verdicts)
     for link in broken:
         sys.stderr.write(f"broken chain: {link}\n")

@@ -23,7 +23,8 @@ from obligor.events.chain import BrokenLink
 from obligor.events.log import EventLog
 from obligor.events.positions import Cut
 from obligor.events.store import LedgerRow
-from obligor.features.concerned import compute, timelines_of
+from obligor.features.concerned import features_of
+from obligor.features.lake import Lake
 from obligor.features.plan import Plan
 
 __all__ = ["Audit", "Deployed", "Verdict", "audit", "replay"]
@@ -98,17 +99,19 @@ def replay(
     at: Cut | None = None,
     threads: int = 2,
     progress: Progress | None = None,
+    lake: Lake | None = None,
 ) -> list[Verdict]:
     """Return the verdict on each decision, by default on all in the ledger's order; NotFound for an unknown id.
 
     `bundles` by hash; a decision whose bundle is not among them is not replayable. With `at`, features are taken at
     that cut in place of the recorded one: what then differs is what later loads of history changed, which a training
     set at that cut sees and the decision did not. `progress` is told the number of decisions done since the last time.
+    With a `lake` that has tables for a bundle's entities their facts are read from it, which is quicker for a few.
     """
     rows = log.decisions() if decision_ids is None else iter([log.decision(one) for one in decision_ids])
     verdicts: list[Verdict] = []
     while batch := list(islice(rows, DECISIONS_MAX)):
-        verdicts += _Batch(log, bundles, at, threads).replay(batch)
+        verdicts += _Batch(log, bundles, at, threads, lake).replay(batch)
         if progress is not None:
             progress(len(batch))
     return verdicts
@@ -117,8 +120,10 @@ def replay(
 class _Batch:
     """Decisions that are replayed from one reading of the log, bundle by bundle."""
 
-    def __init__(self, log: EventLog, bundles: Mapping[str, Deployed], at: Cut | None, threads: int) -> None:
-        self._log, self._bundles, self._at, self._threads = log, bundles, at, threads
+    def __init__(
+        self, log: EventLog, bundles: Mapping[str, Deployed], at: Cut | None, threads: int, lake: Lake | None
+    ) -> None:
+        self._log, self._bundles, self._at, self._threads, self._lake = log, bundles, at, threads, lake
         self._verdicts: dict[int, Verdict] = {}  # by ledger sequence
 
     def replay(self, rows: Sequence[LedgerRow]) -> list[Verdict]:
@@ -151,8 +156,7 @@ class _Batch:
             self._refuse((r for r in rows if r.application_position not in found.places), "its application is missing")
             cuts = [one.cut if self._at is None else self._at for one in here]
             requests = found.requests(bundle.plan, [one.row.application_position for one in here], cuts)
-            timelines = timelines_of(self._log, bundle.plan, requests)
-            features, limits = compute(bundle.plan, timelines, requests, self._threads)
+            features, limits = features_of(self._log, bundle.plan, requests, self._threads, self._lake)
         except ObligorError as error:
             return self._refuse(rows, str(error))
         for i, one in enumerate(here):

@@ -174,6 +174,9 @@ class LogStore(Protocol):
     def personal(self, sequence: int) -> bytes | None:
         """Return the sealed personal fields of an event."""
 
+    def erase(self, sequences: Sequence[int]) -> int:
+        """Delete the sealed personal fields of these events so that no trace stays in the files; return how many."""
+
     def close(self) -> None:
         """Release files and locks."""
 

@@ -12,13 +12,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from obligor.errors import Problem
+from obligor.events.log import EventLog
+from obligor.features.backfill import backfill
 from obligor.features.evaluate import evaluate
+from obligor.features.lake import Lake
 from obligor.features.plan import Plan
 from obligor.features.projection import joined_keys
 from obligor.features.requests import Requests, source_keys
 from obligor.features.timelines import Facts, FactsSource, Timelines, Versions, build_timelines
 
-__all__ = ["Concerned", "compute", "timelines_of"]
+__all__ = ["Concerned", "compute", "features_of", "timelines_of"]
 
 
 class _Kept:
@@ -69,6 +72,19 @@ def compute(
     """
     problems: dict[int, Problem] = {}
     features = evaluate(plan, timelines, requests, threads, limits=problems)
-    return features, {
-        row: str(Problem("$" + p.path.removeprefix(f"$[{row}]"), p.message)) for row, p in problems.items()
-    }
+    return features, _messages(problems)
+
+
+def features_of(
+    log: EventLog, plan: Plan, requests: Requests, threads: int, lake: Lake | None = None
+) -> tuple[NDArray[np.float64], dict[int, str]]:
+    """Return the same from a `lake` that has tables for the plan's entities, and else from the log."""
+    if lake is None or not lake.covers(plan):
+        return compute(plan, timelines_of(log, plan, requests), requests, threads)
+    problems: dict[int, Problem] = {}
+    features = backfill(plan, lake, requests, threads, limits=problems)
+    return features, _messages(problems)
+
+
+def _messages(problems: dict[int, Problem]) -> dict[int, str]:
+    return {row: str(Problem("$" + p.path.removeprefix(f"$[{row}]"), p.message)) for row, p in problems.items()}

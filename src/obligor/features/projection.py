@@ -105,14 +105,23 @@ class Projection:
         key, mask, source = (
             parts[0] if parts else (pa.array([], pa.string()), np.empty(0, np.int64), np.empty(0, np.int64))
         )
-        values = np.full((len(source), self.slots_width), NULL, np.int64)  # (n, slots)
-        for k, slot in enumerate(self.slots):
-            values[:, k] = _take(columns.slot(slot), source)
+        values = self._values(columns, source)
         event_time, root = (_take(columns.integers(name)[0], source) for name in ("event_time", "root"))
         return Rows(key, event_time, root, mask, values, source)
 
+    def _values(self, columns: _TableColumns, source: Ints) -> Ints:
+        taken = [_take(columns.slot(slot), source) for slot in self.slots]
+        if self.slots_width == len(taken) == 1:
+            return taken[0].reshape(-1, 1)  # (n, 1), as it lies in the table
+        values = np.full((len(source), self.slots_width), NULL, np.int64)  # (n, slots)
+        for k, column in enumerate(taken):
+            values[:, k] = column
+        return values
+
     def _entrance(self, columns: _TableColumns, by: tuple[str, ...], bits: list[tuple[int, Predicate | None]]) -> _Part:
         keys = joined_keys([columns.array(name) for name in by])
+        if keys.null_count == 0 and all(predicate is None for _, predicate in bits):
+            return keys, np.full(len(keys), sum(bit for bit, _ in bits), np.int64), _all_rows(len(keys))
         mask = np.zeros(len(keys), np.int64)
         for bit, predicate in bits:
             if predicate is None:
@@ -230,6 +239,20 @@ def _valid(array: pa.Array) -> Bools:
         return np.ones(len(array), np.bool_)
     valid: Bools = array.is_valid().to_numpy(zero_copy_only=False)
     return valid
+
+
+_SHARED = np.arange(0)
+
+
+def _all_rows(rows: int) -> Ints:
+    """Return 0, 1, ... `rows` - 1, read only; all share their memory."""
+    global _SHARED
+    shared = _SHARED
+    if len(shared) < rows:
+        shared = np.arange(rows)
+        shared.flags.writeable = False
+        _SHARED = shared
+    return shared[:rows]
 
 
 def _take(values: Ints, source: Ints) -> Ints:

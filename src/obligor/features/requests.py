@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from obligor.features.calendar import DAY_S, civil, local_seconds, period_begin
@@ -31,6 +32,7 @@ __all__ = [
     "request_row",
     "request_values",
     "source_keys",
+    "split_keys",
 ]
 
 Ints = NDArray[np.int64]
@@ -101,6 +103,16 @@ def composite_key(parts: Sequence[str | None]) -> str | None:
 def source_keys(requests: Requests, via: Sequence[str]) -> pa.StringArray:
     """Return the key of each request's entity in the fields `via`."""
     return joined_keys([requests.entities[name] for name in via])
+
+
+def split_keys(keys: pa.StringArray, parts: int) -> list[pa.StringArray]:
+    """Return the parts of composite keys, null where the key is: `joined_keys` of them are the keys again.
+
+    >>> [part.to_pylist() for part in split_keys(joined_keys([pa.array(["a", None]), pa.array(["b", "c"])]), 2)]
+    [['a', None], ['b', None]]
+    """
+    lists = pc.split_pattern(keys, KEY_SEPARATOR)
+    return [pc.list_element(lists, part) for part in range(parts)]
 
 
 def _coded(value: object, spec: RequestValue) -> int:

@@ -22,6 +22,7 @@ from obligor.credit.outcomes import evaluate_outcomes
 from obligor.errors import BadInput, DefinitionError, Problem, did_you_mean
 from obligor.events.fields import Money, parse_timestamp
 from obligor.events.lineage import withheld
+from obligor.features.backfill import backfill
 from obligor.features.calendar import offset_seconds, utc_of_local
 from obligor.features.evaluate import evaluate
 from obligor.features.plan import Plan
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import polars
 
     from obligor.credit.definitions import Outcome
+    from obligor.features.lake import Lake
 
 __all__ = ["TrainingSet", "local_instant", "local_months", "training_set"]
 
@@ -151,8 +153,12 @@ def training_set(
     cutoff_us: int | None = None,
     threads: int = 2,
     progress: Progress = lambda step, done, total: None,
+    lake: Lake | None = None,
 ) -> TrainingSet:
-    """Return the training set of a snapshot: the log up to `cut` (None: all), outcomes as known at `seen_at`."""
+    """Return the training set of a snapshot: the log up to `cut` (None: all), outcomes as known at `seen_at`.
+
+    Timelines are read from the `lake` where it has tables for the plan's entities, else made from the log, in memory.
+    """
     if outcome.application.event_name != plan.application:
         raise DefinitionError(
             f"the plan is for {plan.application!r}, the outcome for {outcome.application.event_name!r}"
@@ -164,8 +170,6 @@ def training_set(
     facts = log.facts(plan.application, snapshot, _disclosed(outcome))
     fields = _original_rows(facts, known.column("root"))
     progress("timelines", 2, 4)
-    timelines = build_timelines(plan, log, snapshot)
-    progress("features", 3, 4)
     requests = Requests(
         as_of=_ints(known, "as_of"),
         cuts=cut_array(snapshot)[None, :],
@@ -174,7 +178,12 @@ def training_set(
         fields=fields,
     )
     limits: dict[int, Problem] = {}
-    features = evaluate(plan, timelines, requests, threads, limits=limits)
+    if lake is not None and lake.covers(plan):
+        features = backfill(plan, lake, requests, threads, limits=limits)
+    else:
+        timelines = build_timelines(plan, log, snapshot)
+        progress("features", 3, 4)
+        features = evaluate(plan, timelines, requests, threads, limits=limits)
     status[list(limits)], bad[list(limits)] = _LIMIT_STATUS, np.nan
     progress("features", 4, 4)
     return TrainingSet(

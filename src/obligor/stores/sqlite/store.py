@@ -122,6 +122,25 @@ class SQLiteStore:
         with _Transaction(self._writer) as connection:
             connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
 
+    def erase(self, sequences: Sequence[int]) -> int:
+        """Delete the sealed personal fields of these events so that no trace stays in the files; return how many.
+
+        StoreBusy where a reader keeps the WAL from being cut: what was deleted stays in it until this is run again.
+        """
+        assert self._writer is not None, "a log opened for reading does not write"
+        self._writer.execute("PRAGMA secure_delete = ON")  # overwritten, not only freed
+        erased = 0
+        if sequences:
+            with _Transaction(self._writer) as connection:
+                wanted = apsw.carray(np.array(sorted(sequences), np.int64))
+                connection.execute("DELETE FROM personal WHERE sequence IN (SELECT value FROM carray(?))", (wanted,))
+                erased = connection.changes()
+        try:
+            self._writer.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except apsw.BusyError:
+            raise StoreBusy(f"{self._path}: erased, but a reader holds the old pages; run it again later") from None
+        return erased
+
     def find(self, slots: npt.NDArray[np.int64]) -> dict[int, int]:
         """Return the sequence of each slot (sorted ascending) that the id index holds."""
         assert self._writer is not None, "only the writer looks up many ids"

@@ -1,0 +1,222 @@
+"""Backfill: features of many instants from the lake on disk, in memory that does not grow with the events.
+
+Requests are routed to the buckets of their entities; then one range of buckets after the other is read, evaluated by
+the same kernels as everywhere and forgotten, by threads that each take the next range: so one reads while another
+computes. A plan that looks at several entities is taken apart into a plan of measures for each, whose requests are
+routed on their own, and its programs are run on the measures at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from obligor.errors import LimitError, Problem
+from obligor.events.positions import SEQUENCE_MAX
+from obligor.features.arranging import compiled
+from obligor.features.evaluate import BLOCK_ROWS, evaluate
+from obligor.features.kernels.compiling import entry
+from obligor.features.kernels.programs import finish_rows
+from obligor.features.lake import Lake, View
+from obligor.features.lake_files import Range
+from obligor.features.lake_routing import Routed, route
+from obligor.features.lake_timelines import Need
+from obligor.features.layout import room
+from obligor.features.plan import Plan
+from obligor.features.requests import Requests, field_names, request_values, source_keys, split_keys
+from obligor.features.timelines import Timelines, cut_array
+
+__all__ = ["backfill"]
+
+UNIT_ROWS = 131_072  # of the lake that a thread takes at a time
+PROBLEMS_SHOWN = 10
+PLANS_KEPT = 16  # taken apart
+NOT_EXACT = "a number in it has no finite or no exact float64"  # as `evaluate` says it
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+def backfill(
+    plan: Plan, lake: Lake, requests: Requests, threads: int = 2, *, limits: dict[int, Problem] | None = None
+) -> Floats:
+    """Return the features of every request, (n, features), NaN for null: what `evaluate` makes of whole timelines.
+
+    A row that crosses a limit raises LimitError, or with `limits` given is null and its problem is put there.
+    """
+    cut = {shard: int(last) for shard, last in enumerate(requests.cuts.max(axis=0, initial=0))}
+    view = lake.view(plan, cut)
+    found: dict[int, Problem] = {}
+    parts = _parts(plan)
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        if len(parts) == 1 and parts[0].plan is plan:
+            out = _Pass(parts[0], view, cut, requests, found).run(pool, threads)
+        else:
+            out = _combined(plan, parts, view, cut, requests, found, pool, threads)
+    if found and limits is None:
+        raise LimitError([found[row] for row in sorted(found)[:PROBLEMS_SHOWN]])
+    if limits is not None:
+        limits.update(found)
+    return out
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A plan that looks at one timeline under one key of the application."""
+
+    plan: Plan
+    timeline: str
+    via: tuple[str, ...]
+    places: tuple[int, ...]  # of its measures in the whole plan
+
+
+@lru_cache(maxsize=PLANS_KEPT)
+def _parts(plan: Plan) -> list[_Part]:
+    """Return a plan by what its requests are routed by; itself if that is one."""
+    places: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+    for place, measure in enumerate(plan.measures):
+        places.setdefault((measure.timeline, measure.via), []).append(place)
+    if len(places) == 1:
+        [(timeline, via)] = places
+        return [_Part(plan, timeline, via, tuple(range(len(plan.measures))))]
+    return [_Part(_measures_only(plan, own), *source, tuple(own)) for source, own in places.items()]
+
+
+def _measures_only(plan: Plan, places: Sequence[int]) -> Plan:
+    """Return the plan whose features are some measures of another, named by their places."""
+    data = plan.data
+    feature = {"type": "real", "unit": "", "reason": None, "monotone": 0, "description": "", "scored": False,
+               "values": None}  # fmt: skip
+    return Plan.load(
+        data
+        | {
+            "measures": [data["measures"][place] for place in places],
+            "requests": [],
+            "features": [
+                {"name": str(place), "program": [["measure", i]], **feature} for i, place in enumerate(places)
+            ],
+        }
+    )
+
+
+class _Pass:
+    """One part's way through the lake: what all ranges share, and where each writes its own rows."""
+
+    def __init__(
+        self, part: _Part, view: View, cut: Mapping[int, int], requests: Requests, problems: dict[int, Problem]
+    ) -> None:
+        self.part, self.requests, self.problems = part, requests, problems
+        self.table = view.table(part.timeline)
+        self.cut, self.last = cut_array(cut), cut_array(view.end)
+        cuts = requests.cuts
+        whole = cuts.shape[1] >= len(self.last) and bool(
+            np.all(cuts.min(axis=0, initial=SEQUENCE_MAX)[: len(self.last)] >= self.last)
+        )
+        self.need = Need(position=not whole, root=not whole or bool((requests.self_root >= 0).any()))
+        self.fields = requests.fields.select(field_names(part.plan)).combine_chunks()
+        self.out: Floats = np.empty((len(requests), len(part.plan.features)), np.float64)
+
+    def run(self, pool: ThreadPoolExecutor, threads: int) -> Floats:
+        """Go through all ranges that requests lie in."""
+        ranges = self.table.ranges(UNIT_ROWS)
+        keys, entities = source_keys(self.requests, self.part.via), self.table.table.entities
+        routed = route(self.requests, keys, entities, threads, pool.map)
+        share = len(self.requests) // (4 * threads)
+
+        def go(buckets: Range) -> None:
+            own = routed.of(buckets)
+            if own.start < own.stop:
+                self._range(routed.narrowed(buckets), routed, own, threads if own.stop - own.start > share else 1)
+
+        for _ in pool.map(go, ranges):
+            pass
+        return self.out
+
+    def _range(self, buckets: Range, routed: Routed, own: slice, threads: int) -> None:
+        timeline = self.table.timeline(self.part.plan, self.part.timeline, buckets, self.need)
+        timelines = Timelines({self.part.timeline: timeline}, self.cut, self.last)
+        limits: dict[int, Problem] = {}
+        found = evaluate(self.part.plan, timelines, self._asked(routed, own), threads, limits=limits)
+        rows = routed.row[own]
+        _scatter(found, rows, self.out)
+        for row, problem in limits.items():
+            path = f"$[{rows[row]}]" + problem.path.removeprefix(f"$[{row}]")
+            self.problems[int(rows[row])] = Problem(path, problem.message)
+
+    def _asked(self, routed: Routed, own: slice) -> Requests:
+        rows, cuts = routed.row[own], self.requests.cuts
+        return Requests(
+            as_of=routed.as_of[own],
+            cuts=cuts if len(cuts) == 1 else cuts[rows],
+            self_root=routed.self_root[own],
+            entities=self._entities(routed.keys[own]),
+            fields=self.fields.take(pa.array(rows)) if self.fields.num_columns else self.fields,
+        )
+
+    def _entities(self, keys: pa.StringArray) -> dict[str, pa.StringArray]:
+        """Return the application's fields that name these entities."""
+        via = self.part.via
+        return {via[0]: keys} if len(via) == 1 else dict(zip(via, split_keys(keys, len(via)), strict=True))
+
+
+@entry
+def _scatter(found: Any, rows: Any, out: Any) -> None:
+    """Write rows to their places; other than numpy's own way without the interpreter's lock."""
+    for i in range(rows.shape[0]):
+        row = rows[i]
+        for feature in range(out.shape[1]):
+            out[row, feature] = found[i, feature]
+
+
+def _combined(
+    plan: Plan, parts: Sequence[_Part], view: View, cut: Mapping[int, int], requests: Requests,
+    problems: dict[int, Problem], pool: ThreadPoolExecutor, threads: int,
+) -> Floats:  # fmt: skip
+    """Return the features of a plan out of the measures of its parts."""
+    measures = np.empty((len(requests), len(plan.measures)), np.float64)
+    first: dict[int, tuple[int, str]] = {}  # the first measure of a row that crossed a limit, and its message
+    for part in parts:
+        crossed: dict[int, Problem] = {}
+        measures[:, part.places] = _Pass(part, view, cut, requests, crossed).run(pool, threads)
+        for row, problem in crossed.items():
+            place = int(problem.path.rpartition(".")[2])
+            first[row] = min(first.get(row, (place, problem.message)), (place, problem.message))
+    errors = np.zeros(len(requests), np.int64)
+    errors[list(first)] = 1
+    out: Floats = np.empty((len(requests), len(plan.features)), np.float64)
+    for i, feature in enumerate(plan.features):
+        if len(feature.program) == 1 and feature.program[0].op == "measure":
+            out[:, i] = measures[:, int(feature.program[0].value or 0)]
+    _finish(plan, measures, request_values(plan, requests), errors, out, pool)
+    for row in np.flatnonzero(errors).tolist():
+        problems[row] = _problem(plan, row, first.get(row), int(errors[row]))
+    return out
+
+
+def _finish(plan: Plan, measures: Floats, values: Floats, errors: Ints, out: Floats, pool: ThreadPoolExecutor) -> None:
+    """Run the programs of all rows."""
+    layout, _, _, sizes, _ = compiled(plan)
+
+    def run(start: int) -> None:
+        own = slice(start, start + BLOCK_ROWS)
+        stack = room(sizes, len(layout.ladders), len(layout.rungs), 0).room.stack
+        finish_rows(layout, measures[own], values[own], errors[own], stack, out[own])
+
+    for _ in pool.map(run, range(0, len(out), BLOCK_ROWS)):
+        pass
+
+
+def _problem(plan: Plan, row: int, crossed: tuple[int, str] | None, error: int) -> Problem:
+    """Return what is wrong with a row: a measure crossed a limit, or else a program's number did."""
+    if crossed is None:
+        return Problem(f"$[{row}].features.{plan.names[-1 - error]}", NOT_EXACT)
+    place, message = crossed
+    users = (f.name for f in plan.features if any(s.op == "measure" and s.value == place for s in f.program))
+    return Problem(f"$[{row}].features.{next(users, 'none')}", message)

@@ -1,0 +1,176 @@
+"""Delta Lake tables (https://github.com/delta-io/delta/blob/master/PROTOCOL.md), committed by delta-rs.
+
+The files are written here and handed to Delta as `add` actions, so that their order, groups and encodings are ours;
+marks are Delta's application transactions, which every checkpoint keeps and a commit checks for conflicts.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from deltalake import DeltaTable, Field
+from deltalake.exceptions import CommitFailedError
+from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
+
+from obligor.features.lake_store import CommitConflict, DataFile, Snapshot
+from obligor.stores.delta.files import ParquetReader, ParquetWriter
+
+__all__ = ["DeltaLake", "DeltaTableStore"]
+
+MARKS = ("log", "sequence", "chain", "folded")
+_PREFIX = "obligor."
+# A checkpoint makes the table quick to open; more often than this it would cost more than it saves.
+_CONFIGURATION = {"delta.checkpointInterval": "50"}
+
+
+class DeltaLake:
+    """A folder of Delta tables."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._tables: dict[str, DeltaTableStore] = {}
+
+    def table(self, name: str) -> DeltaTableStore:
+        """Return a table by name, whether it exists or not."""
+        return self._tables.setdefault(name, DeltaTableStore(self._folder / name))
+
+    def names(self) -> list[str]:
+        """Return the names of the tables that exist."""
+        folders = self._folder.iterdir() if self._folder.is_dir() else ()
+        return sorted(path.name for path in folders if DeltaTable.is_deltatable(str(path)))
+
+
+class DeltaTableStore:
+    """A `TableStore`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._delta: DeltaTable | None = None
+        self._last: Snapshot | None = None
+        self._readers: dict[str, ParquetReader] = {}
+        self._guard = threading.RLock()  # delta-rs refuses two uses of one object at a time
+
+    def snapshot(self) -> Snapshot | None:
+        """Return the table as it is now, None if there is none."""
+        with self._guard:
+            return self._snapshot()
+
+    def _snapshot(self) -> Snapshot | None:
+        if self._delta is None:
+            if not DeltaTable.is_deltatable(str(self.folder)):
+                return None
+            self._delta = DeltaTable(str(self.folder))
+        else:
+            self._delta.update_incremental()
+        if self._last is not None and self._last.version == self._delta.version():
+            return self._last
+        files = tuple(sorted(_data_files(self._delta), key=lambda file: (file.first, file.name)))
+        kept = {file.name for file in files}
+        self._readers = {name: reader for name, reader in self._readers.items() if name in kept}
+        schema = pa.schema(self._delta.schema().to_arrow())
+        self._last = Snapshot(self._delta.version(), files, self._marks(self._delta), schema)
+        return self._last
+
+    def create(self, schema: pa.Schema, marks: Mapping[str, int]) -> None:
+        """Make the table, empty, in one commit; one that exists loses its files and columns."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        DeltaTable.create(
+            str(self.folder),
+            schema,
+            mode="overwrite",
+            configuration=_CONFIGURATION,
+            commit_properties=_properties(marks),
+        )
+
+    def writer(self, schema: pa.Schema, notes: Mapping[str, str]) -> ParquetWriter:
+        """Begin a file, under a name that no other has."""
+        return ParquetWriter(self.folder / f"{secrets.token_hex(16)}.parquet", schema, notes)
+
+    def reader(self, file: DataFile) -> ParquetReader:
+        """Open a file, once."""
+        reader = self._readers.get(file.name)
+        if reader is None:
+            reader = self._readers[file.name] = ParquetReader(self.folder / file.name)
+        return reader
+
+    def commit(
+        self,
+        base: Snapshot,
+        schema: pa.Schema,
+        added: Sequence[DataFile],
+        removed: Sequence[DataFile],
+        marks: Mapping[str, int],
+    ) -> None:
+        """Change the table in one commit; new columns are made by one before."""
+        with self._guard:
+            assert self._delta is not None, "a commit is based on a snapshot"
+            if self._marks(self._delta, marks) != {name: base.marks[name] for name in marks if name in base.marks}:
+                raise CommitConflict(f"{self.folder.name}: another thread changed this table; nothing was committed")
+            try:
+                self._commit(self._delta, schema, added, removed, marks)
+            except CommitFailedError as error:
+                message = f"{self.folder.name}: another process changed this table; nothing was committed: {error}"
+                raise CommitConflict(message) from None
+
+    def _commit(
+        self,
+        delta: DeltaTable,
+        schema: pa.Schema,
+        added: Sequence[DataFile],
+        removed: Sequence[DataFile],
+        marks: Mapping[str, int],
+    ) -> None:
+        known = {field.name for field in delta.schema().fields}
+        fresh = [Field.from_arrow(column.with_nullable(True)) for column in schema if column.name not in known]
+        if fresh:
+            delta.alter.add_columns(fresh)
+        now_ms = time.time_ns() // 1_000_000  # of Delta's own records; nothing is computed from it
+        actions: list[AddAction | RemoveAction] = [_add(file, now_ms) for file in added]
+        actions += [RemoveAction(file.name, True, now_ms, file.size_bytes, {}) for file in removed]
+        delta.create_write_transaction(actions, "append", delta.schema(), commit_properties=_properties(marks))
+
+    @staticmethod
+    def _marks(delta: DeltaTable, names: Iterable[str] = MARKS) -> dict[str, int]:
+        found = {name: delta.transaction_version(_PREFIX + name) for name in names}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def vacuum(self, older_than_hours: float) -> int:
+        """Delete the files that are no part of the table and have not been for so long."""
+        with self._guard:
+            if self.snapshot() is None or self._delta is None:
+                return 0
+            deleted = self._delta.vacuum(
+                retention_hours=int(older_than_hours), enforce_retention_duration=False, dry_run=False, full=True
+            )
+            return len(deleted)
+
+
+def _properties(marks: Mapping[str, int]) -> CommitProperties:
+    assert set(marks) <= set(MARKS), "all marks are known"
+    return CommitProperties(app_transactions=[Transaction(_PREFIX + name, value) for name, value in marks.items()])
+
+
+def _add(file: DataFile, now_ms: int) -> AddAction:
+    stats = {
+        "numRecords": file.rows,
+        "minValues": {"bucket": file.first},
+        "maxValues": {"bucket": file.last},
+        "nullCount": {"bucket": 0},
+    }
+    return AddAction(file.name, file.size_bytes, {}, now_ms, True, json.dumps(stats))
+
+
+def _data_files(delta: DeltaTable) -> list[DataFile]:
+    table: Any = pa.table(delta.get_add_actions(flatten=True))
+    if not table.num_rows:
+        return []
+    columns = [table.column(name).to_pylist() for name in
+               ("path", "num_records", "size_bytes", "min.bucket", "max.bucket")]  # fmt: skip
+    return [DataFile(*row) for row in zip(*columns, strict=True)]
