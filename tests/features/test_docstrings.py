@@ -10,7 +10,7 @@ import pytest
 MODULES = ("plan", "zone", "filters", "expressions", "definitions", "selection", "balance", "compilation", "catalogue")
 
 
-@pytest.mark.parametrize("name", [*MODULES, "projection"])
+@pytest.mark.parametrize("name", [*MODULES, "projection", "buckets", "lake_files", "lake_rows"])
 def test_examples_run(name: str) -> None:
     result = doctest.testmod(importlib.import_module(f"obligor.features.{name}"))
     assert result.failed == 0
