@@ -14,7 +14,7 @@ MODULES = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [*MODULES, "projection"])
+@pytest.mark.parametrize("name", [*MODULES, "projection", "buckets", "lake_files", "lake_rows"])
 def test_examples_run(name: str) -> None:
     result = doctest.testmod(importlib.import_module(f"obligor.features.{name}"))
     assert result.failed == 0

@@ -77,18 +77,22 @@ def test_files_that_share_no_bucket_are_one_sequence() -> None:
 @given(
     st.lists(st.tuples(st.integers(1, 30), st.integers(0, 40), st.integers(0, 9)), min_size=1, max_size=20),
     st.integers(1, 60),
+    st.integers(0, 20),
 )
-def test_ranges_cover_every_bucket_once(parts: list[tuple[int, int, int]], rows: int) -> None:
+def test_ranges_cover_every_bucket_once(parts: list[tuple[int, int, int]], rows: int, at: int) -> None:
     first, groups = 0, []
     for count, gap, length in parts:
         groups.append(Group(count, first + gap, first + gap + length))
         first += gap + length
-    for found in (ranges(groups, rows), list(spread(groups, rows))):
+    files = [groups[:at], groups[at:]]
+    for found in (ranges(files, rows), list(spread(groups, rows))):
         assert [first for first, _ in found] == [0, *(last + 1 for _, last in found[:-1])]
         assert found[-1][1] == BUCKETS - 1
         assert all(first <= last for first, last in found)
     starts = {group.first for group in groups}
-    assert {first for first, _ in ranges(groups, rows)} <= {0, *starts}
+    assert {first for first, _ in ranges(files, rows)} <= {0, *starts}
+    if groups[at:] and groups[:at] and groups[at].first > groups[at - 1].last:
+        assert groups[at].first in {first for first, _ in ranges(files, rows)}, "no range needs two files"
 
 
 def test_a_file_that_somebody_else_wrote_is_refused() -> None:
@@ -100,7 +104,7 @@ def test_a_file_that_somebody_else_wrote_is_refused() -> None:
 def test_ranges_end_where_enough_rows_are_held() -> None:
     groups = [Group(100, bucket, bucket) for bucket in range(0, BUCKETS, 2)]
     sizes = [
-        sum(group.rows for group in groups if first <= group.first <= last) for first, last in ranges(groups, 1_000)
+        sum(group.rows for group in groups if first <= group.first <= last) for first, last in ranges([groups], 1_000)
     ]
     assert set(sizes[:-1]) == {1_000}
     assert np.ptp([last - first for first, last in list(spread(groups, 1_000))[:-1]]) <= 1

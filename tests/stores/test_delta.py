@@ -126,6 +126,17 @@ def test_an_update_and_a_compaction_both_happen_and_two_compactions_do_not(
     assert now(store).marks == MARKS | {"sequence": 3, "folded": 2}
 
 
+def test_files_that_are_gone_are_not_replaced_again(store: DeltaTableStore) -> None:
+    old, new = written(store, rows([1])), written(store, rows([2]))
+    store.commit(now(store), SCHEMA, [old], [], {"sequence": 2})
+    base = now(store)
+    store.create(SCHEMA, MARKS | {"sequence": 2})
+    now(store)
+    with pytest.raises(CommitConflict, match="gone"):
+        store.commit(base, SCHEMA, [new], [old], {"folded": 0})
+    assert now(store).files == ()
+
+
 def test_many_commits_are_checkpointed_and_keep_the_marks(store: DeltaTableStore, tmp_path: Path) -> None:
     for i in range(1, 121):
         store.commit(now(store), SCHEMA, [], [], {"sequence": i})

@@ -108,18 +108,19 @@ def chains(files: Iterable[DataFile]) -> list[list[DataFile]]:
     return sorted(found, key=lambda chain: -sum(file.rows for file in chain))
 
 
-def ranges(groups: Sequence[Group], rows: int) -> list[Range]:
-    """Return ranges of buckets that cover all and have about so many rows each, cut where a group begins.
+def ranges(files: Sequence[Sequence[Group]], rows: int) -> list[Range]:
+    """Return ranges of buckets that cover all and have about so many rows each, cut where a group or a file begins.
 
-    >>> ranges([Group(10, 0, 9), Group(10, 10, 19), Group(10, 19, 19), Group(10, 20, 4095)], 10)
-    [(0, 9), (10, 19), (20, 4095)]
+    >>> ranges([[Group(10, 0, 9), Group(10, 10, 19), Group(10, 19, 19)], [Group(10, 20, 4095)]], 100)
+    [(0, 19), (20, 4095)]
     """
     starts, held, last = [0], 0, -1
-    for group in groups:
-        if held + group.rows > rows and group.first > last and held:
-            starts.append(group.first)
-            held = 0
-        held, last = held + group.rows, max(last, group.last)
+    for groups in files:
+        for number, group in enumerate(groups):
+            if held and group.first > last and (number == 0 or held + group.rows > rows):
+                starts.append(group.first)
+                held = 0
+            held, last = held + group.rows, max(last, group.last)
     return [(first, following - 1) for first, following in pairwise([*starts, BUCKETS])]
 
 

@@ -81,7 +81,7 @@ class TableView:
     def ranges(self, rows: int) -> list[Range]:
         """Return ranges of buckets that cover all, with about so many rows each."""
         largest = next(iter(chains(self.files)), [])
-        return ranges([group for file in largest for group in self.store.reader(file).groups], rows)
+        return ranges([self.store.reader(file).groups for file in largest], rows)
 
     def timeline(self, plan: Plan, name: str, buckets: Range, need: Need) -> Timeline:
         """Return a plan's timeline of the entities in a range of buckets."""

@@ -113,6 +113,10 @@ class DeltaTableStore:
             assert self._delta is not None, "a commit is based on a snapshot"
             if self._marks(self._delta, marks) != {name: base.marks[name] for name in marks if name in base.marks}:
                 raise CommitConflict(f"{self.folder.name}: another thread changed this table; nothing was committed")
+            if removed and self._delta.version() != base.version:
+                active = {file.name for file in _data_files(self._delta)}
+                if not active.issuperset(file.name for file in removed):
+                    raise CommitConflict(f"{self.folder.name}: files to replace are gone; nothing was committed")
             try:
                 self._commit(self._delta, schema, added, removed, marks)
             except CommitFailedError as error:
