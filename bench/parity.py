@@ -54,7 +54,7 @@ POOL_STEPS = 10  # steps after which others are asked about
 POOL_EVENTS, RECENT_EVENTS = 600, 5_000
 MERCHANT_EVENTS = 100_000  # of the merchant at whom decisions are taken
 LATENCY_TURNS, LATENCY_S = 6, 12
-INSTANTS = 6  # as of which a state with a planted fault is asked each question
+INSTANTS, QUICK_INSTANTS = 6, 2  # as of which a state with a planted fault is asked each question
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Scale:
     merchants: int
 
 
-FULL, QUICK, CONTROLS = Scale(500_000, 700, 10), Scale(10_000, 60, 3), Scale(0, 120, 2)
+FULL, QUICK, CONTROLS = Scale(500_000, 700, 10), Scale(10_000, 40, 2), Scale(0, 120, 2)
 
 
 class Year:
@@ -162,8 +162,8 @@ def half(scale: Scale, seed: int) -> dict[str, Any]:
 class Controls:
     """Plants faults in the last state of a year, and looks whether a comparison of everything finds them."""
 
-    def __init__(self, lived: Year) -> None:
-        self.year, self.caught, self.faults = lived, 0, 0
+    def __init__(self, lived: Year, instants: int) -> None:
+        self.year, self.instants, self.caught, self.faults = lived, instants, 0, 0
         with lived.state.begin() as staged:
             self.entities = {timeline: staged.keys(timeline, None, 100_000) for timeline in lived.plan.timelines}
 
@@ -189,7 +189,7 @@ class Controls:
             entities=None,
             chance=random.Random(SEED),
             clock=lambda: 0,
-            instants=INSTANTS,
+            instants=self.instants,
         )
 
     def _note(self, name: str, found: Comparison, wrong: Sequence[str]) -> None:
@@ -238,12 +238,12 @@ class Controls:
         return self.compared(), [consumer, merchant]
 
 
-def controls() -> dict[str, int]:
+def controls(instants: int) -> dict[str, int]:
     """Plant every fault; return how many there were and how many were found."""
     with tempfile.TemporaryDirectory() as name:
         lived = Year(Path(name), CONTROLS, SEED)
         lived.live()
-        planting = Controls(lived)
+        planting = Controls(lived, instants)
         planting.run()
         lived.close()
     return {"faults": planting.faults, "faults_caught": planting.caught}
@@ -290,7 +290,8 @@ def _compared(port: int) -> int:
 def main() -> int:
     """Print what was compared, the last line as JSON."""
     quick = os.environ.get("QUICK", "") not in ("", "0")
-    found = controls()  # first, so that the kernels are compiled before there are two processes
+    # First the controls, so that the kernels are compiled before there are two processes.
+    found = controls(QUICK_INSTANTS if quick else INSTANTS)
     with ProcessPoolExecutor(HALVES, multiprocessing.get_context("spawn")) as pool:
         halves = list(pool.map(half, [QUICK if quick else FULL] * HALVES, range(SEED, SEED + HALVES)))
     totals = {name: sum(one.get(name, 0) for one in halves) for name in dict.fromkeys(n for one in halves for n in one)}
