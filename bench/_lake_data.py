@@ -85,8 +85,11 @@ def _names(consumers: int) -> pa.StringArray:
     return pa.array([f"consumer-{i:08d}" for i in range(consumers)], pa.string())
 
 
-def write_lake(folder: Path, events: int) -> int:
-    """Write a table of about so many events with their corrections; return its rows."""
+def write_lake(folder: Path, events: int, hot_events: int = 0) -> int:
+    """Write a table of about so many events with their corrections; return its rows.
+
+    The first consumer has `hot_events` more than chance would give it.
+    """
     chance = np.random.default_rng(SEED)
     consumers = events // EVENTS_PER_CONSUMER
     EventLog.create(folder / "log", REGISTRY, store=SQLiteStore).close()
@@ -97,6 +100,7 @@ def write_lake(folder: Path, events: int) -> int:
     habit = chance.gamma(1.5, 1.0, consumers)  # some pay often, most rarely
     habit[chance.random(consumers) < 0.1] = 0
     counts = chance.poisson(habit * (events / habit.sum()))
+    counts[0] += hot_events
     names = _names(consumers)
     buckets = buckets_of(table.entities, names)
     by_bucket = np.argsort(buckets, kind="stable")
@@ -162,15 +166,15 @@ def _rows(table: LakeTable, chance: np.random.Generator, names: pa.StringArray, 
     return pa.table(columns | nulls).select(table.schema.names).cast(table.schema)
 
 
-def write_requests(path: Path, events: int, requests: int) -> None:
-    """Write instants about any of the consumers, sorted by consumer and instant."""
+def write_requests(path: Path, events: int, requests: int, hot_requests: int = 0) -> None:
+    """Write instants about any of the consumers, and more about the first, sorted by consumer and instant."""
     chance = np.random.default_rng(SEED + 1)
     consumers = events // EVENTS_PER_CONSUMER
-    asked = chance.integers(0, consumers, requests)
-    as_of = START + chance.integers(90 * DAY, SPAN_DAYS * DAY, requests)
+    asked = np.concatenate([np.zeros(hot_requests, np.int64), chance.integers(0, consumers, requests)])
+    as_of = START + chance.integers(90 * DAY, SPAN_DAYS * DAY, len(asked))
     order = np.lexsort((as_of, asked))
     names = _names(consumers).take(pa.array(asked[order]))
-    pq.write_table(pa.table({"request": np.arange(requests), "consumer": names, "as_of": as_of[order]}), path)
+    pq.write_table(pa.table({"request": np.arange(len(asked)), "consumer": names, "as_of": as_of[order]}), path)
 
 
 def make_from_log(folder: Path, events: int) -> dict[str, float]:

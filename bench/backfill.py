@@ -126,7 +126,7 @@ def polars_side(folder: Path) -> dict[str, Any]:
     return _best(folder, "polars", polars_formulations(lake_files(folder), folder / "requests.parquet"))
 
 
-def _run(side: str, folder: Path, *arguments: int) -> dict[str, Any]:
+def run_side(side: str, folder: Path, *arguments: int) -> dict[str, Any]:
     """Run one side in a process of its own, with an empty cache of kernels for the first of Obligor's."""
     environment = {
         **os.environ, "NUMBA_CACHE_DIR": str(folder.parent / "kernels"), "NUMBA_NUM_THREADS": str(THREADS),
@@ -138,14 +138,16 @@ def _run(side: str, folder: Path, *arguments: int) -> dict[str, Any]:
     return figures
 
 
-def _write(folder: Path, events: int) -> dict[str, Any]:
-    rows = write_lake(folder, events)
-    write_requests(folder / "requests.parquet", events, events // EVENTS_PER_REQUEST)
+def _write(folder: Path, events: int, hot_events: int = 0) -> dict[str, Any]:
+    rows = write_lake(folder, events, hot_events)
+    requests, hot_requests = events // EVENTS_PER_REQUEST, hot_events // EVENTS_PER_REQUEST
+    write_requests(folder / "requests.parquet", events, requests, hot_requests)
     size = sum(Path(file).stat().st_size for file in lake_files(folder))
     return {"rows": rows, "bytes_per_row": size / rows}
 
 
-def _equal(folder: Path, peer: str) -> bool:
+def agree(folder: Path, peer: str) -> bool:
+    """Whether the columns that Obligor and a peer have computed in a folder are the same."""
     ours, theirs = np.load(folder / "obligor.npy"), np.load(folder / f"{peer}.npy")
     near = np.isclose(ours[:, MEANS], theirs[:, MEANS], rtol=TOLERANCE, atol=0, equal_nan=True)
     exact = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
@@ -155,8 +157,8 @@ def _equal(folder: Path, peer: str) -> bool:
 
 def _compare(folder: Path, events: int) -> tuple[bool, dict[str, float], dict[str, Any]]:
     """Run all sides over one lake; return whether they agree, how many times faster Obligor is, and the figures."""
-    made = _run("write", folder, events)
-    ours = _run("obligor", folder)
+    made = run_side("write", folder, events)
+    ours = run_side("obligor", folder)
     figures: dict[str, Any] = {f"obligor_{name}": value for name, value in ours.items()}
     figures |= {
         "rows": made["rows"],
@@ -167,10 +169,10 @@ def _compare(folder: Path, events: int) -> tuple[bool, dict[str, float], dict[st
     print(f"Obligor  {ours['seconds']:7.3f} s")
     equal, ratios = True, {}
     for peer in ("duckdb", "polars"):
-        theirs = _run(peer, folder)
+        theirs = run_side(peer, folder)
         for title, seconds in theirs["every"].items():
             print(f"{peer:8} {seconds:7.3f} s  {title}")
-        equal &= _equal(folder, peer)
+        equal &= agree(folder, peer)
         ratios[peer] = theirs["seconds"] / ours["seconds"]
         figures |= {f"{peer}_seconds": theirs["seconds"], f"{peer}_peak_gb": theirs["peak_gb"]}
     return equal, ratios, figures
@@ -185,8 +187,8 @@ def _scale(root: Path, known: dict[int, dict[str, Any]]) -> dict[str, Any]:
         if events not in known:
             folder = root / str(events)
             folder.mkdir()
-            _run("write", folder, events)
-            known[events] = _run("obligor", folder)
+            run_side("write", folder, events)
+            known[events] = run_side("obligor", folder)
             shutil.rmtree(folder)
         costs[scale], peak = known[events]["seconds"] / events * 1e9, known[events]["peak_gb"]
         print(f"Obligor  {known[events]['seconds']:7.3f} s  {events:>11,} events, {costs[scale]:.1f} ns an event")
@@ -206,7 +208,7 @@ def main() -> int:
         shutil.rmtree(folder)
         figures |= _scale(root, known)
         (root / "log").mkdir()
-        figures |= _run("from_log", root / "log", LOG_EVENTS // SHARE)
+        figures |= run_side("from_log", root / "log", LOG_EVENTS // SHARE)
     figures |= {"threads": THREADS, "seed": SEED}
     print(json.dumps({"name": "backfill", "equal": equal, "ratios": ratios, "figures": figures}))
     return 0 if equal else 1
