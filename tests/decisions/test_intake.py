@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from obligor.decisions.intake import Intake, Unavailable
+from obligor.decisions.intake import ERRANDS_MAX, Intake, Unavailable
 from obligor.errors import Conflict, ObligorError
 
 SECONDS_MAX = 10.0
@@ -178,3 +178,92 @@ def test_a_failed_preparation_never_becomes_ready() -> None:
     intake.stop()
     with pytest.raises(Unavailable, match="failed"):
         intake.submit(Work(0))
+
+
+# ---- errands --------------------------------------------------------------------------------------------------------
+
+
+def test_an_errand_runs_on_the_thread_when_nothing_waits() -> None:
+    process = Gated()
+    process.gate.set()
+    intake = _started(process)
+    assert (
+        intake.errand(lambda: threading.current_thread().name, patience_s=60.0).result(SECONDS_MAX) == "obligor-writer"
+    )
+    intake.stop()
+
+
+def test_an_errand_waits_for_a_pause_but_not_for_ever() -> None:
+    order: list[str] = []
+
+    def process(items: Sequence[Work]) -> list[int | ObligorError]:
+        order.extend(str(item.name) for item in items)
+        if items[0].name < 6:  # something always waits
+            intake.submit(Work(items[0].name + 2))
+        return [item.name for item in items]
+
+    ready = threading.Event()
+    intake: Intake[Work, int] = Intake(process, prepare=ready.set)
+    intake.start()
+    assert ready.wait(SECONDS_MAX)
+    while not intake.ready:
+        threading.Event().wait(0.001)
+    with intake._changed:  # nothing begins before all of it waits
+        intake.submit(Work(0))
+        patient = intake.errand(lambda: order.append("patient"), patience_s=60.0)
+        hasty = intake.errand(lambda: order.append("hasty"), patience_s=0.0)
+    patient.result(SECONDS_MAX)
+    hasty.result(SECONDS_MAX)
+    assert order == ["0", "2", "4", "6", "patient", "hasty"]
+    with intake._changed:
+        intake.submit(Work(2))
+        hasty = intake.errand(lambda: order.append("hasty"), patience_s=0.0)
+    hasty.result(SECONDS_MAX)
+    assert order[6:8] == ["2", "hasty"], "one that waits for no pause comes between two batches"
+    intake.stop()
+
+
+def test_an_errand_s_refusal_is_its_own_and_another_failure_is_the_thread_s() -> None:
+    process = Gated()
+    process.gate.set()
+    intake = _started(process)
+
+    def refuse() -> None:
+        raise Conflict("odd")
+
+    assert isinstance(intake.errand(refuse, patience_s=0.0).exception(SECONDS_MAX), Conflict)
+    assert intake.submit(Work(2)).result(SECONDS_MAX) == 2
+    intake.stop()
+    with pytest.raises(Unavailable, match="stopped"):
+        intake.errand(refuse, patience_s=0.0)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_errand_that_fails_ends_the_thread_and_those_that_wait() -> None:
+    process = Gated()
+    process.gate.set()
+    intake = _started(process)
+
+    def fail() -> None:
+        raise OSError("a planted failure")
+
+    with intake._changed:
+        failing, waiting = (intake.errand(run, patience_s=0.0) for run in (fail, lambda: None))
+    assert isinstance(failing.exception(SECONDS_MAX), OSError)
+    assert isinstance(waiting.exception(SECONDS_MAX), Unavailable)
+    assert intake.failed
+    intake.stop()
+
+
+def test_errands_are_bounded() -> None:
+    process = Gated()
+    intake = _started(process)
+    intake.submit(Work(0))
+    assert process.entered.wait(SECONDS_MAX)
+    errands = [intake.errand(lambda: None, patience_s=60.0) for _ in range(ERRANDS_MAX)]
+    with pytest.raises(Unavailable, match="errands wait"):
+        intake.errand(lambda: None, patience_s=60.0)
+    errands[0].cancel()
+    process.gate.set()
+    assert [one.result(SECONDS_MAX) for one in errands[1:]] == [None] * (ERRANDS_MAX - 1)
+    intake.stop()

@@ -1,16 +1,18 @@
 """The intake: a bounded queue before the one writer thread, which takes what waits as one batch.
 
 Callers get a future at once or `Unavailable` when the queue is full; nothing waits without a bound. While a batch is
-being made durable the next one gathers, so that under load many requests share one sync (group commit).
+being made durable the next one gathers, so that under load many requests share one sync (group commit). What is only
+looked at, on the same thread because nothing else may, is an errand: it waits for a pause between batches.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from obligor.errors import ObligorError
 
@@ -21,6 +23,7 @@ class Unavailable(ObligorError):
     """Nothing was done, and trying again later is right: not ready, too busy, or stopped."""
 
 
+ERRANDS_MAX = 4
 _GIVE_WAY_S = 0.001
 _UNKNOWN = "the writer failed and whether this was written is unknown; send it again with the same id"
 
@@ -34,8 +37,15 @@ class Weighed(Protocol):
         ...
 
 
+T = TypeVar("T")
 I = TypeVar("I", bound=Weighed)  # noqa: E741 - an item
 R = TypeVar("R")
+
+
+class _Errand(NamedTuple):
+    run: Callable[[], Any]
+    done: Future[Any]
+    due_s: float  # on the monotonic clock: from when on it waits for no pause
 
 
 class Intake(Generic[I, R]):
@@ -65,6 +75,7 @@ class Intake(Generic[I, R]):
         self._batch_items_max, self._batch_weight_max = batch_items_max, batch_weight_max
         self._waiting: deque[tuple[I, Future[R]]] = deque()
         self._weight = 0
+        self._errands: deque[_Errand] = deque()
         self._changed = threading.Condition()
         self._state = "preparing"
         self._thread = threading.Thread(target=self._run, name="obligor-writer", daemon=True)
@@ -117,10 +128,39 @@ class Intake(Generic[I, R]):
             self._changed.notify()
         return future
 
+    def errand(self, run: Callable[[], T], *, patience_s: float) -> Future[T]:
+        """Have `run` called on the thread when nothing waits, or between two batches once `patience_s` are over.
+
+        An ObligorError that it raises is its future's; anything else is the thread's end, as with `process`.
+        """
+        done: Future[T] = Future()
+        with self._changed:
+            if self._state != "ready" or len(self._errands) >= ERRANDS_MAX:
+                raise Unavailable(f"the writer is {self._state} and {len(self._errands)} errands wait for it")
+            self._errands.append(_Errand(run, done, time.monotonic() + patience_s))
+            self._changed.notify()
+        return done
+
+    def _run_errand(self) -> None:
+        """Run the errand that has waited longest, where there is time for it."""
+        with self._changed:
+            if not self._errands or (self._waiting and time.monotonic() < self._errands[0].due_s):
+                return
+            errand = self._errands.popleft()
+        if not errand.done.set_running_or_notify_cancel():
+            return
+        try:
+            errand.done.set_result(errand.run())
+        except ObligorError as error:
+            errand.done.set_exception(error)
+        except BaseException as error:
+            errand.done.set_exception(error)
+            raise
+
     def _take(self) -> list[tuple[I, Future[R]]]:
         """Wait for requests and take a batch of them; none when stopping or when those that waited were given up."""
         with self._changed:
-            while not self._waiting and self._state == "ready":
+            while not self._waiting and not self._errands and self._state == "ready":
                 self._changed.wait()
             batch: list[tuple[I, Future[R]]] = []
             weight = 0
@@ -158,6 +198,7 @@ class Intake(Generic[I, R]):
                 taken = []
                 self._give_way()
                 self._settle()
+                self._run_errand()
         finally:
             self._end(taken)
 
@@ -169,6 +210,11 @@ class Intake(Generic[I, R]):
             left = [*taken, *self._waiting]
             self._waiting.clear()
             self._weight = 0
+            errands = list(self._errands)
+            self._errands.clear()
         for _, future in left:
             if not future.done():
                 future.set_exception(Unavailable(_UNKNOWN))
+        for errand in errands:
+            if not errand.done.done():
+                errand.done.set_exception(Unavailable("the writer has ended"))

@@ -14,26 +14,17 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal, Protocol
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from obligor.decisions.decide import Application, Scorer, decide
-from obligor.decisions.policy import RUNGS, Policy, load_policy
-from obligor.decisions.record import FORMAT, encode
-from obligor.errors import DefinitionError, ObligorError, Problem, did_you_mean
+from obligor.decisions.decide import Scorer, decide
+from obligor.decisions.policy import Policy, load_policy
+from obligor.decisions.record import encode
+from obligor.decisions.recorded import Applications, Recorded
+from obligor.errors import BadInput, ObligorError
 from obligor.events.chain import BrokenLink
-from obligor.events.facts import Facts
 from obligor.events.log import EventLog
-from obligor.events.positions import SHARD_MAX, Cut, cut_array, sequence_of
-from obligor.events.reading import fact_schema, read_rows
-from obligor.events.schema import Event
+from obligor.events.positions import Cut
 from obligor.events.store import LedgerRow
-from obligor.features.evaluate import evaluate
+from obligor.features.concerned import compute, timelines_of
 from obligor.features.plan import Plan
-from obligor.features.projection import joined_keys
-from obligor.features.requests import Requests, field_names, key_names, source_keys
-from obligor.features.timelines import build_timelines
 
 __all__ = ["Audit", "Deployed", "Verdict", "audit", "replay"]
 
@@ -123,18 +114,6 @@ def replay(
     return verdicts
 
 
-@dataclass(frozen=True, slots=True)
-class _Taken:
-    """One ledger row, its record read."""
-
-    row: LedgerRow
-    record: Mapping[str, Any]
-
-    @property
-    def cut(self) -> dict[int, int]:
-        return {int(shard): sequence for shard, sequence in self.record["cut"].items()}
-
-
 class _Batch:
     """Decisions that are replayed from one reading of the log, bundle by bundle."""
 
@@ -143,30 +122,23 @@ class _Batch:
         self._verdicts: dict[int, Verdict] = {}  # by ledger sequence
 
     def replay(self, rows: Sequence[LedgerRow]) -> list[Verdict]:
-        by_bundle: dict[str, list[_Taken]] = {}
+        by_bundle: dict[str, list[Recorded]] = {}
         for row in rows:
-            record = self._read(row)
-            if record is not None:
-                by_bundle.setdefault(record["bundle"], []).append(_Taken(row, record))
+            try:
+                one = Recorded.read(row)
+            except BadInput as error:
+                self._refuse([row], str(error))
+            else:
+                by_bundle.setdefault(one.record["bundle"], []).append(one)
         for name, taken in by_bundle.items():
             self._bundle(name, taken)
         return [self._verdicts[row.sequence] for row in rows]
-
-    def _read(self, row: LedgerRow) -> Mapping[str, Any] | None:
-        """Return the record, or None once the verdict is that it cannot be read."""
-        try:
-            record = json.loads(row.record)
-            _check(record)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            self._refuse([row], f"the record cannot be read: {error}")
-            return None
-        return dict(record)
 
     def _refuse(self, rows: Iterable[LedgerRow], why: str) -> None:
         for row in rows:
             self._verdicts[row.sequence] = Verdict(row.decision_id, "not replayable", (), why)
 
-    def _bundle(self, name: str, taken: Sequence[_Taken]) -> None:
+    def _bundle(self, name: str, taken: Sequence[Recorded]) -> None:
         rows = [one.row for one in taken]
         if name not in self._bundles:
             return self._refuse(rows, f"the bundle {name} is not here")
@@ -174,12 +146,13 @@ class _Batch:
         try:
             application = self._log.registry[bundle.plan.application]
             policy = load_policy(bundle.policy, bundle.plan.data, application.describe(readable=True))
-            found = _Applications.read(self._log, bundle.plan.application, [r.application_position for r in rows])
+            found = Applications.read(self._log, bundle.plan.application, [r.application_position for r in rows])
             here = [one for one in taken if one.row.application_position in found.places]
             self._refuse((r for r in rows if r.application_position not in found.places), "its application is missing")
             cuts = [one.cut if self._at is None else self._at for one in here]
             requests = found.requests(bundle.plan, [one.row.application_position for one in here], cuts)
-            features, limits = _features(self._log, bundle.plan, requests, self._threads)
+            timelines = timelines_of(self._log, bundle.plan, requests)
+            features, limits = compute(bundle.plan, timelines, requests, self._threads)
         except ObligorError as error:
             return self._refuse(rows, str(error))
         for i, one in enumerate(here):
@@ -188,127 +161,12 @@ class _Batch:
         return None
 
 
-def _check(record: Mapping[str, Any]) -> None:
-    """Raise ValueError, KeyError, TypeError or AttributeError where a record is not of this format."""
-    if record["format"] != FORMAT:
-        raise ValueError(f"its format is {record['format']!r}, this version reads {FORMAT}")
-    if record["rung"] not in RUNGS or not isinstance(record["bundle"], str) or not isinstance(record["seed"], int):
-        raise ValueError("its rung, bundle or seed is not of the expected kind")
-    bytes.fromhex(record["chain"])
-    for shard, sequence in record["cut"].items():
-        if not 0 <= int(shard) <= SHARD_MAX or not isinstance(sequence, int) or sequence < 0:
-            raise ValueError(f"its cut is {record['cut']!r}")
-
-
-@dataclass(frozen=True, eq=False)
-class _Applications:
-    """The original versions of applications, by position, with their fields by every name that a plan may know."""
-
-    type: str
-    table: pa.Table
-    places: Mapping[int, int]
-    rows: Sequence[Mapping[str, Any]]
-    fields: frozenset[str]
-
-    @classmethod
-    def read(cls, log: EventLog, type_name: str, positions: Iterable[int]) -> _Applications:
-        """Read them; positions that hold no application of this type are left out."""
-        last = log.head.sequence
-        sequences = sorted({sequence_of(p) for p in positions if 0 < sequence_of(p) <= last})
-        event, parts = log.registry[type_name], []
-        for (name, version), table in log.reader.rows(sequences).items():
-            if name == type_name:
-                placed = [table.column(column) for column in ("sequence", "event_id", "known_time")]  # shard 0
-                parts.append(pa.table([*placed, *read_rows(table, event, version).values()], schema=_columns(event)))
-        table = pa.concat_tables(parts) if parts else _columns(event).empty_table()
-        places = {position: i for i, position in enumerate(table.column("position").to_pylist())}
-        return cls(type_name, table, places, table.to_pylist(), frozenset(fact_schema(event).names))
-
-    def application(self, position: int, type_name: str) -> tuple[Application, int]:
-        """Return the application at a position and its as_of."""
-        row = self.rows[self.places[position]]
-        fields = {name: value for name, value in row.items() if name in self.fields}
-        return Application(row["event_id"], type_name, position, fields), row["known_time"]
-
-    def requests(self, plan: Plan, positions: Sequence[int], at: Sequence[Cut]) -> Requests:
-        """Return what to ask of the plan for the applications at these positions, each at its cut."""
-        table = self.table.take(pa.array([self.places[position] for position in positions], pa.int64()))
-        bounds = [cut_array(cut) for cut in at]
-        cuts = np.zeros((len(at), max(map(len, bounds), default=1)), np.int64)
-        for i, bound in enumerate(bounds):
-            cuts[i, : len(bound)] = bound
-        return Requests(
-            as_of=_int64s(table, "known_time"),
-            cuts=cuts,
-            self_root=_int64s(table, "position"),
-            entities={name: self._column(table, name).combine_chunks() for name in key_names(plan)},
-            fields=pa.table({name: self._column(table, name) for name in field_names(plan)}),
-        )
-
-    def _column(self, table: pa.Table, name: str) -> pa.ChunkedArray:
-        if name not in self.fields:
-            hint = did_you_mean(name, sorted(self.fields))
-            raise DefinitionError(f"no version of {self.type} has a field {name!r}; {hint}")
-        return table.column(name)
-
-
-def _columns(event: type[Event]) -> pa.Schema:
-    """Return the columns of applications."""
-    return pa.schema(
-        [("position", pa.int64()), ("event_id", pa.string()), ("known_time", pa.int64()), *fact_schema(event)]
-    )
-
-
-def _int64s(table: pa.Table, name: str) -> Any:
-    return np.ascontiguousarray(table.column(name).to_numpy(), np.int64)
-
-
-def _features(log: EventLog, plan: Plan, requests: Requests, threads: int) -> tuple[Any, dict[int, str]]:
-    """Return the features of decisions, (n, features), and for rows that crossed a limit its message.
-
-    Decisions that computed none (rung `refer`) have a row like the others; nobody looks at it.
-    """
-    cut = {shard: int(last) for shard, last in enumerate(requests.cuts.max(axis=0, initial=0))}
-    timelines = build_timelines(plan, _Concerned(log, plan, requests), cut)
-    problems: dict[int, Problem] = {}
-    features = evaluate(plan, timelines, requests, threads, limits=problems)
-    return features, {
-        row: str(Problem("$" + p.path.removeprefix(f"$[{row}]"), p.message)) for row, p in problems.items()
-    }
-
-
-class _Concerned:
-    """The log's facts about the entities of some requests only, so that one replay need not sort the whole log."""
-
-    def __init__(self, log: EventLog, plan: Plan, requests: Requests) -> None:
-        self._log = log
-        keys: dict[str, list[pa.Array]] = {}
-        for timeline, via in dict.fromkeys((measure.timeline, measure.via) for measure in plan.measures):
-            keys.setdefault(timeline, []).append(source_keys(requests, via))
-        values = {name: pc.drop_null(pc.unique(pa.concat_arrays(arrays))) for name, arrays in keys.items()}
-        self._entrances: dict[str, dict[tuple[str, ...], list[pa.Array]]] = {}
-        for name, spec in plan.timelines.items():
-            for selection in spec.selections:
-                by_fields = self._entrances.setdefault(selection.event, {}).setdefault(selection.by, [])
-                by_fields.append(values.get(name, pa.array([], pa.string())))
-
-    def facts(self, type_name: str, cut: dict[int, int] | None = None, columns: list[str] | None = None) -> Facts:
-        """Return the log's facts of a type, reduced to those about the entities."""
-        facts = self._log.facts(type_name, cut, columns)
-        concerned = np.zeros(facts.rows.num_rows, np.bool_)
-        for by, values in self._entrances[type_name].items():
-            names = joined_keys([facts.rows.column(name).cast(pa.string()) for name in by])
-            for value_set in values:
-                concerned |= pc.is_in(names, value_set=value_set).to_numpy()
-        return Facts(facts.rows.filter(pa.array(concerned)), facts.version[concerned], facts.versions)
-
-
 def _judge(
     log: EventLog,
     bundle: Deployed,
     policy: Policy,
-    found: _Applications,
-    taken: _Taken,
+    found: Applications,
+    taken: Recorded,
     vector: Any,
     limit: str,
 ) -> Verdict:

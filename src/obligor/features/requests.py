@@ -24,6 +24,7 @@ __all__ = [
     "comparand_row",
     "comparand_values",
     "composite_key",
+    "cut_rows",
     "field_names",
     "key_names",
     "period_bounds",
@@ -65,6 +66,19 @@ class Requests:
             {name: keys.take(places) for name, keys in self.entities.items()},
             self.fields.take(places) if self.fields.num_columns else self.fields,
         )
+
+
+def cut_rows(cuts: Sequence[Mapping[int, int]]) -> Ints:
+    """Return cuts as the rows of `Requests.cuts`.
+
+    >>> cut_rows([{0: 5}, {}]).tolist()
+    [[5], [0]]
+    """
+    rows = np.zeros((len(cuts), 1 + max((shard for cut in cuts for shard in cut), default=0)), np.int64)
+    for row, cut in enumerate(cuts):
+        for shard, sequence in cut.items():
+            rows[row, shard] = sequence
+    return rows
 
 
 def field_names(plan: Plan) -> list[str]:

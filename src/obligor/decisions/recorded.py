@@ -1,0 +1,119 @@
+"""Decisions as the ledger has them, with the applications that they were taken on: where replay and parity begin."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from obligor.decisions.decide import Application
+from obligor.decisions.policy import RUNGS
+from obligor.decisions.record import FORMAT
+from obligor.errors import BadInput, DefinitionError, did_you_mean
+from obligor.events.log import EventLog
+from obligor.events.positions import SHARD_MAX, Cut, sequence_of
+from obligor.events.reading import fact_schema, read_rows
+from obligor.events.schema import Event
+from obligor.events.store import LedgerRow
+from obligor.features.plan import Plan
+from obligor.features.requests import Requests, cut_rows, field_names, key_names
+
+__all__ = ["Applications", "Recorded"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One ledger row, its record read."""
+
+    row: LedgerRow
+    record: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, row: LedgerRow) -> Recorded:
+        """Read the record; BadInput where it is not one of this format."""
+        try:
+            record = json.loads(row.record)
+            _check(record)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BadInput(f"the record cannot be read: {error}") from None
+        return cls(row, dict(record))
+
+    @property
+    def cut(self) -> dict[int, int]:
+        """The cut that it was taken at."""
+        return {int(shard): sequence for shard, sequence in self.record["cut"].items()}
+
+
+def _check(record: Mapping[str, Any]) -> None:
+    """Raise ValueError, KeyError, TypeError or AttributeError where a record is not of this format."""
+    if record["format"] != FORMAT:
+        raise ValueError(f"its format is {record['format']!r}, this version reads {FORMAT}")
+    if record["rung"] not in RUNGS or not isinstance(record["bundle"], str) or not isinstance(record["seed"], int):
+        raise ValueError("its rung, bundle or seed is not of the expected kind")
+    bytes.fromhex(record["chain"])
+    for shard, sequence in record["cut"].items():
+        if not 0 <= int(shard) <= SHARD_MAX or not isinstance(sequence, int) or sequence < 0:
+            raise ValueError(f"its cut is {record['cut']!r}")
+
+
+@dataclass(frozen=True, eq=False)
+class Applications:
+    """The original versions of applications, by position, with their fields by every name that a plan may know."""
+
+    type: str
+    table: pa.Table
+    places: Mapping[int, int]
+    rows: Sequence[Mapping[str, Any]]
+    fields: frozenset[str]
+
+    @classmethod
+    def read(cls, log: EventLog, type_name: str, positions: Iterable[int]) -> Applications:
+        """Read them; positions that hold no application of this type are left out."""
+        last = log.head.sequence
+        sequences = sorted({sequence_of(p) for p in positions if 0 < sequence_of(p) <= last})
+        event, parts = log.registry[type_name], []
+        for (name, version), table in log.reader.rows(sequences).items():
+            if name == type_name:
+                placed = [table.column(column) for column in ("sequence", "event_id", "known_time")]  # shard 0
+                parts.append(pa.table([*placed, *read_rows(table, event, version).values()], schema=_columns(event)))
+        table = pa.concat_tables(parts) if parts else _columns(event).empty_table()
+        places = {position: i for i, position in enumerate(table.column("position").to_pylist())}
+        return cls(type_name, table, places, table.to_pylist(), frozenset(fact_schema(event).names))
+
+    def application(self, position: int, type_name: str) -> tuple[Application, int]:
+        """Return the application at a position and its as_of."""
+        row = self.rows[self.places[position]]
+        fields = {name: value for name, value in row.items() if name in self.fields}
+        return Application(row["event_id"], type_name, position, fields), row["known_time"]
+
+    def requests(self, plan: Plan, positions: Sequence[int], at: Sequence[Cut]) -> Requests:
+        """Return what to ask of the plan for the applications at these positions, each at its cut."""
+        table = self.table.take(pa.array([self.places[position] for position in positions], pa.int64()))
+        return Requests(
+            as_of=_int64s(table, "known_time"),
+            cuts=cut_rows(at),
+            self_root=_int64s(table, "position"),
+            entities={name: self._column(table, name).combine_chunks() for name in key_names(plan)},
+            fields=pa.table({name: self._column(table, name) for name in field_names(plan)}),
+        )
+
+    def _column(self, table: pa.Table, name: str) -> pa.ChunkedArray:
+        if name not in self.fields:
+            hint = did_you_mean(name, sorted(self.fields))
+            raise DefinitionError(f"no version of {self.type} has a field {name!r}; {hint}")
+        return table.column(name)
+
+
+def _columns(event: type[Event]) -> pa.Schema:
+    """Return the columns of applications."""
+    return pa.schema(
+        [("position", pa.int64()), ("event_id", pa.string()), ("known_time", pa.int64()), *fact_schema(event)]
+    )
+
+
+def _int64s(table: pa.Table, name: str) -> Any:
+    return np.ascontiguousarray(table.column(name).to_numpy(), np.int64)
