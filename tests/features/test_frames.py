@@ -25,12 +25,11 @@ MORE = pa.table(
         "channel": pa.array(["app", None, "app"]).dictionary_encode(),
     }
 )
-CONNECTION = duckdb.connect()
 FRAMES: dict[str, Callable[[pa.Table], Any]] = {
     "arrow": lambda table: table,
     "pandas": lambda table: table.to_pandas(),
     "polars": pl.from_arrow,
-    "duckdb": CONNECTION.from_arrow,
+    "duckdb": lambda table: duckdb.connect().from_arrow(table),
 }
 
 

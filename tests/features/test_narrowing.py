@@ -49,6 +49,15 @@ def test_halves_of_a_plan_of_everything_are_the_same() -> None:
         assert _differ("", half) == []
 
 
+def test_a_part_that_keeps_the_timelines_is_the_same_and_shares_the_state() -> None:
+    whole = together().plan
+    for half in (whole.names[::2], whole.names[1::2]):
+        part = narrowed(whole, half, timelines="kept")
+        assert part.timelines_hash == whole.timelines_hash
+        assert len(part.measures) < len(whole.measures)
+        assert _differ("", half, part) == []
+
+
 def test_a_part_of_the_wrong_features_is_noticed() -> None:
     plan = narrowed(CASES["sum"].plan, ["f1", "f0"]).data
     swapped = [feature | {"name": name} for feature, name in zip(plan["features"], ["f0", "f1"], strict=True)]

@@ -7,7 +7,7 @@ seventy features need not pay for the others, and what one of them costs alone c
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from obligor.errors import NotFound, Problem, did_you_mean
 from obligor.features.plan import Plan
@@ -18,8 +18,10 @@ Json = dict[str, Any]
 Places = dict[int, int]  # where something was -> where it is
 
 
-def narrowed(plan: Plan, names: Sequence[str]) -> Plan:
+def narrowed(plan: Plan, names: Sequence[str], *, timelines: Literal["pruned", "kept"] = "pruned") -> Plan:
     """Return the plan of the named features alone, in the order of the names; NotFound names every one that is not.
+
+    With its timelines `kept` it is evaluated on those of the whole plan, and on its state.
 
     >>> narrowed(Plan.empty("loan_application"), []).names
     []
@@ -29,27 +31,28 @@ def narrowed(plan: Plan, names: Sequence[str]) -> Plan:
         hints = {name: did_you_mean(name, plan.names) for name in unknown}
         raise NotFound(Problem(f"$.features.{name}", f"no such feature; {hint}") for name, hint in hints.items())
     features = plan.data["features"]
-    return pruned(plan.data | {"features": [features[plan.names.index(name)] for name in dict.fromkeys(names)]})
+    chosen = [features[plan.names.index(name)] for name in dict.fromkeys(names)]
+    return pruned(plan.data | {"features": chosen}, timelines=timelines)
 
 
-def pruned(data: Mapping[str, Any]) -> Plan:
+def pruned(data: Mapping[str, Any], *, timelines: Literal["pruned", "kept"] = "pruned") -> Plan:
     """Return the plan of JSON data without the measures, values and timelines that no feature of it looks at."""
     steps = [step for feature in data["features"] for step in feature["program"]]
     measures = _places(step[1] for step in steps if step[0] == "measure")
     requests = _places(step[1] for step in steps if step[0] == "request")
     kept = [data["measures"][place] for place in measures]
     comparands = _places(one["comparand"] for measure in kept for one in _conditions(measure))
-    timelines = {
-        name: _Timeline(spec, [measure for measure in kept if measure["timeline"] == name])
+    moved = {"measure": measures, "request": requests}
+    own = {
+        name: _Timeline(spec, [measure for measure in kept if measure["timeline"] == name], whole=timelines == "kept")
         for name, spec in data["timelines"].items()
     }
-    moved = {"measure": measures, "request": requests}
     return Plan.load(
         {
             **data,
-            "timelines": {name: one.spec for name, one in timelines.items() if one.selections},
+            "timelines": {name: one.spec for name, one in own.items() if one.selections},
             "comparands": [data["comparands"][place] for place in comparands],
-            "measures": [timelines[measure["timeline"]].measure(measure, comparands) for measure in kept],
+            "measures": [own[measure["timeline"]].measure(measure, comparands) for measure in kept],
             "requests": [data["requests"][place] for place in requests],
             "features": [
                 feature | {"program": [_step(step, moved) for step in feature["program"]]}
@@ -79,8 +82,14 @@ def _conditions(measure: Json) -> Iterator[Json]:
 class _Timeline:
     """One timeline of some measures: what of it is left, and where its selections and slots are now."""
 
-    def __init__(self, spec: Json, measures: Sequence[Json]) -> None:
+    def __init__(self, spec: Json, measures: Sequence[Json], *, whole: bool) -> None:
         self._events = [selection["event"] for selection in spec["selections"]]
+        if whole:
+            self.selections = _places(range(len(self._events)))
+            self._moved = {event: _places(range(len(own))) for event, own in spec["fields"].items()}
+            self._moved |= {event: {} for event in self._events if event not in spec["fields"]}
+            self.spec = spec
+            return
         used = (place for measure in measures for place in _selections(measure))
         self.selections = _places(place for place in used if place is not None)
         slots = [(event, slot) for measure in measures for event, slot in self._slots(measure)]
