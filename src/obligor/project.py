@@ -134,7 +134,11 @@ class Project:
 
     def features_of(self, name: str) -> Retrieval:
         """Return the features of a plan for questions; `name` as in `plan_named`."""
-        return Retrieval(self.plan_named(name), self.application, lambda: self.log(read_only=True))
+        return self.retrieval(self.plan_named(name))
+
+    def retrieval(self, plan: Plan) -> Retrieval:
+        """Return the features of a plan for questions."""
+        return Retrieval(plan, self.application, lambda: self.log(read_only=True))
 
     def plan_named(self, name: str) -> Plan:
         """Return the plan of features.py (`working copy`), or of a bundle that is held.

@@ -319,8 +319,10 @@ WRONG: list[tuple[Mapping[str, Any], Mapping[str, Any], str]] = [
     ({}, {"cut": {1: 5}}, "$.cut: expected {shard: sequence} within {0: "),
     ({}, {"cut": {0: True}}, "$.cut: expected {shard: sequence} within {0: "),
     ({}, {"cut": "kut"}, "$.cut: expected the name of a column of sequences; valid: amount, as_of, consumer, merchant"),
-    ({"kut": ["1", "2"]}, {"cut": "kut"}, "$.kut: expected a sequence of the log in each row, got string"),
-    ({"kut": [1, 10**9]}, {"cut": "kut"}, "$[1].kut: expected a sequence from 0 to "),
+    ({"kut": ["1", "x"]}, {"cut": "kut"}, "$[1].kut: expected an integer of at least 0 and at most "),
+    ({"kut": [1, 10**9]}, {"cut": "kut"}, "$[1].kut: expected an integer of at least 0 and at most "),
+    ({"kut": [None, "1"]}, {"cut": "kut"}, "$[0].kut: expected an integer up to "),
+    ({"kut": [True, False]}, {"cut": "kut"}, "$.kut: expected integers, decimals, floats or text (integer)"),
     ({}, {"application": "id"}, "$.application: expected the name of a column of ids, got 'id'; valid: "),
     ({"event_id": [1, 2]}, {}, "$.event_id: expected the ids of applications as text, got int64"),
 ]

@@ -18,7 +18,7 @@ from obligor.events.casting import plain
 from obligor.events.fields import Decimal, Field, Timestamp
 from obligor.events.lineage import withheld
 from obligor.events.log import EventLog
-from obligor.events.positions import pack
+from obligor.events.positions import Cut, pack
 from obligor.events.schema import Event
 from obligor.features.question_table import columns_of
 
@@ -40,15 +40,21 @@ def decided_questions(log: EventLog, event: type[Event], last: int = QUESTIONS_M
     return _table(log, event, [one.row.application_position for one in taken], [one.cut[log.shard] for one in taken])
 
 
-def asked_questions(log: EventLog, event: type[Event], last: int = QUESTIONS_MAX) -> pa.Table:
-    """Return the log's last applications, decided or not, at the moment each was known and with all that is known now.
+def asked_questions(
+    log: EventLog, event: type[Event], last: int | None = None, *, cut: Cut | None = None, spread: int | None = None
+) -> pa.Table:
+    """Return the applications that a cut holds (default: all), decided or not, at the moment each was known.
 
-    That is how a training set sees them.
+    All are asked with what the cut holds, as a training set asks them. `last`: the last so many; `spread`: so many of
+    them, at equal distances.
     """
-    facts = log.facts(event.event_name, columns=[]).rows
+    end = log.cut() if cut is None else cut
+    facts = log.facts(event.event_name, end, columns=[]).rows
     first = facts.filter(pc.equal(facts["position"], facts["root"]))["position"]
-    positions = sorted(set(first.to_pylist()))[-last:]
-    return _table(log, event, positions, [log.cut()[log.shard]] * len(positions))
+    positions = sorted(set(first.to_pylist()))[-last if last else 0 :]
+    if spread is not None and len(positions) > spread:
+        positions = [positions[i * len(positions) // spread] for i in range(spread)]
+    return _table(log, event, positions, [end[log.shard]] * len(positions))
 
 
 def _table(log: EventLog, event: type[Event], positions: Sequence[int], cuts: Sequence[int]) -> pa.Table:

@@ -18,7 +18,7 @@ from obligor.features.measures import Measure, SinceWindow, Step
 from obligor.features.narrowing import pruned
 from obligor.features.plan import Plan
 
-__all__ = ["REASONS", "why_missing"]
+__all__ = ["REASONS", "operands", "why_missing"]
 
 REASONS = (
     "",  # it is known
@@ -64,7 +64,7 @@ def why_missing(plan: Plan, features: Floats, crossed: Sequence[int], ask: Ask) 
     }
 
 
-def _operands(program: Program) -> list[Program]:
+def operands(program: Program) -> list[Program]:
     """Return the programs of a step's operands: the parts of `program` that its last step takes from the stack."""
     begins: list[int] = []  # where the values on the stack begin in the program
     taken: list[int] = []
@@ -77,7 +77,7 @@ def _operands(program: Program) -> list[Program]:
 
 
 def _subprograms(program: Program) -> list[Program]:
-    return [program, *(part for operand in _operands(program) for part in _subprograms(operand))]
+    return [program, *(part for operand in operands(program) for part in _subprograms(operand))]
 
 
 class _Looked(NamedTuple):
@@ -159,7 +159,7 @@ class _Values(NamedTuple):
             codes = np.full(len(null), _NOT_GIVEN, np.int8)
         else:
             codes = np.full(len(null), _UNDEFINED, np.int8)
-            for operand in reversed(_operands(program)):
+            for operand in reversed(operands(program)):
                 own = self.reasons(operand)
                 codes = np.where(own != _KNOWN, own, codes)
         return np.where(null, codes, _KNOWN).astype(np.int8)

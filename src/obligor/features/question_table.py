@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from obligor.errors import BadInput, Problem, did_you_mean
 from obligor.events.casting import Cast, Reading, cast, cast_moments, plain, unsupported
-from obligor.events.fields import Category, Field, Money, Timestamp, parse_timestamp
+from obligor.events.fields import Category, Field, Integer, Money, Timestamp, parse_timestamp
 from obligor.events.schema import Event
 from obligor.features.plan import Plan
 from obligor.features.requests import field_names, key_names
 
-__all__ = ["AsOf", "columns_of", "read_columns", "read_instants", "required"]
+__all__ = ["AsOf", "columns_of", "read_columns", "read_instants", "read_integers", "required"]
 
 AsOf = datetime | str  # an instant for all rows, or the name of a column of instants
 Ints = NDArray[np.int64]
@@ -125,6 +125,25 @@ def _flaws(name: str, column: pa.Array, done: Cast, moments: bool = False) -> li
     return found
 
 
+def read_integers(name: str, column: pa.Array, field: Integer) -> Ints:
+    """Return a plain column of whole numbers that are all there and within the field's bounds."""
+    why = unsupported(field, column.type, Reading())
+    if why:
+        raise BadInput(Problem(f"$.{name}", why))
+    done = cast(field, column, Reading())
+    problems = [*_flaws(name, column, done), *_absences(name, column, f"an integer up to {field.maximum}")]
+    if problems:
+        raise BadInput(problems)
+    numbers: Ints = done.values.to_numpy(zero_copy_only=False).astype(np.int64)
+    return numbers
+
+
+def _absences(name: str, column: pa.Array, expected: str) -> list[Problem]:
+    """Return where a column that must be whole is null."""
+    rows = np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[:PROBLEMS_MAX].tolist()
+    return [Problem(f"$[{row}].{name}", f"expected {expected}, got null") for row in rows]
+
+
 def read_instants(table: pa.Table, as_of: AsOf) -> Ints:
     """Return each row's instant in microseconds since 1970, UTC.
 
@@ -155,11 +174,7 @@ def _instants(name: str, column: pa.Array) -> Ints:
     if why:
         raise BadInput(Problem(f"$.{name}", why))
     done = cast_moments(column.cast(pa.string()) if pa.types.is_null(column.type) else column, Reading())
-    problems = _flaws(name, column, done, moments=True)
-    problems += [
-        Problem(f"$[{row}].{name}", f"expected {_ZONED}, got null")
-        for row in np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[:PROBLEMS_MAX].tolist()
-    ]
+    problems = [*_flaws(name, column, done, moments=True), *_absences(name, column, _ZONED)]
     if problems:
         raise BadInput(problems)
     instants: Ints = done.values.to_numpy(zero_copy_only=False).astype(np.int64)

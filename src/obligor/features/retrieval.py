@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from obligor.errors import BadInput, LimitError, Problem, did_you_mean
 from obligor.events.casting import plain
+from obligor.events.fields import Integer
 from obligor.events.log import EventLog
 from obligor.events.positions import SHARD_MAX
 from obligor.events.positions import Cut as Sequences
@@ -29,7 +30,7 @@ from obligor.features.frames import Frame, read_frame
 from obligor.features.missing import why_missing
 from obligor.features.narrowing import narrowed
 from obligor.features.plan import Plan
-from obligor.features.question_table import AsOf, read_columns, read_instants
+from obligor.features.question_table import AsOf, read_columns, read_instants, read_integers
 from obligor.features.requests import Requests, cut_rows, field_names, key_names
 from obligor.features.typed import typed_column
 
@@ -104,10 +105,11 @@ class Retrieval:
 
         Raises BadInput with everything that is wrong, NotFound for features that do not exist.
         """
-        plan = self.plan if features is None else narrowed(self.plan, features)
         table, give_back = read_frame(questions)
         with self._open_log() as log:
-            found = answered(plan, log, self._requests(plan, log, table, as_of, cut, application), threads)
+            plan = self.plan if features is None else narrowed(self.plan, features)
+            requests = self.requests(log, table, as_of, cut=cut, application=application, plan=plan)
+            found = answered(plan, log, requests, threads)
             if found.limits and limits == "raise":
                 raise LimitError(_limit_problems(found.limits))
             columns = {
@@ -122,23 +124,31 @@ class Retrieval:
             raise BadInput(Problem(f"$.{name}", message) for name in taken)
         return give_back(pa.table(columns))
 
-    def _requests(
-        self, plan: Plan, log: EventLog, table: pa.Table, as_of: AsOf, cut: Cut, application: str | None
+    def requests(
+        self,
+        log: EventLog,
+        table: pa.Table,
+        as_of: AsOf = "as_of",
+        *,
+        cut: Cut = None,
+        application: str | None = None,
+        plan: Plan | None = None,
     ) -> Requests:
-        """Return what is asked of the plan; BadInput with everything that is wrong with the questions."""
+        """Return what a table of questions asks of the plan, or of a part of it; BadInput with everything wrong."""
         problems: list[Problem] = []
-        columns = _read(lambda: read_columns(plan, self._application, table), problems)
+        part = plan or self.plan
+        columns = _read(lambda: read_columns(part, self._application, table), problems)
         instants = _read(lambda: read_instants(table, as_of), problems)
         cuts = _read(lambda: _cuts(table, cut, log.cut()), problems)
         ids = _read(lambda: _ids(table, application), problems)
         if problems or columns is None or instants is None or cuts is None:
             raise BadInput(problems)
-        fields = {name: columns[name] for name in field_names(plan)}
+        fields = {name: columns[name] for name in field_names(part)}
         return Requests(
             as_of=instants,
             cuts=cuts,
-            self_root=_roots(log, plan.application, ids, table.num_rows),
-            entities={name: columns[name] for name in key_names(plan)},
+            self_root=_roots(log, part.application, ids, table.num_rows),
+            entities={name: columns[name] for name in key_names(part)},
             fields=pa.table(fields),
         )
 
@@ -172,16 +182,7 @@ def _cuts(table: pa.Table, cut: Cut, end: Sequences) -> Ints:
         if cut not in table.column_names:
             message = f"expected the name of a column of sequences; {did_you_mean(cut, table.column_names)}"
             raise BadInput(Problem("$.cut", message))
-        column = plain(table.column(cut))
-        if not pa.types.is_integer(column.type) or column.null_count:
-            came = f"{column.null_count:,} nulls" if column.null_count else column.type
-            raise BadInput(Problem(f"$.{cut}", f"expected a sequence of the log in each row, got {came}"))
-        last = column.to_numpy(zero_copy_only=False).astype(np.int64)
-        wrong = np.flatnonzero((last < 0) | (last > end[0]))
-        if len(wrong):
-            expected = f"expected a sequence from 0 to {end[0]}, where the log ends"
-            raise BadInput(Problem(f"$[{row}].{cut}", f"{expected}, got {last[row]}") for row in wrong[:PROBLEMS_MAX])
-        return np.ascontiguousarray(last[:, None])
+        return read_integers(cut, plain(table.column(cut)), Integer(0, end[0]))[:, None]
     return cut_rows([end if cut is None else _sequences(cut, end)])
 
 
