@@ -36,6 +36,7 @@ from obligor.features.compilation import compile_plan
 from obligor.features.definitions import definitions
 from obligor.features.lake import Lake
 from obligor.features.plan import Plan
+from obligor.features.retrieval import Retrieval
 from obligor.features.state import OnlineState
 from obligor.models.bundle import Bundle
 from obligor.models.model import Model
@@ -43,9 +44,10 @@ from obligor.stores.delta import DeltaLake
 from obligor.stores.lmdb import LmdbStateReader, LmdbStateStore
 from obligor.stores.sqlite import SQLiteStore
 
-__all__ = ["CHAMPION", "Project", "Settings", "open_project"]
+__all__ = ["CHAMPION", "WORKING_COPY", "Project", "Settings", "open_project"]
 
 CHAMPION = "champion"
+WORKING_COPY = "working copy"  # the definitions as they are in the project's files now
 
 
 class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -127,6 +129,36 @@ class Project:
         if not named:
             raise DefinitionError(f"{self.root / 'features.py'} defines no feature at module level")
         return compile_plan(named, self.registry, self.application, zone=self.settings.zone)
+
+    @property
+    def features(self) -> Retrieval:
+        """The features of features.py for questions about any moment: `project.features.at(questions)`."""
+        return self.features_of(WORKING_COPY)
+
+    def features_of(self, name: str) -> Retrieval:
+        """Return the features of a plan for questions; `name` as in `plan_named`."""
+        return self.retrieval(self.plan_named(name))
+
+    def retrieval(self, plan: Plan) -> Retrieval:
+        """Return the features of a plan for questions."""
+        return Retrieval(plan, self.application, lambda: self.log(read_only=True), self.lake)
+
+    def plan_named(self, name: str) -> Plan:
+        """Return the plan of features.py (`working copy`), or of a bundle that is held.
+
+        That is the champion, or the one whose own hash or whose plan's hash starts with `name` (8 characters or more).
+        """
+        if name == WORKING_COPY:
+            return self.plan
+        if name == CHAMPION:
+            return self.bundle().plan
+        held = {plan.hash: plan for plan in (bundle.plan for bundle in self.all_bundles().values())}
+        found = [plan for digest, plan in held.items() if digest.startswith(name)] if len(name) >= 8 else []
+        try:
+            return found[0] if len(found) == 1 else self.bundle(name).plan
+        except NotFound:
+            known = ", ".join([WORKING_COPY, *(digest[:12] for digest in held)])
+            raise NotFound(f"no single plan {name!r} (at least 8 characters of a hash); held: {known}") from None
 
     @cached_property
     def outcome(self) -> Outcome:

@@ -231,8 +231,9 @@ class Desk:
         )
 
     def take(self, records: Sequence[Mapping[str, Any]]) -> list[Any]:
-        """Process records as one batch; decisions are kept in `decided`."""
+        """Process records as one batch, to the end; decisions are kept in `decided`."""
         results = self.writer.process([self.item(record) for record in records])
+        self.writer.settle()
         for result in results:
             assert not isinstance(result, ObligorError), result
             if isinstance(result, Decided) and not result.repeated:

@@ -44,7 +44,6 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         patch.setattr(state, "CHUNKS_MIN", 5)
         desk = Desk(tmp_path_factory.mktemp("shop"), BUNDLE)
         run(desk, list(stream(1, 700, consumers=6)))
-        desk.writer.settle()
         yield desk
         desk.close()
 
@@ -169,11 +168,14 @@ def test_a_state_that_is_behind_is_asked_as_it_stands(tmp_path: Path) -> None:
     desk = Desk(tmp_path, BUNDLE)
     records = list(stream(4, 120))
     run(desk, records[:80])
-    desk.writer.settle()
     head = desk.state.head
     assert head is not None
-    run(desk, records[80:])  # the last batch is durable in the log, and not in the state
-    desk.writer._unsettled = None
+    run(desk, records[80:-1])
+    last = {k: v for k, v in records[-1].items() if k != "at"} | {"event_time": "2025-06-15T00:00:00Z"}
+    desk.writer.process([desk.item(last)])  # durable in the log, and not in the state
+    unsettled, desk.writer._unsettled = desk.writer._unsettled, None
+    assert unsettled is not None
+    unsettled.abort()
     found = _state(desk)
     assert found.differences == 0
     assert found.checked > 0
@@ -187,7 +189,6 @@ def test_a_state_of_nothing_or_of_another_log_is_not_compared(shop: Desk, tmp_pa
     empty.close()
     other = Desk(tmp_path / "other", BUNDLE)
     other.take([{"type": "sale", "merchant": "m", "amount": 5, "event_id": "s", "event_time": "2025-06-15T00:00:00Z"}])
-    other.writer.settle()
     with pytest.raises(NotFound, match="not built from this log"):
         check_state(shop.log, other.state, PLAN, entities=3, chance=random.Random(1), clock=lambda: START)
     other.close()

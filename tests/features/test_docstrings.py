@@ -10,7 +10,7 @@ import pytest
 MODULES = (
     "plan", "zone", "filters", "kinds", "windows", "expressions", "operators", "definitions", "delays", "conditions",
     "sources", "recipes", "aggregates", "stream", "pivot", "per_key", "balance", "parts", "compilation", "infix",
-    "wording", "catalogue",
+    "wording", "catalogue", "narrowing", "statistics", "row_comparison", "requests",
 )  # fmt: skip
 
 

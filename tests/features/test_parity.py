@@ -21,7 +21,6 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Desk, list[dict[str,
     """A desk, and all it was told in the order of the log."""
     desk, records = Desk(tmp_path_factory.mktemp("shop")), list(stream(9, 300, consumers=5, merchants=2))
     run(desk, records)
-    desk.writer.settle()
     return desk, records
 
 
@@ -98,7 +97,6 @@ def test_a_refusal_is_compared_by_its_words(shop: tuple[Desk, list[dict[str, Any
     desk, _ = shop
     paid = {"type": "repayment", "consumer": "rich", "loan": "l", "amount": 2**62, "event_time": "2025-06-01T00:00:00Z"}
     desk.take([{**paid, "event_id": "p-rich"}])
-    desk.writer.settle()
     refused = _ask(desk, {"consumer": "rich", "merchant": None})
     assert refused.values is None
     assert refused.refusal.startswith("$.features.last_paid: an integer beyond")

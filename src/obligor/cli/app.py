@@ -35,7 +35,6 @@ _COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {
     "simulate": (simulate_history, "obligor simulate raw --consumers 2000 --seed 7"),
     "ingest": (ingest, "obligor ingest raw/*.parquet --mapping mapping.toml --declared"),
     "erase": (erase, "obligor erase consumer c-000001"),
-    "features": (features, "obligor features          (or: obligor features repaid_30d)"),
     "train": (train, "obligor train"),
     "evaluate": (evaluate, "obligor evaluate --bundle champion"),
     "backtest": (backtest, "obligor backtest --policy policy.toml --since 2026-01-01"),
@@ -49,6 +48,7 @@ _COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {
 
 for _name, (_command, _example) in _COMMANDS.items():
     app.command(_name, epilog=f"Example: [bold]{_example}[/]   {EXIT_CODES}")(guarded(_command))
+app.add_typer(features, name="features")
 app.add_typer(lake, name="lake")
 
 

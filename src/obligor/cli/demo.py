@@ -77,7 +77,7 @@ def demo(
     out.say(f"{verdicts['decisions']} decisions: {verdicts['verdicts']}")
 
     out.say(f"\nThe report is at [bold]{page}[/]. What to try next:")
-    out.say(f"  cd {folder}; obligor features; obligor backtest; obligor replay; obligor serve --no-keys")
+    out.say(f"  cd {folder}; obligor features list; obligor backtest; obligor replay; obligor serve --no-keys")
     out.say("  or change features.py or policy.toml, then obligor train.")
     out.result({"folder": str(folder), "auc": aucs, "report": str(page), "decisions": answers, "replay": verdicts})
     if set(verdicts["verdicts"]) != {"identical"}:

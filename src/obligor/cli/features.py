@@ -1,60 +1,278 @@
-"""`obligor features`: what a project looks at, in words."""
+"""`obligor features list|describe|lineage`: what a project looks at, in words."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
+from obligor.cli.feature_at import at
+from obligor.cli.feature_diff import diff
+from obligor.cli.feature_stats import stats
+from obligor.cli.known import InPlan, Known, known_features
 from obligor.cli.options import AsJson, InProject
-from obligor.cli.output import Output
-from obligor.errors import NotFound, did_you_mean
+from obligor.cli.output import EXIT_CODES, Output, guarded
 
 if TYPE_CHECKING:
+    from obligor.decisions.uses import Use
     from obligor.features.catalogue import Entry
+    from obligor.features.origins import Branch
+    from obligor.project import Project
 
 __all__ = ["features"]
 
+features = typer.Typer(
+    help="Explain the features: what each is, where it comes from and goes to, how it is distributed, what it costs.",
+    epilog=f"Example: [bold]obligor features list[/]   {EXIT_CODES}",
+    no_args_is_help=True,
+)
+_CLASSES = ("group", "tiled", "decay", "holistic", "sketch")  # the last one that a feature has says how exact it is
+_RISK = {"risk rises with it": "↑", "risk falls with it": "↓", "": "↕"}
+Name = Annotated[str, typer.Argument(help="A feature's name.")]
 
-def features(
-    name: Annotated[str | None, typer.Argument(help="One feature, in full.")] = None,
+
+def list_(
+    plan: InPlan = "working copy",
     project: InProject = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """List the features of a project, or describe one: definition in words, unit, windows, reason code, inputs."""
+    """List the features by the reason that they count for: what each is, its unit, cost and missing rate."""
     import obligor
-    from obligor.features.catalogue import catalogue
+    from obligor.features.origins import CLASSES
+
+    out = Output(as_json)
+    known = known_features(obligor.open(project), plan)
+    said = f"{len(known.entries)} features of plan {known.plan.hash[:12]} ({known.name})"
+    out.say(f"{said}: numbers that are known of every {known.plan.application} at the moment it is made.")
+    columns = ["feature", "what it is", "unit", "risk", "exactness", "µs", "missing"]
+    groups = [(title, [_row(known, entry) for entry in own]) for title, own in _by_reason(known)]
+    out.dense(columns, groups, right=("µs", "missing"), wraps="what it is")
+    classes = dict.fromkeys(one for entry in known.entries for one in entry.classes)
+    kept = "; ".join(f"{one}: {CLASSES[one]}" for one in classes)
+    out.say("\n[dim]Titles are the reasons under which a feature counts against an applicant.[/]")
+    out.say(
+        "[dim]minor units: the smallest of the currency, such as cents; risk: ↑ rises with it, ↓ falls, ↕ either way[/]"
+    )
+    out.say(f"[dim]exactness: {kept}[/]")
+    out.say(f"[dim]{_measured_how(known)}[/]")
+    _say_misfits(out, known)
+    out.result(
+        {"plan": known.plan.hash, "name": known.name, "features": [_document(known, entry) for entry in known.entries]}
+    )
+
+
+def _by_reason(known: Known) -> Iterator[tuple[str, list[Entry]]]:
+    """Yield the features of each reason code with its text, those for the policy alone last."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in known.entries:
+        groups.setdefault(entry.reason if entry.scored else "", []).append(entry)
+    for code in sorted(groups, key=lambda code: (not code, code)):
+        text = known.uses[groups[code][0].name].reason_text
+        yield f"{code}  {text}" if code else "For the policy alone: no model sees these", groups[code]
+
+
+def _row(known: Known, entry: Entry) -> list[str]:
+    measured = known.measured(entry.name)
+    cost = measured.get("cost", {}).get("decision_us")
+    rate = _missing(measured)
+    return [
+        entry.name,
+        meaning(entry),
+        _unit(entry),
+        _RISK[entry.monotone] if entry.scored else "",
+        max(entry.classes, key=_CLASSES.index, default="exact"),
+        "" if cost is None else f"{cost:.0f}",
+        "" if rate is None else f"{rate:.1%}",
+    ]
+
+
+def meaning(entry: Entry) -> str:
+    """Return what a feature is in a line: its author's words and its window, or how it is computed."""
+    first = next((window for window in entry.windows if not window.startswith(("lifetime", "since"))), "")
+    if not entry.description:
+        return entry.definition
+    if not first or first in entry.description:
+        return entry.description
+    return f"{entry.description}, {'last ' if re.fullmatch(r'[0-9,]+ [a-z]+', first) else ''}{first}"
+
+
+def _unit(entry: Entry) -> str:
+    return {"boolean": "yes or no", "category": "a category"}.get(entry.type, entry.unit or "number")
+
+
+def _missing(measured: Any) -> float | None:
+    """Return the missing rate over the training set, or over decisions where there is none."""
+    for source in ("training", "decisions"):
+        found = measured.get(source)
+        if found and found["rows"]:
+            rate: float = found["missing"] / found["rows"]
+            return rate
+    return None
+
+
+def _measured_how(known: Known) -> str:
+    if known.stats is None:
+        return "µs and missing: not measured yet for this plan; run obligor features stats"
+    return f"µs: what it takes in a decision, alone; missing: share of {known.stats['questions']} without a value"
+
+
+def _say_misfits(out: Output, known: Known) -> None:
+    if known.misfits:
+        out.say(
+            f"[yellow]policy.toml does not fit these features in {known.misfits} places (obligor train names them): "
+            "its rules and reason texts are left out here.[/]"
+        )
+
+
+def _document(known: Known, entry: Entry) -> dict[str, Any]:
+    use = known.uses[entry.name]
+    return {
+        **asdict(entry),
+        "reason_text": use.reason_text,
+        "used": asdict(use),
+        "measured": known.measured(entry.name),
+    }
+
+
+def describe(
+    name: Name,
+    plan: InPlan = "working copy",
+    project: InProject = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Describe one feature: all there is to know of it."""
+    import obligor
+    from obligor.features.forms import form_hash
+    from obligor.features.nulls import null_words
 
     out = Output(as_json)
     opened = obligor.open(project)
-    entries = catalogue(opened.plan)
-    if name is not None:
-        found = [entry for entry in entries if entry.name == name]
-        if not found:
-            raise NotFound(f"no feature {name!r}; {did_you_mean(name, [entry.name for entry in entries])}")
-        rows = [[key.replace("_", " "), _words(value)] for key, value in asdict(found[0]).items()]
-        out.table("", ["", ""], rows)
-        out.result(asdict(found[0]))
-        return
-    out.say(f"{len(entries)} features of plan {opened.plan.hash[:12]}")
-    for entry in entries:
-        out.say(_explained(entry))
-    out.result({"plan": opened.plan.hash, "features": [asdict(entry) for entry in entries]})
+    known = known_features(opened, plan)
+    entry = known.entry(name)
+    spec = known.plan.features[known.plan.names.index(name)]
+    digest = form_hash(known.plan, spec)
+    facts = _facts(known, entry, digest, null_words(known.plan, spec, opened.registry[known.plan.application]))
+    out.facts([(word, text) for word, text in facts if text])
+    _say_misfits(out, known)
+    out.result({**_document(known, entry), "form": digest})
 
 
-def _explained(entry: Entry) -> str:
-    """Return a feature in three lines: what its author says, what is computed, and how it may count."""
-    unit = "yes or no" if entry.type == "boolean" else entry.unit
-    risk = (entry.monotone or "risk moves either way") if entry.scored else "for the policy alone"
-    reason = f"reason {entry.reason}" if entry.reason else ""
-    lines = (f"\n[bold]{entry.name}[/]  {escape(entry.description)}", f"    {escape(entry.definition)}")
-    return "\n".join((*lines, f"    [dim]{'; '.join(filter(None, (unit, risk, reason)))}[/]"))
+def _facts(known: Known, entry: Entry, digest: str, nulls: Sequence[str]) -> Iterator[tuple[str, str]]:
+    use, measured = known.uses[entry.name], known.measured(entry.name)
+    spec = known.plan.features[known.plan.names.index(entry.name)]
+    yield "feature", entry.name
+    yield "what it is", entry.description
+    yield "computed as", entry.definition
+    yield "unit", _unit(entry)
+    yield "values", ", ".join(spec.values or ())
+    yield "whose history", ", ".join(entry.entities)
+    yield "windows", ", ".join(entry.windows)
+    yield "looks at", ", ".join(entry.inputs)
+    yield "missing where", "; ".join(nulls) or "never"
+    yield "exactness", entry.exactness + (f" ({', '.join(entry.classes)})" if entry.classes else "")
+    yield "risk", (entry.monotone or "risk moves either way") if entry.scored else "no model sees it"
+    yield "reason", ": ".join(filter(None, (entry.reason, use.reason_text))) or "none"
+    yield "used by", "; ".join(_used(known, use)) or "nothing"
+    for source, word in (("training", "the training set"), ("decisions", "recorded decisions")):
+        yield f"over {word}", _distributed(measured.get(source))
+    yield "cost", _cost(known, entry.name)
+    yield "definition", digest[:12]
 
 
-def _words(value: object) -> str:
-    if isinstance(value, tuple):
-        return ", ".join(map(str, value))
-    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
+def _used(known: Known, use: Use) -> Iterator[str]:
+    bundle = "" if known.bundle is None else f" of bundle {known.bundle.hash[:12]}"
+    if not use.known and known.bundle is not None:
+        yield f"no model{bundle} was trained on it as it is defined now"
+    if use.splits:
+        yield f"boosted trees{bundle}: {use.splits:,} split{'s' if use.splits > 1 else ''}"
+    if use.bins:
+        yield f"scorecard{bundle}: {use.bins} bins"
+    if use.modelled and use.reason:
+        yield f"reasons given for a score: {use.reason}{f', {use.reason_text}' if use.reason_text else ''}"
+    yield from (f"policy, {one}" for one in use.policy)
+
+
+def _distributed(found: Any) -> str:
+    if not found or not found["rows"]:
+        return ""
+    missing = f"{found['rows']:,} rows, {found['missing'] / found['rows']:.1%} missing"
+    if found["quantiles"]:
+        return f"{missing}; " + ", ".join(f"{name} {value:,.6g}" for name, value in found["quantiles"].items())
+    return f"{missing}; " + ", ".join(f"{name} {share:.1%}" for name, share in (found["shares"] or {}).items())
+
+
+def _cost(known: Known, name: str) -> str:
+    cost = known.measured(name).get("cost")
+    if not cost or known.stats is None or cost["row_us"] is None:
+        return ""
+    whole = known.stats["costs"]["whole"]
+    return (
+        f"alone {cost['decision_us']:.0f} µs of a decision (all features together {whole['decision_us']:.0f}) and "
+        f"{cost['row_us']:.1f} µs of a row offline (all {whole['row_us']:.0f})"
+    )
+
+
+def lineage(
+    name: Annotated[str, typer.Argument(help="A feature; or an event type or `type.field`, for what is made of it.")],
+    plan: InPlan = "working copy",
+    project: InProject = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Show what a feature is made of, down to event types and fields in all their versions, and what uses it."""
+    import obligor
+    from obligor.features.origins import Branch, origins
+
+    out = Output(as_json)
+    opened = obligor.open(project)
+    known = known_features(opened, plan)
+    source = _source(opened, name)
+    if name not in known.plan.names and source:
+        made = [entry for entry in known.entries if source in entry.inputs]
+        tree = Branch(f"{source} enters {len(made)} features", tuple(_leaf(known, entry) for entry in made))
+    else:
+        entry = known.entry(name)
+        spec = known.plan.features[known.plan.names.index(name)]
+        made_of = origins(known.plan, opened.registry, spec)
+        if len(made_of) > 1 or made_of[0].text != entry.definition:  # else it says the same twice
+            made_of = (Branch(f"computed as {entry.definition}"), *made_of)
+        tree = Branch(
+            f"{name}: {meaning(entry)}", (Branch("is made of", made_of), Branch("is used by", _uses(known, entry)))
+        )
+    out.tree(tree)
+    _say_misfits(out, known)
+    out.result(asdict(tree))
+
+
+def _source(project: Project, name: str) -> str:
+    """Return a name where it is an event type's or `type.field` of one, else ""."""
+    event, _, field = name.partition(".")
+    known = event in project.registry and (not field or field in project.registry[event].readable)
+    return name if known else ""
+
+
+def _leaf(known: Known, entry: Entry) -> Branch:
+    from obligor.features.origins import Branch
+
+    return Branch(f"{entry.name}: {meaning(entry)}", _uses(known, entry))
+
+
+def _uses(known: Known, entry: Entry) -> tuple[Branch, ...]:
+    from obligor.features.origins import Branch
+
+    return tuple(Branch(one) for one in _used(known, known.uses[entry.name])) or (Branch("nothing"),)
+
+
+_COMMANDS: Sequence[tuple[str, Any, str]] = (
+    ("list", list_, "obligor features list"),
+    ("describe", describe, "obligor features describe owed"),
+    ("lineage", lineage, "obligor features lineage owed"),
+    ("stats", stats, "obligor features stats"),
+    ("diff", diff, "obligor features diff champion"),
+    ("at", at, "obligor features at questions.csv --out answers.csv"),
+)
+for _name, _command, _example in _COMMANDS:
+    features.command(_name, epilog=f"Example: [bold]{_example}[/]   {EXIT_CODES}")(guarded(_command))

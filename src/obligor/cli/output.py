@@ -9,14 +9,16 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, Protocol, TypeVar
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.tree import Tree
 
 from obligor.errors import Conflict, IntegrityError, NotFound, ObligorError
 
@@ -55,10 +57,71 @@ class Output:
             table.add_row(*(_cell(value) for value in row))
         _console.print(table)
 
+    def dense(
+        self,
+        columns: Sequence[str],
+        groups: Sequence[tuple[str, Sequence[Sequence[str]]]],
+        *,
+        right: Collection[str] = (),
+        wraps: str = "",
+    ) -> None:
+        """Print a table for people without lines, in parts under bold titles; only the column `wraps` is broken."""
+        if self.as_json:
+            return
+        rows = [row for _, part in groups for row in part]
+        widths = [max(map(len, (column, *(row[i] for row in rows)))) for i, column in enumerate(columns)]
+        if wraps:
+            place = columns.index(wraps)
+            others = sum(widths) - widths[place] + 2 * (len(columns) - 1)
+            widths[place] = max(20, min(widths[place], _console.width - others))
+        for title, part in [("", []), *groups]:
+            if title:
+                _console.print(f"\n[bold]{escape(title)}[/]", soft_wrap=True)
+            table = Table(box=None, show_header=not part, header_style="dim", padding=(0, 2, 0, 0), pad_edge=False)
+            for column, width in zip(columns, widths, strict=True):
+                table.add_column(column, width=width, justify="right" if column in right else "left", overflow="fold")
+            for row in part:
+                table.add_row(*map(escape, row))
+            _console.print(table)
+
+    def facts(self, facts: Sequence[tuple[str, str]]) -> None:
+        """Print what is known of one thing, a line each."""
+        if self.as_json:
+            return
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(overflow="fold")
+        for word, text in facts:
+            table.add_row(word, escape(text))
+        _console.print(table)
+
+    def tree(self, root: Branching) -> None:
+        """Print a tree of texts."""
+        if not self.as_json:
+            _console.print(_tree(root, Tree(f"[bold]{escape(root.text)}[/]")))
+
     def result(self, document: Any) -> None:
         """Print the JSON document, when machines asked for it."""
         if self.as_json:
             sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
+
+
+class Branching(Protocol):
+    """A text and what hangs under it."""
+
+    @property
+    def text(self) -> str:
+        """What is printed."""
+
+    @property
+    def branches(self) -> Sequence[Branching]:
+        """What is printed under it."""
+
+
+def _tree(root: Branching, tree: Tree) -> Tree:
+    for branch in root.branches:
+        _tree(branch, tree.add(escape(branch.text)))
+    return tree
 
 
 def _cell(value: object) -> str:

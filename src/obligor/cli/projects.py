@@ -38,7 +38,7 @@ def init(
     out = Output(as_json)
     names = write_template(folder)
     out.say(f"A lender project is in [bold]{folder}[/]: {', '.join(names)}")
-    out.say(f"Next: [bold]cd {folder}[/]; then [bold]obligor features[/] and [bold]obligor ingest[/].")
+    out.say(f"Next: [bold]cd {folder}[/]; then [bold]obligor features list[/] and [bold]obligor ingest[/].")
     out.result({"folder": str(folder), "files": names})
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from obligor.features.filters import comparisons, parse_predicate
 from obligor.features.infix import Piece, program_words
-from obligor.features.measures import Condition, Measure, SinceWindow, Step, class_of
+from obligor.features.looks import looks
+from obligor.features.measures import Measure, Step, class_of
 from obligor.features.plan import FeatureSpec, Plan
 from obligor.features.wording import length_words, measure_piece, request_piece, window_words
 
@@ -98,29 +98,7 @@ def _windows(plan: Plan, measure: Measure) -> list[str]:
 
 def _inputs(plan: Plan, measure: Measure) -> Iterator[str]:
     """Yield what a measure reads: event types, their fields, those of their filters, and the application's."""
-    yield from _reads(plan, measure, measure.selection, (measure.slot,), measure.given)
-    anchor = measure.window.anchor if isinstance(measure.window, SinceWindow) else None
-    for selection in (measure.condition, anchor):
-        yield from _reads(plan, measure, selection, (), ())
-    for inner in measure.per.inner if measure.per is not None else ():
-        yield from _reads(plan, measure, inner.selection, (inner.key, inner.slot), inner.given)
-
-
-def _reads(
-    plan: Plan, measure: Measure, place: int | None, slots: Iterable[int | None], given: Iterable[Condition]
-) -> Iterator[str]:
-    if place is None:
-        return
-    timeline = plan.timelines[measure.timeline]
-    selection = timeline.selections[place]
-    fields = timeline.fields.get(selection.event, ())
-    yield selection.event
-    for slot in (*slots, *(one.slot for one in given)):
-        if slot is not None:
-            yield f"{selection.event}.{fields[slot].field}"
-    for comparison in comparisons(parse_predicate(selection.where)) if selection.where is not None else ():
-        yield f"{selection.event}.{comparison.field}"
-    for one in given:
-        comparand = plan.comparands[one.comparand]
-        if comparand.source == "field":
-            yield f"{plan.application}.{comparand.name}"
+    for look in looks(plan, measure):
+        yield look.event
+        yield from (f"{look.event}.{name}" for name in look.reads)
+        yield from (f"{plan.application}.{name}" for name in look.compares)

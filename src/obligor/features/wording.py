@@ -26,7 +26,16 @@ from obligor.features.measures import (
 )
 from obligor.features.plan import Plan, RequestValue
 
-__all__ = ["length_words", "measure_piece", "request_piece", "window_words"]
+__all__ = [
+    "aggregate_words",
+    "field_words",
+    "filter_words",
+    "length_words",
+    "measure_piece",
+    "owner_words",
+    "request_piece",
+    "window_words",
+]
 
 _UNITS_US = (("day", 86_400_000_000), ("hour", 3_600_000_000), ("minute", 60_000_000), ("second", 1_000_000))
 _AGGREGATES = {
@@ -122,7 +131,7 @@ def measure_piece(plan: Plan, measure: Measure) -> Piece:
     if isinstance(measure.window, RowsWindow):
         facts = f"the newest {measure.window.rows:,} of {facts}"
     slot = slot_of(timeline, measure.selection, measure.slot)
-    text = _aggregate_words(measure, timeline, slot, facts) + _when(plan, measure, timeline)
+    text = aggregate_words(measure, timeline, slot, facts) + _when(plan, measure, timeline)
     categorical = slot is not None and measure.aggregate in ("first", "last", "nth_last", "most_frequent")
     return Piece(
         text,
@@ -175,6 +184,11 @@ def _owner(timeline: Timeline, via: Sequence[str]) -> list[str]:
     ]
 
 
+def owner_words(timeline: Timeline, via: Sequence[str]) -> str:
+    """Return whose facts they are, such as `the consumer with the merchant`."""
+    return " with ".join(_owner(timeline, via))
+
+
 def _owned(owner: Sequence[str], what: str) -> str:
     """Return something of an entity, or of several together.
 
@@ -188,12 +202,18 @@ def _facts(
     plan: Plan, timeline: Timeline, owner: Sequence[str], selection: Selection, given: Sequence[Condition]
 ) -> str:
     """Return which facts: an owner's events of a type, and the filter that they pass."""
+    where = filter_words(plan, timeline, selection, given)
+    events = f"{selection.event} events"
+    facts = f"{owner[0]} {events}" if owner == ["its"] else _owned(owner, events)
+    return f"{facts} where {where}" if where else facts
+
+
+def filter_words(plan: Plan, timeline: Timeline, selection: Selection, given: Sequence[Condition]) -> str:
+    """Return what a selection and conditions on the application let through, "" where that is everything."""
     parts = [] if selection.where is None else [_bracketed(parse_predicate(selection.where))]
     slots = timeline.fields.get(selection.event, ())
     parts += [_condition_words(plan, slots[one.slot], one) for one in given]
-    where = f" where {' and '.join(parts)}" if parts else ""
-    events = f"{selection.event} events"
-    return (f"{owner[0]} {events}" if owner == ["its"] else _owned(owner, events)) + where
+    return " and ".join(parts)
 
 
 def _bracketed(predicate: Predicate) -> str:
@@ -205,12 +225,13 @@ def _condition_words(plan: Plan, slot: Slot, condition: Condition) -> str:
     value, op = plan.comparands[condition.comparand], condition.op
     if value.source == "calendar":
         return f"{slot.field} {_SIGNS.get(op) or _MOMENT_SIGNS[op]} {_AS_OF}"
-    return f"{_field_words(slot.field)} {_SIGNS.get(op, op)} the application's {value.name}"
+    return f"{field_words(slot.field)} {_SIGNS.get(op, op)} the application's {value.name}"
 
 
-def _aggregate_words(measure: Measure | Inner, timeline: Timeline, slot: Slot | None, facts: str) -> str:
+def aggregate_words(measure: Measure | Inner, timeline: Timeline, slot: Slot | None, facts: str) -> str:
+    """Return what is made of some facts."""
     parameters: tuple[Any, ...] = measure.parameters if isinstance(measure, Measure) else ()
-    words = {"facts": facts, "field": "" if slot is None else _field_words(slot.field, _timed(measure.aggregate, slot))}
+    words = {"facts": facts, "field": "" if slot is None else field_words(slot.field, _timed(measure.aggregate, slot))}
     match measure.aggregate, parameters:
         case (("nth_last" | "most_frequent"), (int(n),)):
             words["nth"] = "" if n == 1 else f"{_ordinal(n)} "
@@ -259,7 +280,7 @@ def _over_keys(plan: Plan, timeline: Timeline, measure: Measure) -> Piece:
             given=inner.given, slot=inner.slot, window=inner.window, scale=inner.scale, condition=None, parameters=(),
             per=None,
         )  # fmt: skip
-        text = _aggregate_words(inner, timeline, slot, facts) + _when(plan, alone, timeline)
+        text = aggregate_words(inner, timeline, slot, facts) + _when(plan, alone, timeline)
         values = slot.values if slot is not None and inner.aggregate in ("first", "last") else None
         return Piece(text, PHRASE, values, timed=_timed(inner.aggregate, slot))
 
@@ -292,7 +313,8 @@ def _timed(aggregate: str, slot: Slot | None) -> str:
     return UNIT if lasting else ""
 
 
-def _field_words(field: str, unit: str = "") -> str:
+def field_words(field: str, unit: str = "") -> str:
+    """Return a field, its delay or its currency in words."""
     if field.endswith(SUFFIX):
         return f"delay{f' in {unit}' if unit else ''} after {stored(field)}"
     return f"currency of {field.removesuffix('.currency')}" if field.endswith(".currency") else field
@@ -301,13 +323,13 @@ def _field_words(field: str, unit: str = "") -> str:
 def _predicate_words(predicate: Predicate) -> str:
     match predicate:
         case Comparison(field, "is_null"):
-            return f"{_field_words(field)} is absent"
+            return f"{field_words(field)} is absent"
         case Comparison(field, "not_null"):
-            return f"{_field_words(field)} is present"
+            return f"{field_words(field)} is present"
         case Comparison(field, "in", tuple(values)):
-            return f"{_field_words(field)} is {' or '.join(map(str, values)) or 'one of none'}"
+            return f"{field_words(field)} is {' or '.join(map(str, values)) or 'one of none'}"
         case Comparison(field, op, value):
-            return f"{_field_words(field)} {_SIGNS.get(op, op)} {_value_words(field, value)}"
+            return f"{field_words(field)} {_SIGNS.get(op, op)} {_value_words(field, value)}"
         case Not(part):
             return f"not ({_predicate_words(part)})"
         case And(parts):

@@ -112,6 +112,7 @@ class LmdbStateStore:
         path.mkdir(parents=True, exist_ok=True)
         self._mark(self._boot)
         self._begun = 0
+        self._last: LmdbTransaction | None = None
         self._environment = self._open()
 
     def _trusted(self) -> bool:
@@ -147,11 +148,12 @@ class LmdbStateStore:
         self._begun += 1
         if self._begun % _BEGUN_A_CHECK == 0:
             self._environment.reader_check()
-        return LmdbTransaction(self._environment)
+        self._last = LmdbTransaction(self._environment)
+        return self._last
 
     def clear(self) -> None:
         """Remove everything, for a rebuild: the files go, so that their space is free at once."""
-        self._environment.close()
+        self._release()
         for name in ("data.mdb", "lock.mdb"):
             (self._path / name).unlink(missing_ok=True)
         self._environment = self._open()
@@ -159,8 +161,14 @@ class LmdbStateStore:
     def close(self) -> None:
         """Sync, then mark the folder as closed cleanly, so that another boot may trust it."""
         self._environment.sync(True)
-        self._environment.close()
+        self._release()
         self._mark(_CLOSED)
+
+    def _release(self) -> None:
+        """Close the environment, and first what was begun: its lock would lie in memory that is no longer mapped."""
+        if self._last is not None:
+            self._last.abort()
+        self._environment.close()
 
 
 class LmdbStateReader:

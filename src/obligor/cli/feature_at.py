@@ -1,0 +1,109 @@
+"""`obligor features at`: the features of the questions in a file, as they were at each moment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from obligor.cli.known import InPlan
+from obligor.cli.options import AsJson, InProject, clock_us
+from obligor.cli.output import Output, progress_bar
+from obligor.errors import BadInput, NotFound, Problem
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["at", "read_questions"]
+
+NOW = "now"
+
+
+def at(
+    questions: Annotated[Path, typer.Argument(help="CSV or Parquet: entity keys, application fields, moments.")],
+    out_file: Annotated[Path, typer.Option("--out", help="CSV or Parquet; the questions with their features.")],
+    as_of: Annotated[
+        str, typer.Option(help="A column of moments, one moment for all rows (RFC 3339), or `now`.")
+    ] = "as_of",
+    cut: Annotated[
+        str | None,
+        typer.Option(help="A sequence of the log, or a column of them: what was recorded by then.", show_default="all"),
+    ] = None,
+    feature: Annotated[
+        list[str] | None, typer.Option(help="A feature; may be given again.", show_default="all")
+    ] = None,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="Say why a feature is missing, in a column beside.")
+    ] = False,
+    limits: Annotated[
+        str, typer.Option(help="`raise` at rows beyond what can be computed exactly, or leave them `null`.")
+    ] = "raise",
+    plan: InPlan = "working copy",
+    project: InProject = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Add to each row of a file what the features were at its moment; the same numbers that a decision is taken on."""
+    import obligor
+    from obligor.decisions.answers import moment
+
+    out = Output(as_json)
+    opened = obligor.open(project)
+    table = read_questions(questions)
+    if as_of == NOW and NOW not in table.column_names:
+        as_of = moment(clock_us())
+    bound = int(cut) if cut is not None and cut.isdecimal() else cut
+    with progress_bar("features", hidden=as_json):
+        found = opened.features_of(plan).at(
+            table,
+            as_of,
+            cut=bound,
+            features=feature or None,
+            missing=missing,
+            limits="null" if limits == "null" else "raise",
+        )
+    _write(found, out_file)
+    added = found.num_columns - table.num_columns
+    out.say(f"{found.num_rows:,} rows with {added} columns more are in [bold]{out_file}[/]")
+    out.result({"rows": found.num_rows, "columns": found.column_names, "out": str(out_file)})
+
+
+def read_questions(path: Path) -> pa.Table:
+    """Return the rows of a CSV or Parquet file; of CSV every column is text, so that no key loses its zeros."""
+    import pyarrow.csv as csv
+    import pyarrow.parquet as pq
+
+    if not path.is_file():
+        raise NotFound(f"no file {path}")
+    kind = _kind(path, "questions")
+    try:
+        if kind == "parquet":
+            return pq.read_table(path)
+        names = csv.open_csv(path).schema.names
+        texts = csv.ConvertOptions(
+            column_types=dict.fromkeys(names, "string"), strings_can_be_null=True, quoted_strings_can_be_null=False
+        )
+        return csv.read_csv(path, convert_options=texts)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path}: it cannot be read as {kind}: {error}") from None
+
+
+def _kind(path: Path, what: str) -> str:
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in ("csv", "parquet"):
+        raise BadInput(Problem(what, f"expected a .csv or .parquet file, got {path.name!r}"))
+    return kind
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.csv as csv
+    import pyarrow.parquet as pq
+
+    if _kind(path, "--out") == "parquet":
+        pq.write_table(table, path)
+        return
+    for i, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            table = table.set_column(i, field.name, table.column(i).cast(pa.string()))
+    csv.write_csv(table, path)

@@ -1,0 +1,55 @@
+"""`obligor features stats`: measured once, kept, and shown wherever features are."""
+
+from __future__ import annotations
+
+import doctest
+import json
+import sys
+from pathlib import Path
+
+from tests.cli.conftest import Run
+
+import obligor
+from obligor.cli.feature_stats import stats
+from obligor.cli.known import stats_path
+from obligor.decisions.asked import asked_questions
+
+
+def test_statistics_are_measured_once_and_kept(run: Run, copy: Path) -> None:
+    before = run("features", "list", "--project", str(copy))
+    assert "not measured yet for this plan; run obligor features stats" in before
+    shown = run("features", "stats", "--project", str(copy))
+    kept = stats_path(obligor.open(copy), obligor.open(copy).plan)
+    first = kept.read_bytes()
+    measured = run("features", "stats", "--project", str(copy), "--json")
+    assert kept.read_bytes() == first, "nothing is measured again"
+    plan, bundle = obligor.open(copy).plan, obligor.open(copy).bundle()
+    assert list(measured["features"]) == plan.names
+    assert f"of the training set of bundle {bundle.hash[:12]}" in measured["questions"]
+    with obligor.open(copy).log(read_only=True) as log:
+        table = asked_questions(log, obligor.open(copy).application)
+    rows = int(measured["questions"].split(" ")[0].replace(",", ""))
+    assert rows == table.num_rows
+    scores = table["bureau_score"]
+    assert measured["features"]["bureau_score"]["training"]["missing"] == scores.null_count > 0
+    assert measured["decisions"] == 0
+    assert all(one["cost"]["decision_us"] > 0 for one in measured["features"].values())
+    assert measured["costs"]["whole"]["row_us"] > measured["features"]["amount"]["cost"]["row_us"]
+    assert set(measured["unused"]) <= set(plan.names)
+    assert "unused (no model, rule or limit looks at it): " in shown
+    row = next(line for line in shown.splitlines() if line.startswith("bureau_score"))
+    assert f"{scores.null_count / rows:.1%}" in row
+    after = run("features", "list", "--project", str(copy))
+    assert f"{scores.null_count / rows:.1%}" in next(line for line in after.splitlines() if line.startswith("bureau"))
+    one = run("features", "stats", "bureau_score", "--project", str(copy))
+    assert f"missing       {scores.null_count:,} of {rows:,}" in one
+    assert list(run("features", "stats", "owed", "--project", str(copy), "--json")["features"]) == ["owed"]
+    kept.write_text(json.dumps({**json.loads(first), "questions": "0 applications of nowhere"}))
+    assert "of nowhere" in run("features", "stats", "--project", str(copy))
+    assert "of nowhere" not in run("features", "stats", "--again", "--project", str(copy))
+
+
+def test_numbers_are_short() -> None:
+    module = sys.modules[stats.__module__]
+    assert doctest.testmod(module).attempted > 0
+    assert doctest.testmod(module).failed == 0
