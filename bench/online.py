@@ -26,7 +26,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -172,41 +172,52 @@ class Answers(NamedTuple):
 
 def ask(compiled: Plan, state: OnlineState, tables: dict[str, list[pa.Table]], root: int, questions: int) -> Answers:
     """Let events arrive and ask, in turn."""
-    chance, clock = random.Random(SEED), START + 365 * DAY
+    clock = START + 365 * DAY
     taken, asked, seen, who, found = [], [], [], [], []
+    groups = [
+        arrivals(clock + number * TOGETHER * 30_000_000, root + number * TOGETHER * 2, number)
+        for number in range(1, (questions + WARM_UP) // TOGETHER + 1)
+    ]
     gc.collect()
     gc.freeze()
-    for number in range(questions + WARM_UP):
-        if number % TOGETHER == 0:
-            clock += TOGETHER * 30_000_000
-            consumers = [f"c-{chance.randrange(CONSUMERS)}" for _ in range(TOGETHER)]
-            root = arrive(state, tables, clock, root, consumers, chance)
-        entities = {"consumer": consumers[number % TOGETHER], "merchant": "m-1"}
+    for group in groups:
         with state.begin() as staged:
-            start = time.perf_counter_ns()
-            features = evaluate_one(compiled, staged, clock + number, -1, entities, {})
-            taken.append((time.perf_counter_ns() - start) / 1e3)
-        asked.append(clock + number)
-        seen.append(root - 1)
-        who.append(entities["consumer"])
-        found.append(features)
+            for name, came in group.tables:
+                staged.apply(Change({}, {name: came}))
+                tables[name].append(came)
+            staged.commit(Head("bench", group.last_root, ""))
+        for number, consumer in enumerate(group.consumers):
+            entities = {"consumer": consumer, "merchant": "m-1"}
+            with state.begin() as staged:
+                start = time.perf_counter_ns()
+                features = evaluate_one(compiled, staged, group.clock + number, -1, entities, {})
+                taken.append((time.perf_counter_ns() - start) / 1e3)
+            asked.append(group.clock + number)
+            seen.append(group.last_root)
+            who.append(consumer)
+            found.append(features)
     return Answers(asked[WARM_UP:], seen[WARM_UP:], who[WARM_UP:], found[WARM_UP:], np.array(taken[WARM_UP:]))
 
 
-def arrive(
-    state: OnlineState, tables: dict[str, list[pa.Table]], clock: int, root: int, consumers: list[str], chance: Any
-) -> int:
-    """Let a sale and a purchase of each consumer arrive; return the next root."""
-    with state.begin() as staged:
-        for consumer in consumers:
-            for name, entity in (("sale", "m-1"), ("purchase", consumer)):
-                late = 20 * DAY if chance.random() < 0.02 else chance.randrange(200_000_000)
-                came = rows(name, entity, np.array([clock - 1 - late]), root, root)
-                root += 1
-                staged.apply(Change({}, {name: came}))
-                tables[name].append(came)
-        staged.commit(Head("bench", root, ""))
-    return root
+class Group(NamedTuple):
+    """Events that arrive together, and the consumers who then ask."""
+
+    clock: int
+    tables: list[tuple[str, pa.Table]]
+    last_root: int
+    consumers: list[str]
+
+
+def arrivals(clock: int, last_root: int, seed: int) -> Group:
+    """Return a sale and a purchase of each of ten consumers, the last of them with `last_root - 1`."""
+    chance, found, root = random.Random(SEED + seed), [], last_root - 2 * TOGETHER
+    consumers = [f"c-{chance.randrange(CONSUMERS)}" for _ in range(TOGETHER)]
+    for consumer in consumers:
+        for name, entity in (("sale", "m-1"), ("purchase", consumer)):
+            late = 20 * DAY if chance.random() < 0.02 else chance.randrange(200_000_000)
+            found.append((name, rows(name, entity, np.array([clock - 1 - late]), root, root)))
+            root += 1
+    return Group(clock, found, root - 1, consumers)
 
 
 class Scanned:
