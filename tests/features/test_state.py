@@ -235,6 +235,21 @@ def test_tails_stay_short_and_chunks_bounded() -> None:
             assert len(entry) <= module.CHUNK_ROWS_MAX * 8 * 4
 
 
+def test_a_long_load_leaves_room_for_late_rows() -> None:
+    store = MemoryStateStore()
+    state = OnlineState(PLAN, store)
+    with state.begin() as staged:
+        staged.apply(_changed([], [Row("a", 10 * time, time, 1) for time in range(1, 5_001)]))
+        staged.commit(HEAD)
+    chunks = set(store.entries)
+    late = [Row("a", 10 * time + 1, 10_000 + time, 1) for time in range(1, 5_001, 5)]  # a fifth as many again
+    with state.begin() as staged:
+        staged.apply(_changed([], late))
+        staged.commit(HEAD)
+    assert set(store.entries) == chunks, "no chunk was split"
+    assert len(_read(state, "a")) == 6_000
+
+
 def test_entities_are_listed_in_the_order_of_the_store_without_those_of_long_names() -> None:
     state = OnlineState(PLAN, MemoryStateStore())
     keys = ["b", "a", "aa", "c" * 401, "é"]

@@ -180,7 +180,7 @@ class Editor:
 
         A chunk that became empty stays: it is the upper bound that rows between its neighbours belong under.
         """
-        parts = -(-len(rows) // CHUNK_ROWS_MAX) or 1
+        parts = 1 if len(rows) <= CHUNK_ROWS_MAX else -(-len(rows) // CHUNK_ROWS_CLOSED)
         cuts = [len(rows) * part // parts for part in range(parts + 1)]
         items: list[tuple[bytes, Entry]] = []
         for first, stop in pairwise(cuts):
