@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from obligor.cli.backfill import backfill
 from obligor.cli.demo import demo
 from obligor.cli.erasure import erase
 from obligor.cli.events import ingest
@@ -35,6 +36,7 @@ _COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {
     "simulate": (simulate_history, "obligor simulate raw --consumers 2000 --seed 7"),
     "ingest": (ingest, "obligor ingest raw/*.parquet --mapping mapping.toml --declared"),
     "erase": (erase, "obligor erase consumer c-000001"),
+    "backfill": (backfill, "obligor backfill questions.parquet --out features.parquet --engine ray"),
     "train": (train, "obligor train"),
     "evaluate": (evaluate, "obligor evaluate --bundle champion"),
     "backtest": (backtest, "obligor backtest --policy policy.toml --since 2026-01-01"),
