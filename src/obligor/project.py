@@ -261,7 +261,7 @@ class Project:
         if name == "spark":
             from obligor.engines.spark import SparkEngine
 
-            return SparkEngine(shipped(storage), master=cluster or f"local[{slots}]")
+            return SparkEngine(shipped(storage), master=cluster or f"local[{slots},4]")
         raise BadInput(Problem("engine", f"expected local (without a cluster), ray or spark, got {name!r}"))
 
     def begin_backfill(

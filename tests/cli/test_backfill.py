@@ -76,7 +76,8 @@ def test_a_run_that_was_stopped_goes_on_at_its_cut(
     monkeypatch.setattr(LocalEngine, "carry_out", original)
     raw = tmp_path / "raw"
     run("simulate", str(raw), "--consumers", "40", "--days", "60", "--seed", "9", "--end", "2026-11-01")
-    run("ingest", str(raw / "repayment.parquet"), "--declared", "--project", str(copy))
+    told = run("ingest", str(raw / "repayment.parquet"), "--declared", "--project", str(copy), "--json", code=1)
+    assert told["per_type"]["repayment"]["accepted"] > 0, "others have ids that are taken"
     seen: list[tuple[int, int]] = []
     found = project.backfill(table, features=list(NAMES), progress=lambda done, total: seen.append((done, total)))
     assert found.equals(expected), "what has been ingested since is not seen"

@@ -28,7 +28,7 @@ def ray_engine() -> Iterator[RayEngine]:
 
 @pytest.fixture(scope="session")
 def spark_engine() -> Iterator[SparkEngine]:
-    engine = SparkEngine(shipped(S3Options()), master="local[2]")
+    engine = SparkEngine(shipped(S3Options()), master="local[2,4]")
     yield engine
     engine.session.stop()
 

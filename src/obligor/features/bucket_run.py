@@ -198,7 +198,7 @@ class BucketRun:
         """Carry out the tasks that are not done, those that fail once more, and raise where that is of no use."""
         every = [(t, piece.rows) for one in routings for t, piece in zip(one.tasks, one.pieces, strict=True)]
         held = self.files.names(ANSWERS)
-        left = [(task, rows) for task, rows in every if f"{ANSWERS}/{task.name}.arrow" not in held]
+        left = [(task, rows) for task, rows in every if _answers_of(task) not in held]
         self.skipped += len(every) - len(left)
         total = sum(rows for _, rows in every)
         done = total - sum(rows for _, rows in left)
@@ -213,9 +213,13 @@ class BucketRun:
                 self._reported(msgspec.json.decode(outcome.report, type=Report))
                 done += left[outcome.place][1]
                 self.progress(done, total)
-            if not failed:
+            answered = self.files.names(ANSWERS) if failed else frozenset()
+            left = [(task, rows) for task, rows in failed if _answers_of(task) not in answered]
+            if len(left) < len(failed):
+                done += sum(rows for _, rows in failed) - sum(rows for _, rows in left)
+                self.progress(done, total)
+            if not left:
                 return
-            left = failed
         message = f"{len(left)} of {len(every)} tasks failed {self.attempts} times on {self.engine.name}"
         kept = f"what is done is kept in {self.files.address}, and another run goes on with the rest"
         raise ObligorError(f"{message}; the last failure: {self.failures[-1]}; {kept}")
@@ -240,6 +244,10 @@ class BucketRun:
             for row, problem in answers.problems.items():
                 problems[int(places[row])] = Problem(f"$[{places[row]}]{problem.path}", problem.message)
         return out
+
+
+def _answers_of(task: Task) -> str:
+    return f"{ANSWERS}/{task.name}.arrow"
 
 
 def _with_rows(asked: Requests, rows: Ints) -> Requests:

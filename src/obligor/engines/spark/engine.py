@@ -1,7 +1,7 @@
-"""The engine on Spark: a job of one task for each task, so that each ends for itself; none shuffles anything.
+"""The engine on Spark: jobs of some tasks each, two at a time, so that no worker waits for the next; none shuffles.
 
 The code goes along as a broadcast. Spark's own retries come first (`spark.task.maxFailures`), those of whoever gives
-the tasks after them.
+the tasks after them: a job that Spark gives up has lost all its tasks, whose answers may lie there all the same.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ except ImportError as error:
 __all__ = ["SparkEngine", "session_of"]
 
 _FAILURE_CHARACTERS = 500  # of a message
-_QUEUED = 2  # tasks for each slot, so that none waits for the driver
+_TASKS_A_SLOT = 4  # of one job
+_JOBS = 2
 _OWN = {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false", "spark.log.level": "OFF"}
 _ON_THIS_MACHINE = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
 
@@ -50,7 +51,7 @@ class SparkEngine:
 
     name = "spark"
 
-    def __init__(self, shipped: Shipped, *, master: str = "local[2]", session: Any = None) -> None:
+    def __init__(self, shipped: Shipped, *, master: str = "local[2,4]", session: Any = None) -> None:
         self.session = session_of(master) if session is None else session
         if not hasattr(self.session, "sparkContext"):
             raise BadInput("expected a classic Spark session, got one of Spark Connect, which runs no plain functions")
@@ -67,18 +68,21 @@ class SparkEngine:
         def run(task: str) -> str:
             return function(code, archive.value, storage, task)
 
-        def job(task: str) -> str:
-            [report] = context.parallelize([task], 1).map(run).collect()
-            return str(report)
-
-        with ThreadPoolExecutor(_QUEUED * self.slots) as pool:
-            places = {pool.submit(job, task): place for place, task in enumerate(tasks)}
+        def job(places: range) -> list[Outcome]:
+            some = [tasks[place] for place in places]
             try:
-                for done in as_completed(places):
-                    try:
-                        yield Outcome(places[done], done.result(), None)
-                    except (PySparkException, Py4JError) as error:
-                        yield Outcome(places[done], None, _told(error))
+                reports = context.parallelize(some, len(some)).map(run).collect()
+            except (PySparkException, Py4JError) as error:
+                return [Outcome(place, None, _told(error)) for place in places]
+            return [Outcome(place, str(report), None) for place, report in zip(places, reports, strict=True)]
+
+        size = _TASKS_A_SLOT * self.slots
+        with ThreadPoolExecutor(_JOBS) as pool:
+            starts = range(0, len(tasks), size)
+            jobs = [pool.submit(job, range(start, min(start + size, len(tasks)))) for start in starts]
+            try:
+                for done in as_completed(jobs):
+                    yield from done.result()
             finally:
                 pool.shutdown(cancel_futures=True, wait=False)
 
