@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from obligor.events.ingest import ingest
 from obligor.events.log import EventLog
@@ -106,7 +107,7 @@ def make(folder: Path, events: int, questions: int) -> None:
     pq.write_table(pa.table(asked), folder / "questions.parquet")
 
 
-def _keys(name: str, numbers: np.ndarray) -> pa.StringArray:  # type: ignore[type-arg]
+def _keys(name: str, numbers: NDArray[np.int64]) -> pa.StringArray:
     return pa.array([f"{name}-{i:07d}" for i in range(int(numbers.max()) + 1)]).take(pa.array(numbers))
 
 
