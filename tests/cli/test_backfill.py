@@ -15,7 +15,7 @@ from obligor.cli.backfill import backfill
 from obligor.decisions.asked import asked_questions
 from obligor.features.engine import LocalEngine, Outcome
 
-NAMES = ("income_30d", "first_time_here", "bureau_score")
+NAMES = ("income_30d", "first_time_here", "bureau_score", "purchases_30d")
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_it_writes_what_features_at_writes(run: Run, copy: Path, questions: Path
     assert told["worker_peak_mb"] > 50
     assert pq.read_table(tmp_path / "b.parquet").equals(pq.read_table(tmp_path / "at.parquet"))
     assert not list((copy / "store").glob("lake.runs/*")), "nothing is left"
-    assert "40 rows with 6 columns more" in run("backfill", *common, "--out", str(tmp_path / "c.csv"), *in_project)
+    assert "40 rows with 8 columns more" in run("backfill", *common, "--out", str(tmp_path / "c.csv"), *in_project)
     assert backfill.__doc__ is not None
     for more, code, words in (
         (("--engine", "dask"), 3, "expected local (without a cluster), ray or spark, got 'dask'"),
@@ -74,13 +74,14 @@ def test_a_run_that_was_stopped_goes_on_at_its_cut(
     with pytest.raises(KeyboardInterrupt):
         project.backfill(table, features=list(NAMES))
     monkeypatch.setattr(LocalEngine, "carry_out", original)
-    raw = tmp_path / "raw"
-    run("simulate", str(raw), "--consumers", "40", "--days", "60", "--seed", "9", "--end", "2026-11-01")
-    told = run("ingest", str(raw / "repayment.parquet"), "--declared", "--project", str(copy), "--json", code=1)
-    assert told["per_type"]["repayment"]["accepted"] > 0, "others have ids that are taken"
+    doubled = pl.read_parquet(copy / "raw" / "purchase.parquet").filter(pl.col("corrects").is_null())
+    doubled = doubled.filter(pl.col("retracts").is_null()).with_columns("again-" + pl.col("id"))
+    doubled.write_parquet(tmp_path / "purchase.parquet")
+    run("ingest", str(tmp_path / "purchase.parquet"), "--declared", "--project", str(copy))
     seen: list[tuple[int, int]] = []
     found = project.backfill(table, features=list(NAMES), progress=lambda done, total: seen.append((done, total)))
     assert found.equals(expected), "what has been ingested since is not seen"
+    assert not project.features.at(table, features=list(NAMES)).equals(expected), "and would be"
     assert seen[0][0] > 0, "three tasks were done"
     assert seen[-1][0] == seen[-1][1]
     assert not list((copy / "store").glob("lake.runs/*"))

@@ -1,5 +1,7 @@
 """The engine on Spark: jobs of some tasks each, two at a time, so that no worker waits for the next; none shuffles.
 
+A Spark task carries out several of ours, one after the other, because Spark takes a tenth of a second for each of its.
+
 The code goes along as a broadcast. Spark's own retries come first (`spark.task.maxFailures`), those of whoever gives
 the tasks after them: a job that Spark gives up has lost all its tasks, whose answers may lie there all the same.
 """
@@ -66,12 +68,18 @@ class SparkEngine:
         code, archive, storage = self._code, self._archive, self._storage
 
         def run(task: str) -> str:
-            return function(code, archive.value, storage, task)
+            import gc
+
+            report = function(code, archive.value, storage, task)
+            if not gc.get_freeze_count():  # Spark's workers look for garbage after each task; not among the libraries
+                gc.collect()
+                gc.freeze()
+            return report
 
         def job(places: range) -> list[Outcome]:
             some = [tasks[place] for place in places]
             try:
-                reports = context.parallelize(some, len(some)).map(run).collect()
+                reports = context.parallelize(some, self.slots).map(run).collect()
             except (PySparkException, Py4JError) as error:
                 return [Outcome(place, None, _told(error)) for place in places]
             return [Outcome(place, str(report), None) for place, report in zip(places, reports, strict=True)]
