@@ -75,7 +75,7 @@ def test_a_run_that_was_stopped_goes_on_at_its_cut(
         project.backfill(table, features=list(NAMES))
     monkeypatch.setattr(LocalEngine, "carry_out", original)
     doubled = pl.read_parquet(copy / "raw" / "purchase.parquet").filter(pl.col("corrects").is_null())
-    doubled = doubled.filter(pl.col("retracts").is_null()).with_columns("again-" + pl.col("id"))
+    doubled = doubled.filter(pl.col("retracts").is_null()).with_columns(("again-" + pl.col("id")).alias("id"))
     doubled.write_parquet(tmp_path / "purchase.parquet")
     run("ingest", str(tmp_path / "purchase.parquet"), "--declared", "--project", str(copy))
     seen: list[tuple[int, int]] = []
