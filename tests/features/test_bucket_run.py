@@ -181,7 +181,13 @@ def test_files_of_the_run_that_were_changed_are_refused(log: EventLog, lake: Lak
             run_on(Tampering(0), tmp_path).backfill(log, SMALL_PLAN, lake, requests)
 
 
-def test_a_row_that_crosses_a_limit_is_named_as_everywhere(log: EventLog, lake: Lake, tmp_path: Path) -> None:
+@pytest.mark.parametrize("task_rows", [300, 100_000], ids=["a few ranges a task", "all of them in one"])
+def test_a_row_that_crosses_a_limit_is_named_as_everywhere(
+    log: EventLog, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task_rows: int
+) -> None:
+    for name in ("TASK_ROWS", "TASK_QUESTIONS"):
+        monkeypatch.setattr(f"obligor.features.bucket_run.{name}", task_rows)
+    monkeypatch.setattr("obligor.features.bucket_run._TASKS", 1)
     huge = {"consumer": "c-1", "loan": "l", "amount": 2**62}
     sale = {"merchant": "m-0", "consumer": "c-2", "price": 2**62, "price.currency": "NGN"}
     rows = [Row("huge", "repayment", log.last_known_time, fields=huge)]
