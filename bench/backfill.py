@@ -8,7 +8,7 @@ before it. Applicants without events count too. They start from the same Parquet
 page cache), with the instants in memory, and end with the finished columns in memory, in the order of the instants;
 each has two threads and a process of its own, whose start and compiling are not timed. DuckDB and polars are asked in
 several formulations; the best time of each side counts (`ratios`), and the results are compared value by value.
-The same question is then asked of data that Obligor and DuckDB have loaded before the clock starts, in the files' order:
+The same question is then asked of data that Obligor and DuckDB have loaded before the clock starts, in the same order:
 Obligor's timelines, DuckDB's table (`ratios.duckdb_loaded`).
 
 Then Obligor alone, with one instant for ten events: one, ten and a hundred million events, the cost of an event at each
