@@ -8,6 +8,8 @@ import pytest
 from tests.cli.conftest import Run
 
 import obligor
+from obligor.decisions.asked import asked_questions
+from obligor.features.nulls import null_words
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +71,12 @@ def test_one_feature_is_described_in_full(run: Run, lender: Path) -> None:
     assert "whose history consumer with merchant" in together
     described = run("features", "describe", "exposure", "--project", str(lender), "--json")
     assert (described["scored"], len(described["form"])) == (False, 64)
+    assert (described["missing_where"], described["without_events"]) == ([], "")
+    worst = run("features", "describe", "days_past_due", "--project", str(lender), "--json")
+    assert worst["missing_where"] == [
+        "none of the consumer's loans has any of these: instalment_due events, all before the last 1 day, or repayment "
+        "events, ever, or loan_cancelled events, ever"
+    ]
     assert described["used"]["policy"] == [
         "exposure limit: at most 150,000 minor units (reason EXPOSURE: The limit for all loans and open offers "
         "together is reached)"
@@ -96,3 +104,14 @@ def test_lineage_leads_from_events_to_models_rules_and_reasons(run: Run, lender:
     for wrong, near in (("repayment.amuont", "repayment.amount"), ("repaymnt", "repayment"), ("owd", "owed")):
         said = run("features", "lineage", wrong, "--project", str(lender), code=4)
         assert f"no feature, event type or field '{wrong}'; did you mean '{near}'?" in said
+
+
+def test_what_is_said_never_to_be_missing_never_is(run: Run, lender: Path) -> None:
+    project = obligor.open(lender)
+    with project.log(read_only=True) as log:
+        questions = asked_questions(log, project.application, 300)
+    answers = project.features.at(questions, cut="cut")
+    for spec in project.plan.features:
+        if not null_words(project.plan, spec, project.registry):
+            assert answers[f"feature.{spec.name}"].null_count == 0, spec.name
+    assert sum(answers[f"feature.{name}"].null_count > 0 for name in project.plan.names) > 10, "others are"

@@ -154,6 +154,7 @@ def describe(
     """Describe one feature: all there is to know of it."""
     import obligor
     from obligor.features.forms import form_hash
+    from obligor.features.nulls import none_words, null_words
 
     out = Output(as_json)
     opened = obligor.open(project)
@@ -164,7 +165,11 @@ def describe(
     facts = _facts(opened, known, entry, digest)
     out.facts([(word, text) for word, text in facts if text])
     _say_misfits(out, known)
-    out.result({**_document(known, entry), "form": digest})
+    nulls = {
+        "missing_where": null_words(known.plan, spec, opened.registry),
+        "without_events": none_words(known.plan, spec),
+    }
+    out.result({**_document(known, entry), **nulls, "form": digest})
 
 
 def _facts(project: Project, known: Known, entry: Entry, digest: str) -> Iterator[tuple[str, str]]:
