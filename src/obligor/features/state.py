@@ -92,6 +92,11 @@ class OnlineState:
         """Whether questions of this plan can be answered from the state."""
         return plan.timelines_hash == self._plan.timelines_hash
 
+    def behind(self, log: EventLog) -> int:
+        """Return how many events of the log are to be applied; all of them where the state does not fit it."""
+        head = self.head
+        return log.head.sequence - (head.sequence if head is not None and head.fits(log) else 0)
+
     def begin(self) -> StagedState:
         """Start a change of the state; there is at most one at a time."""
         return StagedState(self._plan, self._numbers, self._store.begin(), self._indexes)

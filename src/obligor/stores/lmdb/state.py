@@ -69,6 +69,8 @@ class LmdbTransaction:
                 cursor.putmulti(items)
         except lmdb.MapFullError:
             raise _full() from None
+        except lmdb.Error as error:
+            raise _failed(error) from error
 
     def delete(self, key: bytes) -> None:
         """Remove `key`; it may be absent."""
@@ -149,15 +151,18 @@ class LmdbStateStore:
             os.close(folder)
 
     def _open(self) -> lmdb.Environment:
-        return lmdb.open(
-            str(self._path),
-            map_size=self._size_bytes_max,
-            sync=False,
-            metasync=False,
-            meminit=False,
-            readahead=False,
-            max_readers=READERS_MAX,
-        )
+        try:
+            return lmdb.open(
+                str(self._path),
+                map_size=self._size_bytes_max,
+                sync=False,
+                metasync=False,
+                meminit=False,
+                readahead=False,
+                max_readers=READERS_MAX,
+            )
+        except lmdb.Error as error:
+            raise _failed(error) from error
 
     def begin(self) -> LmdbTransaction:
         """Start the one write transaction."""
