@@ -30,7 +30,7 @@ from tests.decisions.desk import (
 
 from obligor.decisions import move as module
 from obligor.decisions.intake import Unavailable
-from obligor.decisions.move import REMAINDER_EVENTS_MAX, Mover
+from obligor.decisions.move import REMAINDER_EVENTS_MAX
 from obligor.decisions.record import decode
 from obligor.decisions.replay import audit
 from obligor.decisions.service import Service
@@ -460,40 +460,21 @@ def _assert_failed(
 def test_a_round_of_parity_that_the_exchange_falls_into_raises_no_alarm(
     served: Served, bundles: Bundles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    served.decide("before")
-    bite, moved = Watch._bite, []
+    samples = Watch._samples
 
-    def moving(self: Watch, *args: Any) -> Any:
-        found = bite(self, *args)
-        if not moved:
-            moved.append(threading.Thread(target=lambda: moved.append(served.move(bundles.other_timelines))))
-            moved[0].start()
-        return found
+    def after_a_move(self: Watch, asked: Any, pause_s: float = 0.0) -> Any:
+        assert asked
+        assert served.move(bundles.other_timelines) == "moved"
+        return samples(self, asked, pause_s)
 
-    monkeypatch.setattr(Watch, "_bite", moving)
-    monkeypatch.setattr(Watch, "_samples", _waiting_samples(moved))
-    with pytest.raises(Unavailable, match="another bundle decides now"):
-        served.watch.round()
-    assert moved[1] == "moved"
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(Watch, "_samples", after_a_move)
+        with pytest.raises(Unavailable, match="another bundle decides now"):
+            served.watch.round()
     served.assert_sound(bundles.other_timelines)
     assert served.metric("obligor_state_suspect") == 0
     for of in ("state", "decisions"):
         assert served.metric(f'obligor_parity_differences_total{{of="{of}"}}') == 0
-
-
-def _waiting_samples(moved: list[Any]) -> Any:
-    """Return the watch's asking, bite by bite, that waits for the move after the first one."""
-
-    def samples(self: Watch, asked: Any, pause_s: float = 0.0) -> Any:
-        left, found = iter(asked), []
-        while (bite := self._await(self._state.look(lambda *state: self._bite(left, *state)))) is not None:
-            found += bite
-            if len(moved) == 1:
-                moved[0].join()
-        return found
-
-    return samples
 
 
 def test_what_an_old_state_is_suspected_of_takes_nothing_from_the_new_one(served: Served, bundles: Bundles) -> None:

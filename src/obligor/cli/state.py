@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -84,7 +83,8 @@ def _attended() -> None:
     """Give way to the service that started this, and end with it: standard input ends when that is gone."""
 
     def end() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 1):  # not through sys.stdin, whose lock a thread must not hold when the process ends
+            pass
         os._exit(1)  # as if killed, which a state survives
 
     os.nice(NICENESS)
