@@ -257,6 +257,10 @@ def test_a_builder_ends_with_its_service(copy: Path, bundles: tuple[Bundle, Bund
         while Path(f"/proc/{builder}").exists():
             assert time.monotonic() < deadline
             time.sleep(0.005)
+    project = obligor.open(copy)
+    with project.log(read_only=True) as log:
+        heads = [one.head for one in project.states.all() if one.name == project.states.name(new.plan)]
+        assert all(head is None or head.sequence < log.head.sequence for head in heads), "it did not go on to the end"
     with serving(copy) as served:
         assert served.state["bundle"] == new.hash
         assert served.bundle_of(served.decide("again")) == new.hash
@@ -273,6 +277,14 @@ def test_a_bundle_that_is_gone_is_said_and_changes_nothing(copy: Path, bundles: 
         served.ask()
         assert served.wait_status("moved")["bundle"] == new.hash
         assert "no bundle at" in served.end()
+
+
+def test_a_service_of_a_bundle_by_its_hash_stays_with_it(copy: Path, bundles: tuple[Bundle, Bundle]) -> None:
+    old, new = bundles
+    project = obligor.open(copy)
+    project.promote(new)
+    assert Beside(project, "champion").find().name == new.hash
+    assert Beside(project, old.hash[:12]).find().name == old.hash
 
 
 def test_a_builder_that_fails_says_why_and_one_that_is_not_wanted_is_ended(
