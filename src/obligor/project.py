@@ -41,7 +41,7 @@ from obligor.features.state import OnlineState
 from obligor.models.bundle import Bundle
 from obligor.models.model import Model
 from obligor.stores.delta import DeltaLake
-from obligor.stores.lmdb import LmdbStateReader, LmdbStateStore
+from obligor.stores.lmdb import StateFolder
 from obligor.stores.sqlite import SQLiteStore
 
 __all__ = ["CHAMPION", "WORKING_COPY", "Project", "Settings", "open_project"]
@@ -195,33 +195,37 @@ class Project:
 
     def bundle(self, name: str = CHAMPION) -> Bundle:
         """Load a bundle: the champion, or the one whose hash starts with `name` (8 characters or more)."""
+        return Bundle.load(self.bundle_path(name))
+
+    def bundle_path(self, name: str = CHAMPION) -> Path:
+        """Return the folder of a bundle, which is named by its hash; NotFound where no single one has the name."""
         if name == CHAMPION:
             pointer = self.bundles / CHAMPION
             if not pointer.is_file():
                 raise NotFound(f"no champion in {self.bundles}: train one first (obligor train)")
-            return Bundle.load(self.bundles / pointer.read_text().strip())
+            return self.bundles / pointer.read_text().strip()
         found = sorted(self.bundles.glob(f"{name}*/manifest.json")) if len(name) >= 8 else []
         if len(found) != 1:
             held = ", ".join(path.parent.name[:12] for path in self.bundles.glob("*/manifest.json")) or "none"
             raise NotFound(f"no single bundle {name!r} (at least 8 characters of its hash); held: {held}")
-        return Bundle.load(found[0].parent)
+        return found[0].parent
 
     def all_bundles(self) -> Mapping[str, Bundle]:
         """Return the held bundles by hash, each loaded when it is first asked for: replay needs only those it meets."""
         return _Bundles(self.bundles)
 
+    @property
+    def states(self) -> StateFolder:
+        """The folder of the online states."""
+        return StateFolder(self.path(self.settings.store.state))
+
     def state(self, plan: Plan) -> OnlineState:
-        """Open the online state of a plan's timelines; plans with equal timelines share it."""
-        folder = self._state_folder(plan)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        return OnlineState(plan, LmdbStateStore(folder))
+        """Open the online state of a plan's timelines; plans with equal timelines share it, one process at a time."""
+        return OnlineState(plan, self.states.open(plan))
 
     def read_state(self, plan: Plan) -> OnlineState:
         """Open the online state for reading, beside a service or without one; NotFound where there is none."""
-        return OnlineState(plan, LmdbStateReader(self._state_folder(plan)))
-
-    def _state_folder(self, plan: Plan) -> Path:
-        return self.path(self.settings.store.state) / plan.timelines_hash[:16]
+        return OnlineState(plan, self.states.read(plan))
 
     def lake(self, log: EventLog) -> Lake:
         """Return the lake beside a log; `Lake.update` makes its tables."""

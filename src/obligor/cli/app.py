@@ -17,6 +17,7 @@ from obligor.cli.output import EXIT_CODES, guarded
 from obligor.cli.parity import parity
 from obligor.cli.projects import init, simulate_history
 from obligor.cli.service import decide, key, replay, serve
+from obligor.cli.state import state
 
 __all__ = ["app"]
 
@@ -50,6 +51,7 @@ for _name, (_command, _example) in _COMMANDS.items():
     app.command(_name, epilog=f"Example: [bold]{_example}[/]   {EXIT_CODES}")(guarded(_command))
 app.add_typer(features, name="features")
 app.add_typer(lake, name="lake")
+app.add_typer(state, name="state")
 
 
 @app.callback()

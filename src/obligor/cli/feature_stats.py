@@ -151,7 +151,10 @@ def _costs(plan: Plan, log: EventLog, found: Answered) -> Costs:
     folder = Path(tempfile.mkdtemp(prefix="obligor-features-"))
     try:
         store = LmdbStateStore(folder / "state")
-        return measure_costs(plan, log, found.requests.take(within), store, time.perf_counter)
+        try:
+            return measure_costs(plan, log, found.requests.take(within), store, time.perf_counter)
+        finally:
+            store.close()
     finally:
         shutil.rmtree(folder)
 

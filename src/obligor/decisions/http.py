@@ -285,9 +285,14 @@ class _Api:
         return _json({"status": "failed" if failed else "ok"}, 503 if failed else 200)
 
     async def readyz(self, request: Request) -> Response:
-        """GET /readyz."""
-        ready = self._service.ready
-        return _json({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
+        """GET /readyz: whether decisions are served, by which bundle, and how the last move to another one went."""
+        ready, move = self._service.ready, self._service.last_move
+        answer = {
+            "status": "ready" if ready else "not ready",
+            "bundle": self._service.bundle.hash,
+            "move": None if move is None else move._asdict(),
+        }
+        return _json(answer, 200 if ready else 503)
 
     async def metrics(self, request: Request) -> Response:
         """GET /metrics."""

@@ -74,7 +74,10 @@ def _paths(events: list[type[Event]], application: type[Event]) -> Schema:
         "schema": _key(ID_LENGTH_MAX),
     }
     text = {"description": "Prometheus' text format", "content": {"text/plain": {"schema": {"type": "string"}}}}
-    state = {"type": "object", "properties": {"status": {"type": "string"}}}
+    text_field: Schema = {"type": "string"}
+    state = {"type": "object", "properties": {"status": text_field}}
+    move = {"type": ["object", "null"], "properties": dict.fromkeys(("bundle", "status", "error"), text_field)}
+    ready = {"type": "object", "properties": {"status": text_field, "bundle": text_field, "move": move}}
     return {
         "/v1/events": _operation(
             "post",
@@ -115,7 +118,9 @@ def _paths(events: list[type[Event]], application: type[Event]) -> Schema:
             parameters=[identifier],
         ),
         "/healthz": _operation("get", "Whether the process can go on", "", {200: _json(state)}, (503,)),
-        "/readyz": _operation("get", "Whether decisions are served", "", {200: _json(state)}, (503,)),
+        "/readyz": _operation(
+            "get", "Whether decisions are served, by which bundle, and how it moved", "", {200: _json(ready)}, (503,)
+        ),
         "/metrics": _operation("get", "Metrics", "", {200: text}, (401,)),
     }
 
