@@ -33,7 +33,7 @@ from obligor.features.requests import Requests, comparand_values, period_bounds,
 from obligor.features.tiling import Sweep, prepare, tiles_of, worth_sweeping
 from obligor.features.timelines import Timelines
 
-__all__ = ["evaluate", "limit_problem"]
+__all__ = ["Into", "evaluate", "limit_problem"]
 
 BLOCK_ROWS = 8192  # requests a thread takes at a time; bounds the measures that wait for their programs
 _UNKNOWN = -1
@@ -63,9 +63,10 @@ def limit_problem(plan: Plan, error: int, row: int | None) -> Problem:
 
 
 def evaluate(
-    plan: Plan, timelines: Timelines, requests: Requests, threads: int = 2, *, limits: dict[int, Problem] | None = None
-) -> Floats:
-    """Return the features of every request, (n, features), NaN for null.
+    plan: Plan, timelines: Timelines, requests: Requests, threads: int = 2, *,
+    limits: dict[int, Problem] | None = None, into: Into | None = None,
+) -> Floats:  # fmt: skip
+    """Return the features of every request, (n, features), NaN for null; `into` says where, if not in new rows.
 
     A row that crosses a limit (an integer beyond 2**53, too many distinct values) raises LimitError naming the feature;
     with `limits` given, it is null throughout instead and its problem is put there under the row's number.
@@ -74,12 +75,24 @@ def evaluate(
     blocks = [slice(i, min(i + BLOCK_ROWS, len(requests))) for i in range(0, len(requests), BLOCK_ROWS)]
     with ThreadPoolExecutor(max(1, threads)) as pool:
         run: Run = pool.map if threads > 1 and len(blocks) > 1 else map
-        work = _Work(plan, timelines, requests, _entities(plan, timelines, requests, threads, run))
+        into = _own_rows(plan, requests) if into is None else into
+        work = _Work(plan, timelines, requests, _entities(plan, timelines, requests, threads, run), into)
         work.sweep(threads, pool.map if threads > 1 else map)
         for _ in run(work.run, blocks):
             pass
     _report(plan, work.errors, limits)
-    return work.out
+    return into.out
+
+
+def _own_rows(plan: Plan, requests: Requests) -> Into:
+    return Into(np.empty((len(requests), len(plan.features)), np.float64), np.arange(len(requests)))
+
+
+class Into(NamedTuple):
+    """Where features are written to."""
+
+    out: Floats  # (any, features)
+    places: Ints  # (requests,) the row of each
 
 
 class _Kept(NamedTuple):
@@ -93,7 +106,7 @@ class _Kept(NamedTuple):
 class _Work:
     """One evaluation: what all blocks read, and where each writes its own rows."""
 
-    def __init__(self, plan: Plan, timelines: Timelines, requests: Requests, entities: list[Ints]) -> None:
+    def __init__(self, plan: Plan, timelines: Timelines, requests: Requests, entities: list[Ints], into: Into) -> None:
         self.layout, self.sources, periods, self.sizes, _ = compiled(plan)
         self.ladders, self.rungs = len(self.layout.ladders), len(self.layout.rungs)
         self.rows = [timelines.by_name[source.timeline].rows for source in self.sources]
@@ -105,7 +118,7 @@ class _Work:
         self.periods = read_only(period_bounds(plan, periods, requests.as_of))
         self.comparands = read_only(comparand_values(plan, requests))
         self.errors = np.zeros(len(requests), np.int64)
-        self.out: Floats = np.empty((len(requests), len(plan.features)), np.float64)
+        self.out, self.places = into.out, read_only(into.places)
         self.kept = [_nothing_kept(len(requests)) for _ in self.sources]
         self.longest = 0
 
@@ -178,15 +191,15 @@ class _Work:
         measures = np.empty((block.stop - block.start, self.measures), np.float64)
         own_room = room(self.sizes, self.ladders, self.rungs, self.longest).room
         cuts = self.cuts if len(self.cuts) == 1 else self.cuts[block]
-        errors = self.errors[block]
+        errors, places = self.errors[block], self.places[block]
         for number, rows in enumerate(self.rows):
             kept = self.kept[number]
             measure_rows(
                 self.layout, number, rows, self.as_of[block], self.self_root[block], cuts,
                 self.entities[number][block], self.periods[block], self.comparands[block], kept.values, kept.at[block],
-                kept.errors, own_room, errors, measures, self.out[block],
+                kept.errors, own_room, errors, measures, places, self.out,
             )  # fmt: skip
-        finish_rows(self.layout, measures, self.values[block], errors, own_room.stack, self.out[block])
+        finish_rows(self.layout, measures, self.values[block], errors, own_room.stack, places, self.out)
 
 
 def _nothing_kept(requests: int) -> _Kept:
