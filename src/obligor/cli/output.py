@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.tree import Tree
 
-from obligor.errors import Conflict, IntegrityError, NotFound, ObligorError
+from obligor.errors import Conflict, IntegrityError, NotFound, ObligorError, StoreLost
 
 __all__ = ["EXIT_CODES", "Output", "guarded", "progress_bar"]
 
@@ -152,6 +152,8 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             return command(*args, **kwargs)
         except ObligorError as error:
             _fail(error)
+        except StoreLost as error:
+            _fail(ObligorError(str(error)))
 
     return run
 
