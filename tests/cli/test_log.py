@@ -161,22 +161,11 @@ def test_a_dump_is_restored_and_every_decision_replays(
     place, _, name = url.partition("&log=")
     dump = tmp_path / "lender.dump"
     with obligor.open(copy).log():
-        command = [
-            postgres.programs / "pg_dump",
-            f"--schema=obligor_{name}",
-            "--format=custom",
-            f"--file={dump}",
-            place,
-        ]
-        subprocess.run(command, check=True, capture_output=True)
+        postgres.client("pg_dump", f"--schema=obligor_{name}", "--format=custom", f"--file={dump}", place)
     decide(run, copy, 2)
     postgres.run(f"CREATE DATABASE restored_{name}")
     restored = place.replace("/postgres?", f"/restored_{name}?")
-    subprocess.run(
-        [postgres.programs / "pg_restore", f"--dbname={restored}", "--exit-on-error", "--single-transaction", dump],
-        check=True,
-        capture_output=True,
-    )
+    postgres.client("pg_restore", f"--dbname={restored}", "--exit-on-error", "--single-transaction", str(dump))
     use(copy, f"{restored}&log={name}")
     assert check(run, copy) == before
     replayed(run, copy, 1)
