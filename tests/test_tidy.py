@@ -26,6 +26,7 @@ CONFINED = {
     "apsw": "stores/sqlite/",
     "deltalake": "stores/delta/",
     "lmdb": "stores/lmdb/",
+    "psycopg": "stores/postgres/",
     "xgboost": "models/",
     "starlette": "decisions/",
     "uvicorn": "cli/",

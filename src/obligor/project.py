@@ -42,7 +42,7 @@ from obligor.models.bundle import Bundle
 from obligor.models.model import Model
 from obligor.stores.delta import DeltaLake
 from obligor.stores.lmdb import StateFolder
-from obligor.stores.sqlite import SQLiteStore
+from obligor.stores.place import LogPlace
 
 __all__ = ["CHAMPION", "WORKING_COPY", "Project", "Settings", "open_project"]
 
@@ -51,9 +51,10 @@ WORKING_COPY = "working copy"  # the definitions as they are in the project's fi
 
 
 class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[store]`: paths, relative to the project's folder."""
+    """`[store]`: paths, relative to the project's folder; the log may be in PostgreSQL instead, at a URL."""
 
     log: str = "store/log"  # events and decisions
+    key: str = "store/log"  # the key of a log in PostgreSQL; a log in a folder keeps its own
     state: str = "store/state"  # online state, derived from the log
     lake: str = "store/lake"  # timelines of all entities, derived from the log
     bundles: str = "bundles"  # trained bundles, one folder each, named by hash
@@ -180,13 +181,17 @@ class Project:
 
     def log(self, *, read_only: bool = False) -> EventLog:
         """Open the project's log; a log is created by the first writer."""
-        path = self.path(self.settings.store.log)
-        if path.exists():
-            return EventLog.open(path, self.registry, read_only=read_only, store=SQLiteStore)
+        place = self.log_place()
+        if place.exists():
+            return EventLog.open(place.path, self.registry, read_only=read_only, store=place.open, keys=place.keys)
         if read_only:
-            raise NotFound(f"no log at {path}: ingest something first (obligor ingest)")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return EventLog.create(path, self.registry, store=SQLiteStore)
+            raise NotFound(f"no log at {place}: ingest something first (obligor ingest)")
+        return EventLog.create(place.path, self.registry, store=place.open, keys=place.keys)
+
+    def log_place(self, place: str | None = None) -> LogPlace:
+        """Return where the project's log is, or is to be: a folder, or a URL of PostgreSQL."""
+        store = self.settings.store
+        return LogPlace.of(store.log if place is None else place, self.root, self.path(store.key))
 
     @property
     def bundles(self) -> Path:

@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from obligor.errors import Conflict, IntegrityError, NotFound, ObligorError
+from obligor.errors import Conflict, IntegrityError, NotFound, ObligorError, StoreLost
 
 __all__ = ["EXIT_CODES", "WRAPPED_MIN", "Output", "guarded", "number_words", "progress_bar"]
 
@@ -214,6 +214,8 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             return command(*args, **kwargs)
         except ObligorError as error:
             _fail(error)
+        except StoreLost as error:
+            _fail(ObligorError(str(error)))
 
     return run
 

@@ -106,7 +106,10 @@ class Commit:
 
 
 class LogStore(Protocol):
-    """One log's tables. `write` returns after everything is durable, or raises and nothing was written."""
+    """One log's tables. `write` returns after everything is durable, or raises and nothing was written.
+
+    Only where it raises StoreLost is it unknown what became of the transaction; the store writes nothing after that.
+    """
 
     def meta(self) -> dict[str, bytes]:
         """Return the named values of the log (its id, its types, ...)."""
@@ -127,7 +130,7 @@ class LogStore(Protocol):
         """Return the sequence at one slot of the id index; for readers."""
 
     def slots(self) -> Iterator[tuple[int, int]]:
-        """Yield the whole id index as (slot, sequence)."""
+        """Yield the whole id index as (slot, sequence), slots ascending."""
 
     def blocks(self, after: int, upto: int) -> Iterator[BlockRow]:
         """Yield the blocks that hold any sequence in (after, upto], in order."""
@@ -174,8 +177,11 @@ class LogStore(Protocol):
     def personal(self, sequence: int) -> bytes | None:
         """Return the sealed personal fields of an event."""
 
+    def sealed(self) -> Iterator[tuple[int, bytes]]:
+        """Yield all sealed personal fields as (sequence, sealed), in order."""
+
     def erase(self, sequences: Sequence[int]) -> int:
-        """Delete the sealed personal fields of these events so that no trace stays in the files; return how many."""
+        """Delete the sealed personal fields of these events so that nothing reads them again; return how many."""
 
     def close(self) -> None:
         """Release files and locks."""
@@ -185,4 +191,4 @@ class StoreOpener(Protocol):
     """How a log gets its store: the adapter's class or a function around it."""
 
     def __call__(self, path: str, mode: Mode) -> LogStore:
-        """Open the store in the folder `path`."""
+        """Open the store in the folder, or at the URL, `path`."""

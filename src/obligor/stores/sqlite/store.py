@@ -33,6 +33,11 @@ READER_CACHE_BYTES = 8 << 20
 _PAGE_ROWS = 1000
 _IDS_AT_ONCE = 50
 _BLOCK = "SELECT first, last, known_time, chain, body FROM blocks"
+_HEAD = """
+SELECT b.last, b.known_time, b.chain, l.sequence, l.chain FROM (SELECT 1)
+LEFT JOIN (SELECT last, known_time, chain FROM blocks ORDER BY first DESC LIMIT 1) AS b
+LEFT JOIN (SELECT sequence, chain FROM ledger ORDER BY sequence DESC LIMIT 1) AS l
+"""  # one statement, so that both ends are of one moment
 _VERSION = "SELECT sequence, root, type, kind, known_time, visible_sequence, visible_known FROM versions"
 _PENDING = "SELECT sequence, event_id, target, type, kind, known_time, void FROM pending"
 _LEDGER = "SELECT sequence, decision_id, application_position, record, chain FROM ledger"
@@ -160,20 +165,18 @@ class SQLiteStore:
 
     def head(self) -> Head | None:
         """Return where the log ends."""
-        reader = self._reader()
-        block = reader.execute("SELECT last, known_time, chain FROM blocks ORDER BY first DESC LIMIT 1").fetchone()
-        ledger = reader.execute("SELECT sequence, chain FROM ledger ORDER BY sequence DESC LIMIT 1").fetchone()
-        if block is None and ledger is None:
+        last, known_time, chain, sequence, ledger_chain = self._one(_HEAD, ())
+        if last is None and sequence is None:
             return None
-        return Head(*(block or (0, 0, b"")), *(ledger or (0, b"")))
+        return Head(last or 0, known_time or 0, chain or b"", sequence or 0, ledger_chain or b"")
 
     def lookup(self, slot: int) -> int | None:
         """Return the sequence at one slot of the id index."""
         return _sequence(self._reader(), slot)
 
     def slots(self) -> Iterator[tuple[int, int]]:
-        """Yield the whole id index as (slot, sequence)."""
-        yield from self._reader().execute("SELECT slot, sequence FROM ids")
+        """Yield the whole id index as (slot, sequence), slots ascending."""
+        yield from self._reader().execute("SELECT slot, sequence FROM ids ORDER BY slot")
 
     def blocks(self, after: int, upto: int) -> Iterator[BlockRow]:
         """Yield the blocks that hold any sequence in (after, upto], in order."""
@@ -257,6 +260,14 @@ class SQLiteStore:
         """Return the sealed personal fields of an event."""
         row = self._one("SELECT sealed FROM personal WHERE sequence = ?", (sequence,))
         return None if row is None else row[0]
+
+    def sealed(self) -> Iterator[tuple[int, bytes]]:
+        """Yield all sealed personal fields as (sequence, sealed), in order."""
+        after = -1
+        page = f"SELECT sequence, sealed FROM personal WHERE sequence > ? ORDER BY sequence LIMIT {_PAGE_ROWS}"
+        while rows := self._all(page, (after,)):
+            yield from rows
+            after = rows[-1][0]
 
     def _all(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
         return self._reader().execute(sql, values).fetchall()
