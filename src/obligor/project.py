@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -41,8 +41,13 @@ from obligor.features.state import OnlineState
 from obligor.models.bundle import Bundle
 from obligor.models.model import Model
 from obligor.stores.delta import DeltaLake
+from obligor.stores.kafka import KafkaSettings
 from obligor.stores.lmdb import LmdbStateReader, LmdbStateStore
 from obligor.stores.sqlite import SQLiteStore
+
+if TYPE_CHECKING:
+    from obligor.decisions.http import Companion
+    from obligor.decisions.service import Service
 
 __all__ = ["CHAMPION", "WORKING_COPY", "Project", "Settings", "open_project"]
 
@@ -74,6 +79,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     zone: str = "UTC"  # of calendar features, such as the hour of an application
     store: Store = Store()
     server: Server = Server()
+    kafka: KafkaSettings | None = None  # topics that come in, decisions that go out
 
     @classmethod
     def read(cls, path: Path) -> Settings:
@@ -222,6 +228,14 @@ class Project:
 
     def _state_folder(self, plan: Plan) -> Path:
         return self.path(self.settings.store.state) / plan.timelines_hash[:16]
+
+    def beside(self, service: Service) -> list[Companion]:
+        """Return what the settings say works beside a service: the topics that come in, the decisions that go out."""
+        if self.settings.kafka is None:
+            return []
+        from obligor.stores.kafka.beside import KafkaBeside
+
+        return [KafkaBeside(self.settings.kafka, service, self.root)]
 
     def lake(self, log: EventLog) -> Lake:
         """Return the lake beside a log; `Lake.update` makes its tables."""

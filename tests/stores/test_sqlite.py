@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from obligor.errors import IntegrityError, LimitError, NotFound, ObligorError
-from obligor.events.store import BlockRow, Commit, LedgerRow, LogStore, StoreBusy
+from obligor.events.store import BlockRow, Commit, LedgerRow, LogStore, OffsetRow, OffsetStep, StaleOffset, StoreBusy
 from obligor.stores.sqlite import SQLiteStore, checkpoints, tables
 from obligor.stores.sqlite.store import DATABASE, LOCK
 
@@ -91,6 +91,44 @@ def test_a_long_ledger_is_read_in_pages(store: SQLiteStore) -> None:
     assert list(store.ledger(2499)) == rows[2499:]
     assert store.decision("d-7") == rows[6]
     assert store.decision_for(2500) == rows[2499]
+
+
+def step(following: int, before: int | None, partition: int = 0, topic_id: str = "id-1") -> OffsetStep:
+    return OffsetStep(OffsetRow("group", "payments", partition, topic_id, following), before)
+
+
+def test_offsets_go_on_from_where_they_are_and_with_what_was_read(store: SQLiteStore) -> None:
+    assert store.offset("group", "payments", 0) is None
+    store.write(Commit(blocks=[block(1, 3)], offsets=[step(3, None), step(9, None, partition=1)]))
+    store.write(Commit(blocks=[block(4, 4)], offsets=[step(5, 3)]))
+    assert store.offset("group", "payments", 0) == OffsetRow("group", "payments", 0, "id-1", 5)
+    assert store.offset("group", "payments", 1) == OffsetRow("group", "payments", 1, "id-1", 9)
+    assert [store.offset(*key) for key in (("other", "payments", 0), ("group", "other", 0))] == [None, None]
+
+
+@pytest.mark.parametrize("before", [None, 2, 4])
+def test_a_step_from_elsewhere_writes_nothing_at_all(store: SQLiteStore, before: int | None) -> None:
+    store.write(Commit(blocks=[block(1, 3)], offsets=[step(3, None)]))
+    with pytest.raises(StaleOffset, match=f"at offset {before}"):
+        store.write(Commit(blocks=[block(4, 4)], offsets=[step(7, None, partition=1), step(5, before)]))
+    assert store.bounds() == [(1, 3)]
+    assert [store.offset("group", "payments", n) for n in (0, 1)] == [step(3, None).row, None]
+
+
+def test_a_log_made_before_there_were_offsets_gets_their_table_from_a_writer(
+    tmp_path: Path, store: SQLiteStore
+) -> None:
+    store.close()
+    with apsw.Connection(str(tmp_path / "log" / DATABASE)) as connection:
+        connection.execute("DROP TABLE offsets")
+    connection.close()
+    reader = SQLiteStore(str(tmp_path / "log"), "read")
+    assert reader.offset("group", "payments", 0) is None
+    again = SQLiteStore(str(tmp_path / "log"), "write", synchronous="OFF")
+    again.write(Commit(offsets=[step(3, None)]))
+    assert reader.offset("group", "payments", 0) == step(3, None).row
+    reader.close()
+    again.close()
 
 
 def test_the_lock_holds_against_other_processes(tmp_path: Path, store: SQLiteStore) -> None:

@@ -40,7 +40,10 @@ def serve(
         bool, typer.Option("--no-parity", help="Do not compare online and offline features in the background.")
     ] = False,
 ) -> None:
-    """Serve decisions over HTTP: POST /v1/events, POST /v1/decisions; pages at /docs, metrics at /metrics."""
+    """Serve decisions over HTTP: POST /v1/events, POST /v1/decisions; pages at /docs, metrics at /metrics.
+
+    With [kafka] in obligor.toml its topics are read as well, and decisions are published.
+    """
     import uvicorn
 
     import obligor
@@ -55,7 +58,8 @@ def serve(
     if not no_keys and not server.keys:
         hint = "make one with `obligor key NAME`, or use --no-keys on a loopback address"
         raise BadInput(Problem("obligor.toml $.server.keys", f"no API key is configured: {hint}"))
-    app = create_app(_service(opened, bundle, parity=not no_parity), None if no_keys else ApiKeys(server.keys))
+    service = _service(opened, bundle, parity=not no_parity)
+    app = create_app(service, None if no_keys else ApiKeys(server.keys), beside=opened.beside(service))
     uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, ws="none")
 
 

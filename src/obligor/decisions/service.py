@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import TypeVar, cast
@@ -23,6 +23,7 @@ from obligor.events.batch import Batch
 from obligor.events.log import EventLog
 from obligor.events.schema import Registry
 from obligor.events.staging import Appended
+from obligor.events.store import OffsetStep
 from obligor.features.state import OnlineState
 from obligor.models.bundle import Bundle
 
@@ -144,9 +145,17 @@ class Service:
         watch("obligor_ready", lambda: float(self.ready))
         watch("obligor_state_suspect", lambda: float(self._writer.trust != "sound"))
 
-    def submit_events(self, batch: Batch) -> Future[Appended]:
-        """Queue events; the future ends when they are durable. Unavailable where they cannot be taken."""
-        return cast("Future[Appended]", self._intake.submit(EventsItem(batch, time.perf_counter())))
+    @property
+    def log(self) -> EventLog:
+        """The log, for reading."""
+        return self._log
+
+    def submit_events(self, batch: Batch, steps: Sequence[OffsetStep] = ()) -> Future[Appended]:
+        """Queue events; the future ends when they are durable. Unavailable where they cannot be taken.
+
+        `steps`: they come from a stream, and how far it was read becomes durable with them (see `EventsItem`).
+        """
+        return cast("Future[Appended]", self._intake.submit(EventsItem(batch, time.perf_counter(), steps)))
 
     def submit_application(self, batch: Batch) -> Future[Decided]:
         """Queue the one application in `batch`; the future ends when it and its decision are durable."""

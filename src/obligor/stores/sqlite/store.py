@@ -20,9 +20,21 @@ import numpy as np
 import numpy.typing as npt
 
 from obligor.errors import IntegrityError, NotFound, ObligorError
-from obligor.events.store import BlockRow, Commit, Head, LedgerRow, Mode, PendingRow, StoreBusy, VersionRow
+from obligor.events.store import (
+    BlockRow,
+    Commit,
+    Head,
+    LedgerRow,
+    Mode,
+    OffsetRow,
+    OffsetStep,
+    PendingRow,
+    StaleOffset,
+    StoreBusy,
+    VersionRow,
+)
 from obligor.stores.sqlite.checkpoints import Checkpointer
-from obligor.stores.sqlite.tables import APPLICATION_ID, FORMAT, SCHEMA, check_version, settings
+from obligor.stores.sqlite.tables import ADDED, APPLICATION_ID, FORMAT, SCHEMA, check_version, settings
 
 __all__ = ["DATABASE", "SQLiteStore"]
 
@@ -35,6 +47,9 @@ _IDS_AT_ONCE = 50
 _BLOCK = "SELECT first, last, known_time, chain, body FROM blocks"
 _VERSION = "SELECT sequence, root, type, kind, known_time, visible_sequence, visible_known FROM versions"
 _PENDING = "SELECT sequence, event_id, target, type, kind, known_time, void FROM pending"
+_OFFSET = (
+    "SELECT source, topic, partition, topic_id, following FROM offsets WHERE source = ? AND topic = ? AND partition = ?"
+)
 _LEDGER = "SELECT sequence, decision_id, application_position, record, chain FROM ledger"
 
 
@@ -67,6 +82,7 @@ class SQLiteStore:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT")
             _check_format(connection, self._path)
+            connection.execute(ADDED)
             connect = partial(self._connect, apsw.SQLITE_OPEN_READWRITE, READER_CACHE_BYTES)
             self._checkpointer = Checkpointer(connection, connect)
         except BaseException:
@@ -153,6 +169,13 @@ class SQLiteStore:
         return dict(rows)
 
     # -- readers
+
+    def offset(self, source: str, topic: str, partition: int) -> OffsetRow | None:
+        """Return how far a partition is, None where nothing was ever written of it."""
+        if self._mode == "read" and self._one("SELECT 1 FROM sqlite_schema WHERE name = 'offsets'", ()) is None:
+            return None
+        row = self._one(_OFFSET, (source, topic, partition))
+        return None if row is None else OffsetRow(*row)
 
     def meta(self) -> dict[str, bytes]:
         """Return the named values of the log."""
@@ -295,6 +318,15 @@ def _insert(connection: apsw.Connection, commit: Commit) -> None:
     connection.executemany("INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?)", commit.versions)
     connection.executemany("INSERT INTO ledger VALUES (?, ?, ?, ?, ?)", commit.ledger)
     connection.executemany("INSERT INTO personal VALUES (?, ?)", commit.personal)
+    for step in commit.offsets:
+        _advance(connection, step)
+
+
+def _advance(connection: apsw.Connection, step: OffsetStep) -> None:
+    found = connection.execute(_OFFSET, step.row[:3]).fetchone()
+    if (None if found is None else found[4]) != step.before:
+        raise StaleOffset(f"expected the partition at offset {step.before}, got {found}; nothing was written")
+    connection.execute("INSERT OR REPLACE INTO offsets VALUES (?, ?, ?, ?, ?)", step.row)
 
 
 def _insert_ids(connection: apsw.Connection, pairs: npt.NDArray[np.int64]) -> None:
