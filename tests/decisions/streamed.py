@@ -21,11 +21,18 @@ SECONDS_MAX = 60.0
 HELD = Available("id-1", 0, 1_000)
 
 
+def make_service(
+    path: Path, bundle: Bundle, clock: Callable[[], int] | None = None, ready: Callable[[], None] = lambda: None
+) -> Service:
+    """Return a service of the desk that is not started."""
+    log, state = open_log(path / "log"), open_state(path / "state", bundle.plan)
+    return Service(log, state, bundle, clock=clock or Clock(), ready=ready, parity=None)
+
+
 def open_service(path: Path, bundle: Bundle, clock: Callable[[], int] | None = None) -> Service:
     """Return a service of the desk that is ready."""
     ready = threading.Event()
-    log, state = open_log(path / "log"), open_state(path / "state", bundle.plan)
-    service = Service(log, state, bundle, clock=clock or Clock(), ready=ready.set, parity=None)
+    service = make_service(path, bundle, clock, ready.set)
     service.start()
     assert ready.wait(SECONDS_MAX)
     wait_until(lambda: service.ready)

@@ -12,7 +12,7 @@ from tests.decisions.desk import batch_of, desk_bundle, repayment
 from tests.decisions.streamed import HELD, Reader, at, ids_of, message, open_service, wait_until
 
 from obligor.decisions import inlet as inlet_module
-from obligor.decisions.inlet import FLIGHT_MAX, Available, Letter, TopicReset
+from obligor.decisions.inlet import FLIGHT_MAX, Available, Letter, TopicReset, check
 from obligor.decisions.intake import Unavailable
 from obligor.decisions.service import Service
 from obligor.errors import LimitError
@@ -71,8 +71,6 @@ def test_another_reader_goes_on_where_the_log_is(service: Service, reader: Reade
     ("available", "said"),
     [
         (Available("id-2", 0, 1_000), "made anew: the log read topic id-1, the broker has id-2"),
-        (Available("id-1", 0, 1), "the broker ends at 1"),
-        (Available("", 0, 0), "the broker ends at 0"),
         (Available("id-1", 3, 1_000), "expired before they were read"),
     ],
 )
@@ -84,6 +82,16 @@ def test_a_topic_that_is_not_what_was_read_is_never_read_from_another_place(
     with pytest.raises(TopicReset, match=said):
         Reader(service).begin(0, available)
     assert at(service) == 2
+
+
+def test_a_partition_that_ends_before_what_was_read_is_seen(service: Service, reader: Reader) -> None:
+    reader.begin()
+    reader.through(message(0, repayment(0)), message(1, repayment(1)))
+    (row,) = reader.inlet.durable().values()
+    check(row, "id-1", high=2)
+    check(row, "id-1")
+    with pytest.raises(TopicReset, match="read up to offset 2, and the broker ends at 1"):
+        check(row, "id-1", high=1)
 
 
 def test_a_broker_that_names_no_topic_ids_is_read_on(service: Service, reader: Reader) -> None:
@@ -101,7 +109,7 @@ def test_a_partition_begins_at_the_end_where_so_asked(service: Service, reader: 
 
 
 def _zombie(service: Service) -> tuple[int | None, list[str], bool]:
-    """Let a reader that has lost its partition go on after another; return where the log is, what it has, the verdict."""
+    """Let a reader that has lost its partition go on after another; return the log's offset, its ids, the verdict."""
     zombie, heir = Reader(service), Reader(service)
     zombie.begin()
     heir.begin()

@@ -22,7 +22,10 @@ def message(offset: int, value: Any, topic: str = "payments") -> Message:
     return Message(topic, 0, offset, None, body)
 
 
-def read(*values: Any, stream: Stream = Stream(topic="payments")) -> Read:
+PLAIN = Stream(topic="payments")
+
+
+def read(*values: Any, stream: Stream = PLAIN) -> Read:
     came = [message(offset, value) for offset, value in enumerate(values)]
     return read_messages({"payments": stream}, came, REGISTRY, KEY)
 

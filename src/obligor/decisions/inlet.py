@@ -32,7 +32,7 @@ from obligor.events.schema import Registry
 from obligor.events.staging import Appended
 from obligor.events.store import OffsetRow, OffsetStep, StaleOffset
 
-__all__ = ["FLIGHT_MAX", "Available", "Inlet", "Letter", "Place", "Taker", "TopicReset"]
+__all__ = ["FLIGHT_MAX", "Available", "Inlet", "Letter", "Place", "Taker", "TopicReset", "check"]
 
 FLIGHT_MAX = 2  # batches parsed and not yet durable
 
@@ -81,7 +81,8 @@ class Taker(Protocol):
 class _Flight:
     """A batch on its way: `message[i]` is the place of event i's message in `messages`.
 
-    `counted`: how many messages the metrics hear of when it is durable. `first`: it is the first part of a batch and passes no offset, so that what follows has to wait until it is durable.
+    `counted`: how many messages the metrics hear of when it is durable. `first`: it is the first part of a batch and
+    passes no offset, so that what follows has to wait until it is durable.
     """
 
     messages: Sequence[Message]
@@ -117,7 +118,8 @@ class Inlet:
         """Return the offset to read a partition from; the log's, or where it begins when the log knows nothing of it.
 
         Then that start is made durable first, so that it is the same after any crash. TopicReset where the broker no
-        longer holds what follows, or holds another topic of the same name.
+        longer holds what follows, or holds another topic of the same name. That a partition ends before what was read
+        shows in the answers to reading it (`check`): brokers differ in how early they tell others where it ends.
         """
         topic, partition = place
         row = self._service.log.offset(self._source, topic, partition)
@@ -125,7 +127,7 @@ class Inlet:
             start = available.low if from_start else available.high
             row = OffsetRow(self._source, topic, partition, available.topic_id, start)
             self._service.submit_events(Batch({}, 0), [OffsetStep(row, None)]).result()
-        check(row, available)
+        check(row, available.topic_id, low=available.low)
         self._at[place] = row
         return row.following
 
@@ -275,24 +277,26 @@ class Inlet:
         return {place: row.following for place, row in self._at.items()}
 
 
-def check(row: OffsetRow, available: Available) -> None:
-    """Raise TopicReset where a partition does not hold what the log says was read from it, or not what follows."""
+def check(row: OffsetRow, topic_id: str, *, low: int = 0, high: int | None = None) -> None:
+    """Raise TopicReset where a partition does not hold what the log says was read from it, or not what follows.
+
+    `low` and `high`: its first offset, and the one after its last where that is known.
+    """
     where = f"{row.topic}[{row.partition}]"
     hint = "nothing is read until a person has decided; a new `group` begins at `start`, known events are recognised"
-    if row.topic_id and available.topic_id and row.topic_id != available.topic_id:
+    if row.topic_id and topic_id and row.topic_id != topic_id:
         raise TopicReset(
-            f"{where}: the topic was made anew: the log read topic {row.topic_id}, the broker has "
-            f"{available.topic_id}; {hint}"
+            f"{where}: the topic was made anew: the log read topic {row.topic_id}, the broker has {topic_id}; {hint}"
         )
-    if row.following > available.high:
+    if high is not None and row.following > high:
         raise TopicReset(
-            f"{where}: the log has read up to offset {row.following}, and the broker ends at {available.high}: "
-            f"messages were lost there, or the topic was made anew; {hint}"
+            f"{where}: the log has read up to offset {row.following}, and the broker ends at {high}: messages were "
+            f"lost there, or the topic was made anew; {hint}"
         )
-    if row.following < available.low:
+    if row.following < low:
         raise TopicReset(
-            f"{where}: the log goes on at offset {row.following}, and the broker begins at {available.low}: messages "
-            f"have expired before they were read; {hint}"
+            f"{where}: the log goes on at offset {row.following}, and the broker begins at {low}: messages have "
+            f"expired before they were read; {hint}"
         )
 
 

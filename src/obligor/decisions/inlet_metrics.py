@@ -56,7 +56,7 @@ class InletMetrics:
             self._lag.remove(topic, str(partition))
 
     def messages(self, status: str, count: int) -> None:
-        """Count messages: `passed` once their offset is durable, `dead` when put aside; their events count like HTTP's."""
+        """Count messages: `passed` once their offset is durable, `dead` when put aside; events count like HTTP's."""
         if count:
             self._messages.labels(status).inc(count)
 

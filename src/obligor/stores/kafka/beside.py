@@ -36,11 +36,16 @@ JOIN_S: Final = 60.0
 class KafkaBeside:
     """Reads and publishes for one service; a `Companion` of its HTTP application."""
 
-    def __init__(self, settings: KafkaSettings, service: Service, root: Path) -> None:
-        """`root` is the project's folder, which mapping files are relative to. Raises where the settings are wrong."""
+    def __init__(
+        self, settings: KafkaSettings, service: Service, root: Path, metrics: InletMetrics | None = None
+    ) -> None:
+        """`root` is the project's folder, which mapping files are relative to. Raises where the settings are wrong.
+
+        `metrics` are those of the service's registry where they are there already.
+        """
         settings.check()
         self._settings, self._service = settings, service
-        self.metrics = InletMetrics(service.metrics.registry)
+        self.metrics = metrics or InletMetrics(service.metrics.registry)
         self._stopping = threading.Event()
         self._consumer: TopicConsumer | None = None
         self._threads: list[threading.Thread] = []

@@ -234,7 +234,7 @@ class TopicConsumer:
         for place, row in self._inlet.durable().items():
             _, high = self._consumer.get_watermark_offsets(TopicPartition(*place), cached=True)
             if high >= 0:
-                check(row, Available(ids.get(place[0], ""), 0, high))
+                check(row, ids.get(place[0], ""), high=high)
                 self._metrics.lag(*place, max(high - row.following, 0))
         self._commit()
 
