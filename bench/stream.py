@@ -42,6 +42,7 @@ from obligor.decisions.service import Service
 from obligor.events.log import EventLog
 from obligor.events.messages import Message, Stream
 from obligor.features.state import OnlineState
+from obligor.features.tails import warm_up
 from obligor.models.bundle import Bundle
 from obligor.stores.kafka.beside import KafkaBeside
 from obligor.stores.kafka.settings import KafkaSettings
@@ -222,6 +223,7 @@ def reading(service: Service, address: str, topic: str, metrics: InletMetrics) -
 def rebuild_per_s(folder: Path, bundle_path: Path) -> tuple[float, int]:
     """Return how many of the log's events a second a state is rebuilt from, and how many there are."""
     loaded = Bundle.load(bundle_path)
+    warm_up()
     with EventLog.open(folder / "log", _desk.REGISTRY, read_only=True, store=SQLiteStore) as log:
         state = OnlineState(loaded.plan, LmdbStateStore(folder / "again"))
         started = time.perf_counter()

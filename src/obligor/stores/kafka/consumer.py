@@ -76,7 +76,10 @@ class TopicConsumer:
         self._stopping.set()
 
     def run(self) -> None:
-        """Read until stopped. TopicReset where a person has to say how to go on; Unavailable when the writer failed."""
+        """Read until stopped. TopicReset where a person has to say how to go on.
+
+        Unavailable when the writer failed, or where this member cannot go on and another one can.
+        """
         try:
             while not self._ready() and not self._stopping.wait(WAIT_S):
                 pass
@@ -87,6 +90,8 @@ class TopicConsumer:
                 self._step()
             self._inlet.restart()  # what is on its way is durable or dropped
             self._commit()
+        except KafkaException as error:
+            raise Unavailable(redacted(self._settings, error)) from None
         finally:
             self._consumer.close()
 
@@ -138,6 +143,8 @@ class TopicConsumer:
             return True
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
             raise TopicReset(f"{message.topic()}[{message.partition()}]: {redacted(self._settings, _raised(error))}")
+        if error.fatal():
+            raise _raised(error)
         if error.code() not in _PASSING:
             LOGGER.warning("the broker says: %s", redacted(self._settings, _raised(error)))
         return False
