@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -41,8 +41,13 @@ from obligor.features.state import OnlineState
 from obligor.models.bundle import Bundle
 from obligor.models.model import Model
 from obligor.stores.delta import DeltaLake
+from obligor.stores.kafka import KafkaSettings
 from obligor.stores.lmdb import StateFolder
 from obligor.stores.place import LogPlace
+
+if TYPE_CHECKING:
+    from obligor.decisions.http import Companion
+    from obligor.decisions.service import Service
 
 __all__ = ["CHAMPION", "WORKING_COPY", "Project", "Settings", "open_project"]
 
@@ -75,6 +80,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     zone: str = "UTC"  # of calendar features, such as the hour of an application
     store: Store = Store()
     server: Server = Server()
+    kafka: KafkaSettings | None = None  # topics that come in, decisions that go out
 
     @classmethod
     def read(cls, path: Path) -> Settings:
@@ -231,6 +237,14 @@ class Project:
     def read_state(self, plan: Plan) -> OnlineState:
         """Open the online state for reading, beside a service or without one; NotFound where there is none."""
         return OnlineState(plan, self.states.read(plan))
+
+    def beside(self, service: Service) -> list[Companion]:
+        """Return what the settings say works beside a service: the topics that come in, the decisions that go out."""
+        if self.settings.kafka is None:
+            return []
+        from obligor.stores.kafka.beside import KafkaBeside
+
+        return [KafkaBeside(self.settings.kafka, service, self.root)]
 
     def lake(self, log: EventLog) -> Lake:
         """Return the lake beside a log; `Lake.update` makes its tables."""

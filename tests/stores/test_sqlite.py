@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from obligor.errors import LimitError, ObligorError
-from obligor.events.store import BlockRow, Commit, LogStore
+from obligor.events.store import BlockRow, Commit, LogStore, OffsetRow, OffsetStep
 from obligor.stores.sqlite import SQLiteStore, checkpoints, tables
 from obligor.stores.sqlite.store import DATABASE
 
@@ -132,3 +132,20 @@ class TestCheckpoints:
         reader.close()
         self.write(store, 20)
         assert store.bounds()[-1][1] == written + 20, "with the reader gone it goes on"
+
+
+def test_a_log_made_before_there_were_offsets_gets_their_table_from_a_writer(
+    tmp_path: Path, store: SQLiteStore
+) -> None:
+    row = OffsetRow("group", "payments", 0, "id-1", 3)
+    store.close()
+    connection = apsw.Connection(str(tmp_path / "log" / DATABASE))
+    connection.execute("DROP TABLE offsets")
+    connection.close()
+    reader = SQLiteStore(str(tmp_path / "log"), "read")
+    assert (reader.offset("group", "payments", 0), reader.offsets()) == (None, [])
+    again = SQLiteStore(str(tmp_path / "log"), "write", synchronous="OFF")
+    again.write(Commit(offsets=[OffsetStep(row, None)]))
+    assert reader.offset("group", "payments", 0) == row
+    reader.close()
+    again.close()

@@ -11,7 +11,18 @@ import pytest
 from tests.stores.kinds import Kind
 
 from obligor.errors import IntegrityError, NotFound, ObligorError
-from obligor.events.store import BlockRow, Commit, LedgerRow, LogStore, PendingRow, StoreBusy, VersionRow
+from obligor.events.store import (
+    BlockRow,
+    Commit,
+    LedgerRow,
+    LogStore,
+    OffsetRow,
+    OffsetStep,
+    PendingRow,
+    StaleOffset,
+    StoreBusy,
+    VersionRow,
+)
 
 OPEN = """
 import sys
@@ -306,3 +317,29 @@ def test_many_threads_read_while_one_writes(kind: Kind, store: LogStore) -> None
         thread.join()
     assert failures == []
     assert min(reads) > 0
+
+
+def step(following: int, before: int | None, partition: int = 0, topic_id: str = "id-1") -> OffsetStep:
+    return OffsetStep(OffsetRow("group", "payments", partition, topic_id, following), before)
+
+
+def test_offsets_go_on_from_where_they_are_and_with_what_was_read(kind: Kind, store: LogStore) -> None:
+    assert store.offset("group", "payments", 0) is None
+    assert store.offsets() == []
+    store.write(Commit(blocks=[block(1, 3)], offsets=[step(3, None), step(9, None, partition=1)]))
+    store.write(Commit(blocks=[block(4, 4)], offsets=[step(5, 3)]))
+    assert store.offset("group", "payments", 0) == OffsetRow("group", "payments", 0, "id-1", 5)
+    assert store.offset("group", "payments", 1) == OffsetRow("group", "payments", 1, "id-1", 9)
+    assert store.offsets() == [step(5, 3).row, step(9, None, partition=1).row] == kind.open("read").offsets()
+    assert [store.offset(*key) for key in (("other", "payments", 0), ("group", "other", 0))] == [None, None]
+
+
+@pytest.mark.parametrize("before", [None, 2, 4])
+def test_a_step_from_elsewhere_writes_nothing_at_all(store: LogStore, before: int | None) -> None:
+    store.write(Commit(blocks=[block(1, 3)], offsets=[step(3, None)]))
+    with pytest.raises(StaleOffset, match=f"at offset {before}"):
+        store.write(Commit(blocks=[block(4, 4)], offsets=[step(7, None, partition=1), step(5, before)]))
+    assert store.bounds() == [(1, 3)]
+    assert [store.offset("group", "payments", n) for n in (0, 1)] == [step(3, None).row, None]
+    store.write(Commit(blocks=[block(4, 4)], offsets=[step(5, 3)]))
+    assert store.bounds() == [(1, 3), (4, 4)]

@@ -44,6 +44,7 @@ def serve(
     """Serve decisions over HTTP: POST /v1/events, POST /v1/decisions; pages at /docs, metrics at /metrics.
 
     SIGHUP moves it, without a pause, to the bundle that is the champion then.
+    With [kafka] in obligor.toml its topics are read as well, and decisions are published.
     """
     import uvicorn
 
@@ -63,7 +64,7 @@ def serve(
     service = _service(opened, bundle, parity=not no_parity)
     signal.signal(signal.SIGHUP, lambda number, frame: service.move())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
-    app = create_app(service, None if no_keys else ApiKeys(server.keys))
+    app = create_app(service, None if no_keys else ApiKeys(server.keys), beside=opened.beside(service))
     uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, ws="none")
 
 

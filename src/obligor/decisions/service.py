@@ -25,6 +25,7 @@ from obligor.events.batch import Batch
 from obligor.events.log import EventLog
 from obligor.events.schema import Registry
 from obligor.events.staging import Appended
+from obligor.events.store import OffsetStep
 from obligor.features.plan import Plan
 from obligor.features.state import OnlineState
 from obligor.features.timelines import build_timelines
@@ -239,9 +240,17 @@ class Service:
         watch("obligor_ready", lambda: float(self.ready))
         watch("obligor_state_suspect", lambda: float(self._writer.trust != "sound"))
 
-    def submit_events(self, batch: Batch) -> Future[Appended]:
-        """Queue events; the future ends when they are durable. Unavailable where they cannot be taken."""
-        return cast("Future[Appended]", self._intake.submit(EventsItem(batch, time.perf_counter())))
+    @property
+    def log(self) -> EventLog:
+        """The log, for reading."""
+        return self._log
+
+    def submit_events(self, batch: Batch, steps: Sequence[OffsetStep] = ()) -> Future[Appended]:
+        """Queue events; the future ends when they are durable. Unavailable where they cannot be taken.
+
+        `steps`: they come from a stream, and how far it was read becomes durable with them (see `EventsItem`).
+        """
+        return cast("Future[Appended]", self._intake.submit(EventsItem(batch, time.perf_counter(), steps)))
 
     def submit_application(self, batch: Batch) -> Future[Decided]:
         """Queue the one application in `batch`; the future ends when it and its decision are durable."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from obligor.errors import IntegrityError
 from obligor.events.block import Block
-from obligor.events.store import BlockRow, Commit, LogStore
+from obligor.events.store import BlockRow, Commit, LogStore, OffsetStep
 
 __all__ = ["copy", "differences"]
 
@@ -50,6 +50,7 @@ def copy(source: LogStore, target: LogStore, progress: Callable[[int], None] = l
         target.write(Commit(ledger=rows))
     for sealed in _some(source.sealed()):
         target.write(Commit(personal=sealed))
+    target.write(Commit(offsets=[OffsetStep(row, None) for row in source.offsets()]))
     found = list(islice(differences(source, target), 10))
     if found:
         raise IntegrityError(f"what was copied differs from what is read back: {'; '.join(found)}")
@@ -69,6 +70,7 @@ def differences(one: LogStore, other: LogStore) -> Iterator[str]:
         "pending": lambda store: store.pending(),
         "ledger": lambda store: store.ledger(0),
         "personal": lambda store: store.sealed(),
+        "offsets": lambda store: store.offsets(),
     }
     for name, rows in read.items():
         for number, (a, b) in enumerate(zip_longest(rows(one), rows(other))):

@@ -33,7 +33,7 @@ from obligor.events.reading import read_rows
 from obligor.events.recorded_types import merge_types
 from obligor.events.rendering import record_of
 from obligor.events.schema import Registry
-from obligor.events.store import Head, LedgerRow, LogStore, Mode, PendingRow, StoreOpener
+from obligor.events.store import Head, LedgerRow, LogStore, Mode, OffsetRow, PendingRow, StoreOpener
 from obligor.events.transaction import Transaction
 from obligor.events.verification import verify
 from obligor.events.versions import Identity
@@ -275,6 +275,10 @@ class EventLog:
     def pending(self) -> list[PendingRow]:
         """Return the corrections and retractions that are not effective, in order."""
         return self.store.pending()
+
+    def offset(self, source: str, topic: str, partition: int) -> OffsetRow | None:
+        """Return how far a partition of a stream is in the log, None where nothing is known of it."""
+        return self.store.offset(source, topic, partition)
 
     def decision(self, decision_id: str) -> LedgerRow:
         """Return a decision's ledger row; NotFound if there is none."""

@@ -23,7 +23,10 @@ __all__ = [
     "LedgerRow",
     "LogStore",
     "Mode",
+    "OffsetRow",
+    "OffsetStep",
     "PendingRow",
+    "StaleOffset",
     "StoreBusy",
     "StoreOpener",
     "VersionRow",
@@ -34,6 +37,10 @@ Mode = Literal["create", "write", "read"]
 
 class StoreBusy(ObligorError):
     """Another process or thread is the writer of this log."""
+
+
+class StaleOffset(ObligorError):
+    """A partition does not stand where the step begins: somebody else has gone on from there, or has gone back."""
 
 
 class BlockRow(NamedTuple):
@@ -80,6 +87,27 @@ class LedgerRow(NamedTuple):
     chain: bytes
 
 
+class OffsetRow(NamedTuple):
+    """How far one partition of a stream is in the log: the offset of the message to come next.
+
+    `source`: who reads (or writes) the stream, such as a consumer group. `topic_id`: which topic of that name it is,
+    because one that was made anew counts from 0 again; "" where the broker does not say.
+    """
+
+    source: str
+    topic: str
+    partition: int
+    topic_id: str
+    following: int
+
+
+class OffsetStep(NamedTuple):
+    """A partition goes on to `row`, from the offset `before`; None: the log knows nothing of it yet."""
+
+    row: OffsetRow
+    before: int | None
+
+
 class Head(NamedTuple):
     """Where the log and its ledger end."""
 
@@ -103,6 +131,7 @@ class Commit:
     resolved: list[int] = field(default_factory=list)
     ledger: list[LedgerRow] = field(default_factory=list)
     personal: list[tuple[int, bytes]] = field(default_factory=list)
+    offsets: list[OffsetStep] = field(default_factory=list)  # one a partition
 
 
 class LogStore(Protocol):
@@ -121,7 +150,16 @@ class LogStore(Protocol):
         """Return where the log ends; its chains are empty bytes where nothing is written yet."""
 
     def write(self, commit: Commit) -> None:
-        """Write one transaction, atomically and durably."""
+        """Write one transaction, atomically and durably.
+
+        StaleOffset, with nothing written, where a partition of `commit.offsets` is not at its step's `before`.
+        """
+
+    def offset(self, source: str, topic: str, partition: int) -> OffsetRow | None:
+        """Return how far a partition is, None where nothing was ever written of it."""
+
+    def offsets(self) -> list[OffsetRow]:
+        """Return how far all partitions are, in order."""
 
     def find(self, slots: npt.NDArray[np.int64]) -> dict[int, int]:
         """Return the sequence of each slot (sorted ascending) that the id index holds."""

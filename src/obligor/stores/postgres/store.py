@@ -16,7 +16,18 @@ import numpy as np
 import numpy.typing as npt
 
 from obligor.errors import IntegrityError
-from obligor.events.store import BlockRow, Commit, Head, LedgerRow, Mode, PendingRow, VersionRow
+from obligor.events.store import (
+    BlockRow,
+    Commit,
+    Head,
+    LedgerRow,
+    Mode,
+    OffsetRow,
+    OffsetStep,
+    PendingRow,
+    StaleOffset,
+    VersionRow,
+)
 from obligor.stores.postgres.address import Address
 from obligor.stores.postgres.sessions import Readers, Session, connect
 from obligor.stores.postgres.tables import COLUMNS, check_format
@@ -46,6 +57,8 @@ LEFT JOIN (SELECT sequence, chain FROM ledger ORDER BY sequence DESC LIMIT 1) AS
 """
 _VERSION = "SELECT sequence, root, type, kind, known_time, visible_sequence, visible_known FROM versions"
 _PENDING = "SELECT sequence, event_id, target, type, kind, known_time, void FROM pending"
+_OFFSETS = "SELECT source, topic, partition, topic_id, following FROM offsets"
+_PARTITION = "WHERE source = %s AND topic = %s AND partition = %s"
 _LEDGER = "SELECT sequence, decision_id, application_position, record, chain FROM ledger"
 
 
@@ -72,10 +85,11 @@ class PostgresStore:
     # -- the writer
 
     def write(self, commit: Commit) -> None:
-        """Write one transaction, atomically and durably."""
+        """Write one transaction, atomically and durably; StaleOffset where a step does not begin where a partition is."""
         assert self._writer is not None, "a log opened for reading does not write"
         many = len(commit.slots) >= COPIED_IDS_MIN  # COPY and pipelines do not go together
-        self._writer.transact(partial(_insert, commit=commit, many=many), pipelined=not many)
+        pipelined = not many and not commit.offsets  # an offset is looked at before it goes on
+        self._writer.transact(partial(_insert, commit=commit, many=many), pipelined=pipelined)
 
     def set_meta(self, values: dict[str, bytes]) -> None:
         """Set named values, durably."""
@@ -103,6 +117,15 @@ class PostgresStore:
         return dict(self._readers.rows("SELECT slot, sequence FROM ids WHERE slot = ANY(%b)", (slots,)))
 
     # -- readers
+
+    def offset(self, source: str, topic: str, partition: int) -> OffsetRow | None:
+        """Return how far a partition is, None where nothing was ever written of it."""
+        row = self._one(f"{_OFFSETS} {_PARTITION}", source, topic, partition)
+        return None if row is None else OffsetRow(*row)
+
+    def offsets(self) -> list[OffsetRow]:
+        """Return how far all partitions are."""
+        return [OffsetRow(*row) for row in self._readers.rows(f"{_OFFSETS} ORDER BY source, topic, partition")]
 
     def meta(self) -> dict[str, bytes]:
         """Return the named values of the log."""
@@ -235,6 +258,8 @@ def has_log(url: str) -> bool:
 
 
 def _insert(session: Session, commit: Commit, many: bool) -> None:
+    for step in commit.offsets:
+        _advance(session, step)
     _insert_rows(session, "schemas", list(commit.schemas.items()), "ON CONFLICT DO NOTHING")
     _insert_rows(session, "blocks", commit.blocks)
     if many:
@@ -248,6 +273,17 @@ def _insert(session: Session, commit: Commit, many: bool) -> None:
     _insert_rows(session, "versions", commit.versions)
     _insert_rows(session, "ledger", commit.ledger)
     _insert_rows(session, "personal", commit.personal)
+
+
+def _advance(session: Session, step: OffsetStep) -> None:
+    found = session.execute(f"{_OFFSETS} {_PARTITION}".encode(), step.row[:3]).fetchone()
+    if (None if found is None else found[4]) != step.before:
+        raise StaleOffset(f"expected the partition at offset {step.before}, got {found}; nothing was written")
+    session.execute(
+        "INSERT INTO offsets VALUES (%s, %s, %s, %s, %s) ON CONFLICT (source, topic, partition) "
+        "DO UPDATE SET topic_id = excluded.topic_id, following = excluded.following",
+        step.row,
+    )
 
 
 def _insert_rows(session: Session, table: str, rows: Sequence[tuple[Any, ...]], conflict: str = "") -> None:

@@ -47,6 +47,10 @@ CREATE TABLE ledger (
 );
 CREATE INDEX ledger_application ON ledger (application_position);
 CREATE TABLE personal (sequence bigint PRIMARY KEY, sealed bytea NOT NULL);
+CREATE TABLE offsets (
+    source text NOT NULL, topic text NOT NULL, partition integer NOT NULL, topic_id text NOT NULL,
+    following bigint NOT NULL, PRIMARY KEY (source, topic, partition)
+);
 """
 
 # The types of the columns of each table that a commit inserts into, in their order.

@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 
 from obligor.errors import ObligorError, StoreLost
-from obligor.events.store import StoreBusy
+from obligor.events.store import StaleOffset, StoreBusy
 from obligor.stores.postgres.address import Address
 from obligor.stores.postgres.sessions import PATIENCE_S, PAUSE_S, Session, connect
 from obligor.stores.postgres.tables import SCHEMA, check_format, check_server
@@ -115,6 +115,8 @@ class Writer:
                 if error.diag.table_name != "store":
                     raise
                 self._lose("another process has taken over the writing of this log; open it again")
+            except StaleOffset:
+                raise  # rolled back
             except psycopg.Error:
                 if not self._session.closed:
                     raise

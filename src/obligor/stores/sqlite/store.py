@@ -20,9 +20,21 @@ import numpy as np
 import numpy.typing as npt
 
 from obligor.errors import IntegrityError, NotFound, ObligorError
-from obligor.events.store import BlockRow, Commit, Head, LedgerRow, Mode, PendingRow, StoreBusy, VersionRow
+from obligor.events.store import (
+    BlockRow,
+    Commit,
+    Head,
+    LedgerRow,
+    Mode,
+    OffsetRow,
+    OffsetStep,
+    PendingRow,
+    StaleOffset,
+    StoreBusy,
+    VersionRow,
+)
 from obligor.stores.sqlite.checkpoints import Checkpointer
-from obligor.stores.sqlite.tables import APPLICATION_ID, FORMAT, SCHEMA, check_version, settings
+from obligor.stores.sqlite.tables import ADDED, APPLICATION_ID, FORMAT, SCHEMA, check_version, settings
 
 __all__ = ["DATABASE", "SQLiteStore"]
 
@@ -40,6 +52,8 @@ LEFT JOIN (SELECT sequence, chain FROM ledger ORDER BY sequence DESC LIMIT 1) AS
 """  # one statement, so that both ends are of one moment
 _VERSION = "SELECT sequence, root, type, kind, known_time, visible_sequence, visible_known FROM versions"
 _PENDING = "SELECT sequence, event_id, target, type, kind, known_time, void FROM pending"
+_OFFSETS = "SELECT source, topic, partition, topic_id, following FROM offsets"
+_PARTITION = "WHERE source = ? AND topic = ? AND partition = ?"
 _LEDGER = "SELECT sequence, decision_id, application_position, record, chain FROM ledger"
 
 
@@ -72,6 +86,7 @@ class SQLiteStore:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT")
             _check_format(connection, self._path)
+            connection.execute(ADDED)
             connect = partial(self._connect, apsw.SQLITE_OPEN_READWRITE, READER_CACHE_BYTES)
             self._checkpointer = Checkpointer(connection, connect)
         except BaseException:
@@ -158,6 +173,19 @@ class SQLiteStore:
         return dict(rows)
 
     # -- readers
+
+    def offset(self, source: str, topic: str, partition: int) -> OffsetRow | None:
+        """Return how far a partition is, None where nothing was ever written of it."""
+        if self._mode == "read" and self._one("SELECT 1 FROM sqlite_schema WHERE name = 'offsets'", ()) is None:
+            return None
+        row = self._one(f"{_OFFSETS} {_PARTITION}", (source, topic, partition))
+        return None if row is None else OffsetRow(*row)
+
+    def offsets(self) -> list[OffsetRow]:
+        """Return how far all partitions are."""
+        if self._mode == "read" and self._one("SELECT 1 FROM sqlite_schema WHERE name = 'offsets'", ()) is None:
+            return []
+        return [OffsetRow(*row) for row in self._reader().execute(f"{_OFFSETS} ORDER BY source, topic, partition")]
 
     def meta(self) -> dict[str, bytes]:
         """Return the named values of the log."""
@@ -306,6 +334,15 @@ def _insert(connection: apsw.Connection, commit: Commit) -> None:
     connection.executemany("INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?)", commit.versions)
     connection.executemany("INSERT INTO ledger VALUES (?, ?, ?, ?, ?)", commit.ledger)
     connection.executemany("INSERT INTO personal VALUES (?, ?)", commit.personal)
+    for step in commit.offsets:
+        _advance(connection, step)
+
+
+def _advance(connection: apsw.Connection, step: OffsetStep) -> None:
+    found = connection.execute(f"{_OFFSETS} {_PARTITION}", step.row[:3]).fetchone()
+    if (None if found is None else found[4]) != step.before:
+        raise StaleOffset(f"expected the partition at offset {step.before}, got {found}; nothing was written")
+    connection.execute("INSERT OR REPLACE INTO offsets VALUES (?, ?, ?, ?, ?)", step.row)
 
 
 def _insert_ids(connection: apsw.Connection, pairs: npt.NDArray[np.int64]) -> None:
