@@ -53,6 +53,7 @@ def main() -> None:
     service.start()
     table = {
         "brokers": address,
+        "group": topic,
         "topics": [{"name": topic}],
         "dead_letters": LETTERS,
         "options": {"session.timeout.ms": SESSION_MS},

@@ -117,9 +117,10 @@ def running() -> Iterator[Broker]:
 
 
 def settings(broker: Broker, *topics: str, **more: Any) -> KafkaSettings:
-    """Return settings for these topics of records."""
+    """Return settings for these topics of records; the group has the first one's name, so that tests share none."""
     table = {
         "brokers": broker.address,
+        "group": topics[0] if topics else "obligor",
         "topics": [{"name": topic} for topic in topics],
         "dead_letters": LETTERS,
         "options": {"session.timeout.ms": SESSION_MS, "allow.auto.create.topics": False},

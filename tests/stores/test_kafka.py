@@ -51,7 +51,6 @@ from obligor.stores.kafka.beside import KafkaBeside
 from obligor.stores.sqlite import SQLiteStore
 
 KILLS = 10 if os.environ.get("OBLIGOR_SOAK") else 2
-GROUP = "obligor"
 _NAMES = itertools.count()
 
 
@@ -83,7 +82,7 @@ def topic(broker: Broker) -> str:
 
 
 def offsets(service: Service, topic: str, partitions: int = 4) -> list[int]:
-    return [at(service, number, topic, GROUP) or 0 for number in range(partitions)]
+    return [at(service, number, topic, topic) or 0 for number in range(partitions)]
 
 
 def spread(broker: Broker, topic: str, records: Sequence[Any], partitions: int = 4) -> list[int]:
@@ -358,7 +357,7 @@ def _note(service: Service, topic: str, partitions: Sequence[int], history: list
 
     def noted(commit: Commit) -> None:
         write(commit)
-        history.append(sum(at(service, number, topic, GROUP) or 0 for number in partitions))
+        history.append(sum(at(service, number, topic, topic) or 0 for number in partitions))
 
     service.log.store.write = noted  # type: ignore[method-assign]
 
@@ -423,7 +422,7 @@ class Killed:
 
     def offset(self) -> int:
         """Return how far the log is, summed over the partitions."""
-        rows = [self.log.offset(GROUP, self._topic, number) for number in range(4)]
+        rows = [self.log.offset(self._topic, self._topic, number) for number in range(4)]
         return sum(row.following for row in rows if row is not None)
 
     def run(self, enough: int | None) -> None:

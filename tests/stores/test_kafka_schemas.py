@@ -127,7 +127,7 @@ def test_a_long_message_goes_in_or_is_put_aside_whole(broker: Broker, service: S
     broker.create("long")
     broker.produce("long", [padded, wrong, repayment("next")], key=None)
     with reading(service, settings(broker, "long")):
-        wait_until(lambda: at(service, 0, "long", "obligor") == 3)
+        wait_until(lambda: at(service, 0, "long", "long") == 3)
         letters = [
             one for one in broker.read(LETTERS, 100, seconds=3.0) if dict(one.headers)["obligor-topic"] == b"long"
         ]
