@@ -85,7 +85,7 @@ class PostgresStore:
     # -- the writer
 
     def write(self, commit: Commit) -> None:
-        """Write one transaction, atomically and durably; StaleOffset where a step does not begin where a partition is."""
+        """Write one transaction, atomically and durably; StaleOffset where a partition is elsewhere."""
         assert self._writer is not None, "a log opened for reading does not write"
         many = len(commit.slots) >= COPIED_IDS_MIN  # COPY and pipelines do not go together
         pipelined = not many and not commit.offsets  # an offset is looked at before it goes on
