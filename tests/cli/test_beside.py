@@ -28,7 +28,7 @@ from obligor.models.bundle import Bundle
 from obligor.stores.lmdb.lock import is_held
 
 SECONDS_MAX = 120.0
-WAIT_SECONDS_MAX = 1.0  # for one request over HTTP, with the builder on one of two cores
+WAIT_SECONDS_MAX = 3.0  # for one request over HTTP, with the builder on one of two cores
 
 
 class Served:
