@@ -243,7 +243,9 @@ def test_a_connection_that_is_lost_every_time_is_given_up(
 def end_writers(kind: PostgresKind) -> None:
     """End the sessions of writers, as an administrator or a network may."""
     sql = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name LIKE 'obligor writer%%'"
-    assert kind.run(sql) == [(True,)]
+    ended = kind.run(sql)  # those of logs that were closed just now may be among them
+    assert ended
+    assert all(one for (one,) in ended)
 
 
 def test_a_session_that_ends_between_commits_is_replaced(kind: PostgresKind) -> None:
