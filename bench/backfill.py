@@ -33,6 +33,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from bench._lake_data import SEED, lake_files, make_from_log, open_lake, plan, write_lake, write_requests
 from bench._lake_peers import duckdb_formulations, duckdb_loaded, polars_formulations
+from numpy.typing import NDArray
 
 from obligor.features.backfill import backfill
 from obligor.features.evaluate import evaluate
@@ -69,6 +70,19 @@ def _peak_gb() -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) / 2**20
 
 
+def _best_of(run: Callable[[], NDArray[np.float64]], folder: Path) -> float:
+    """Return the least of the seconds that some runs take; the first one's columns are kept in `folder`."""
+    seconds: list[float] = []
+    while len(seconds) < REPEATS or sum(seconds) < SECONDS_MIN:
+        start = time.perf_counter()
+        out = run()
+        seconds.append(time.perf_counter() - start)
+        if len(seconds) == 1:
+            np.save(folder / "obligor.npy", out)
+        del out  # two of them at a time would count as memory that one needs
+    return min(seconds)
+
+
 def obligor_side(folder: Path) -> dict[str, Any]:
     """Compute Obligor's columns into `folder`; return its figures."""
     compiled, requests, lake = plan(), read_requests(folder), open_lake(folder)
@@ -79,33 +93,21 @@ def obligor_side(folder: Path) -> dict[str, Any]:
     start = time.perf_counter()
     backfill(compiled, lake, first, THREADS)
     compile_s = time.perf_counter() - start
-    seconds: list[float] = []
-    while len(seconds) < REPEATS or sum(seconds) < SECONDS_MIN:
-        start = time.perf_counter()
-        out = backfill(compiled, lake, requests, THREADS)
-        seconds.append(time.perf_counter() - start)
-        if len(seconds) == 1:
-            np.save(folder / "obligor.npy", out)
-        del out  # two of them at a time would count as memory that one needs
+    seconds = _best_of(lambda: backfill(compiled, lake, requests, THREADS), folder)
     peak = _peak_gb()
     one = [_one(lake, requests, i) for i in range(0, len(requests), max(1, len(requests) // 200))]
-    return {"seconds": min(seconds), "compile_s": compile_s, "peak_gb": peak, "one_ms_p50": float(np.median(one))}
+    return {"seconds": seconds, "compile_s": compile_s, "peak_gb": peak, "one_ms_p50": float(np.median(one))}
 
 
 def obligor_loaded_side(folder: Path) -> dict[str, Any]:
     """Compute Obligor's columns from timelines in memory; return the seconds it took, and those of loading."""
     compiled, requests, lake = plan(), read_requests(folder), open_lake(folder)
-    seconds: list[float] = []
     start = time.perf_counter()
     timelines = lake.timelines(compiled)
     load_s = time.perf_counter() - start
     evaluate(compiled, timelines, requests, THREADS)  # compiles the kernels
-    while len(seconds) < REPEATS or sum(seconds) < SECONDS_MIN:
-        start = time.perf_counter()
-        out = evaluate(compiled, timelines, requests, THREADS)
-        seconds.append(time.perf_counter() - start)
-    np.save(folder / "obligor.npy", out)
-    return {"seconds": min(seconds), "load_s": load_s}
+    seconds = _best_of(lambda: evaluate(compiled, timelines, requests, THREADS), folder)
+    return {"seconds": seconds, "load_s": load_s}
 
 
 def duckdb_loaded_side(folder: Path) -> dict[str, Any]:

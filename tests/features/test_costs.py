@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from tests.decisions.shop import PLAN, Desk, Purchase, run, stream
+from tests.decisions.shop import PLAN, Desk, Purchase, filled
 from tests.stores.memory import MemoryStateStore
 
 from obligor.decisions.asked import decided_questions
@@ -20,9 +20,7 @@ from obligor.features.retrieval import Retrieval
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
-    made = Desk(tmp_path_factory.mktemp("shop"))
-    run(made, list(stream(9, 400)))
-    return made
+    return filled(tmp_path_factory.mktemp("shop"), 9, 400)
 
 
 def requests_of(desk: Desk, rows: int | None = None) -> Requests:

@@ -113,7 +113,8 @@ class Retrieval:
         with self._open_log() as log:
             plan = self.plan if features is None else narrowed(self.plan, features)
             requests = self.requests(log, table, as_of, cut=cut, application=application, plan=plan)
-            found = answered(plan, log, requests, threads, lake := self._lake_of(log))
+            lake = self._lake_of(log)
+            found = answered(plan, log, requests, threads, lake)
             if found.limits and limits == "raise":
                 raise LimitError(_limit_problems(found.limits))
             columns = {
