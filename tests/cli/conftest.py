@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from obligor.cli.app import app
+from obligor.simulator.history import TRUTH
 
 Run = Callable[..., Any]
 
@@ -35,9 +36,9 @@ def lender(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("lenders") / "lender"
     run("init", str(folder))
     run("simulate", str(folder / "raw"), "--consumers", "500", "--days", "720", "--seed", "3", "--end", "2026-11-01")
-    files = sorted(str(path) for path in (folder / "raw").glob("*.parquet") if path.stem != "truth")
+    files = sorted(str(path) for path in (folder / "raw").glob("*.parquet"))
     run("ingest", *files, "--declared", "--project", str(folder))
-    run("train", "--project", str(folder), "--cutoff", "2026-04-05", "--ceiling", str(folder / "raw" / "truth.parquet"))
+    run("train", "--project", str(folder), "--cutoff", "2026-04-05", "--ceiling", str(folder / "raw" / TRUTH))
     return folder
 
 

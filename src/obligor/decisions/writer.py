@@ -35,6 +35,7 @@ from obligor.events.positions import Cut
 from obligor.events.reading import read_rows
 from obligor.events.records import parse_records
 from obligor.events.staging import Appended
+from obligor.events.store import OffsetStep
 from obligor.events.transaction import Transaction
 from obligor.features.history import History
 from obligor.features.indexed import Indexed
@@ -51,6 +52,7 @@ __all__ = [
     "Decided",
     "EventsItem",
     "Item",
+    "NotTaken",
     "Result",
     "Trust",
     "Writer",
@@ -60,7 +62,7 @@ REBUILDS_MAX = 3  # of the state, in one writer's life
 
 # What computing one item can raise; anything else (the disk, memory) is the writer's own failure and stops it.
 _ITEM_FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, ObligorError, TypeError, ValueError)
-
+_FINE = frozenset({"accepted", "duplicate"})
 
 # Whether decisions rest on the state. While it is suspect they are refused, so that callers ask again once it has been
 # rebuilt; once it is lost, because a rebuilt one differs too, they are referred on the ladder's last rung.
@@ -70,10 +72,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class EventsItem:
-    """Validated events to append."""
+    """Validated events to append.
+
+    With `steps` they come from a stream: how far it was read becomes durable with them, and they go in whole or not at
+    all, so that what is refused can be put aside before its offset is passed.
+    """
 
     batch: Batch
     accepted_s: float | None = None  # when they were queued, by `time.perf_counter`; None is not measured
+    steps: Sequence[OffsetStep] = ()
 
     @property
     def weight(self) -> int:
@@ -97,6 +104,14 @@ class Decided:
     decision_id: str
     record: bytes
     repeated: bool
+
+
+class NotTaken(ObligorError):
+    """The log refuses some of a stream's events, so nothing of them was written; `appended` says which and why."""
+
+    def __init__(self, appended: Appended) -> None:
+        super().__init__("some of these events are refused; nothing was written")
+        self.appended = appended
 
 
 Item = EventsItem | ApplicationItem
@@ -296,7 +311,12 @@ class Writer:
             if isinstance(item, ApplicationItem):
                 return self._decide(batch, item)
             with self._timed("append"):
-                return batch.tx.append(item.batch, clock_us=self._clock())
+                appended = batch.tx.append(item.batch, clock_us=self._clock())
+                for step in item.steps:
+                    batch.tx.advance(step)
+            if item.steps and not _FINE.issuperset(appended.status):
+                raise NotTaken(appended)
+            return appended
         except _ITEM_FAILURES as error:
             batch.tx.undo(mark)
             self._metrics.failure(type(error).__name__)

@@ -111,6 +111,8 @@ class Retrieval:
 
         Raises BadInput with everything that is wrong, NotFound for features that do not exist.
         """
+        if limits not in ("raise", "null"):
+            raise BadInput(Problem("$.limits", f"expected 'raise' or 'null', got {limits!r}"))
         table, give_back = read_frame(questions)
         with self._open_log() as log:
             plan = self.plan if features is None else narrowed(self.plan, features)

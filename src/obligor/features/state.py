@@ -25,7 +25,7 @@ from obligor.features.plan import Plan
 from obligor.features.state_store import Entry, StateStore, StateTransaction
 from obligor.features.tails import FENCE_LOWEST, ROW_FIXED, tail_columns
 
-__all__ = ["Head", "OnlineState", "StagedState", "StateMisfit", "TooLong"]
+__all__ = ["Head", "OnlineState", "StagedState", "StateMisfit", "TooLong", "read_head"]
 
 FORMAT = 2
 _HEAD = b"\x00head"
@@ -58,6 +58,22 @@ class _StoredHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     chain: str
 
 
+def _stored_head(store: StateTransaction) -> _StoredHead | None:
+    entry = store.get(_HEAD)
+    stored = None if entry is None else msgspec.json.decode(bytes(entry), type=_StoredHead)
+    return stored if stored is not None and stored.format == FORMAT else None
+
+
+def read_head(store: StateStore) -> Head | None:
+    """Return the part of the log that a stored state stands for, of whatever plan; None of an empty one."""
+    staged = store.begin()
+    try:
+        stored = _stored_head(staged)
+        return None if stored is None else Head(stored.log, stored.sequence, stored.chain)
+    finally:
+        staged.abort()
+
+
 class OnlineState:
     """The state of one plan's timelines in a store; plans with equal timelines may share it."""
 
@@ -71,6 +87,15 @@ class OnlineState:
         """The part of the log that the state stands for; None of an empty state or one of another form."""
         with self.begin() as staged:
             return staged.head
+
+    def serves(self, plan: Plan) -> bool:
+        """Whether questions of this plan can be answered from the state."""
+        return plan.timelines_hash == self._plan.timelines_hash
+
+    def behind(self, log: EventLog) -> int:
+        """Return how many events of the log are to be applied; all of them where the state does not fit it."""
+        head = self.head
+        return log.head.sequence - (head.sequence if head is not None and head.fits(log) else 0)
 
     def begin(self) -> StagedState:
         """Start a change of the state; there is at most one at a time."""
@@ -124,9 +149,8 @@ class StagedState:
     @property
     def head(self) -> Head | None:
         """What the state stands for without what is staged; None of an empty state or one of another form."""
-        entry = self._store.get(_HEAD)
-        stored = None if entry is None else msgspec.json.decode(bytes(entry), type=_StoredHead)
-        if stored is None or (stored.format, stored.timelines) != (FORMAT, self._plan.timelines_hash):
+        stored = _stored_head(self._store)
+        if stored is None or stored.timelines != self._plan.timelines_hash:
             return None
         return Head(stored.log, stored.sequence, stored.chain)
 

@@ -10,9 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-__all__ = ["Entry", "StateStore", "StateTransaction"]
+from obligor.errors import Conflict
+
+__all__ = ["Entry", "StateBusy", "StateStore", "StateTransaction"]
 
 Entry = bytes | memoryview
+
+
+class StateBusy(Conflict):
+    """Somebody else has this state open for writing."""
 
 
 class StateTransaction(Protocol):
