@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import pyarrow as pa
@@ -72,6 +72,9 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: str = "store/log"  # the key of a log in PostgreSQL; a log in a folder keeps its own
     state: str = "store/state"  # online state, derived from the log
     lake: str = "store/lake"  # timelines of all entities, derived from the log; or s3://bucket/folder
+    lake_every_s: Annotated[float, msgspec.Meta(ge=0)] = (
+        300.0  # that a service waits between bringing it to the log's end; 0: only by command
+    )
     s3: S3Options = S3Options()  # the object storage of such addresses
     bundles: str = "bundles"  # trained bundles, one folder each, named by hash
     reports: str = "reports"  # evaluation reports, dead letters

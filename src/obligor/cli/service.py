@@ -20,6 +20,7 @@ from obligor.cli.output import Output, progress_bar
 from obligor.errors import BadInput, LimitError, Problem
 
 if TYPE_CHECKING:
+    from obligor.cli.lake_keeper import LakeKeeper
     from obligor.decisions.service import Service
     from obligor.project import Project
 
@@ -44,6 +45,7 @@ def serve(
     """Serve decisions over HTTP: POST /v1/events, POST /v1/decisions; pages at /docs, metrics at /metrics.
 
     SIGHUP moves it, without a pause, to the bundle that is the champion then.
+    Every few minutes the lake is brought to the end of the log ([store] lake_every_s).
     With [kafka] in obligor.toml its topics are read as well, and decisions are published.
     """
     import uvicorn
@@ -64,8 +66,16 @@ def serve(
     service = _service(opened, bundle, parity=not no_parity)
     signal.signal(signal.SIGHUP, lambda number, frame: service.move())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
-    app = create_app(service, None if no_keys else ApiKeys(server.keys), beside=opened.beside(service))
+    beside = [*opened.beside(service), *_lake_keeper(opened, bundle, service)]
+    app = create_app(service, None if no_keys else ApiKeys(server.keys), beside=beside)
     uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, ws="none")
+
+
+def _lake_keeper(project: Project, bundle: str, service: Service) -> list[LakeKeeper]:
+    from obligor.cli.lake_keeper import LakeKeeper
+
+    every_s = project.settings.store.lake_every_s
+    return [LakeKeeper(project.root, bundle, every_s, service.metrics.registry)] if every_s else []
 
 
 def _service(
