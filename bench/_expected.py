@@ -137,7 +137,7 @@ def _rows(log: EventLog) -> dict[int, dict[str, Any]]:
     for _, block in log.reader.blocks(0, log.head.sequence):
         for part in block.parts:
             for row in log.reader.part(block, part).to_pylist():
-                rows[row["sequence"]] = {**row, "type": part.type, "position": row["sequence"]}
+                rows[row["position"]] = {**row, "type": part.type}
     return dict(sorted(rows.items()))
 
 

@@ -155,7 +155,7 @@ def fill(state: OnlineState, share: int) -> tuple[dict[str, list[pa.Table]], int
             part = table.slice(start, 4_096)
             with state.begin() as staged:
                 staged.apply(Change({}, {name: part}))
-                staged.commit(Head("bench", root, ""))
+                staged.commit(Head("bench", {0: root}, {}))
             tables[name].append(part)
     return tables, root
 
@@ -185,7 +185,7 @@ def ask(compiled: Plan, state: OnlineState, tables: dict[str, list[pa.Table]], r
             for name, came in group.tables:
                 staged.apply(Change({}, {name: came}))
                 tables[name].append(came)
-            staged.commit(Head("bench", group.last_root, ""))
+            staged.commit(Head("bench", {0: group.last_root}, {}))
         for number, consumer in enumerate(group.consumers):
             entities = {"consumer": consumer, "merchant": "m-1"}
             with state.begin() as staged:

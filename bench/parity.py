@@ -115,7 +115,7 @@ class Year:
             changes = tx.changes()
             tx.commit()
             staged.apply(changes)
-            staged.commit(Head(self.log.id.hex(), self.log.head.sequence, self.log.chain().hex()))
+            staged.commit(Head.at(self.log, self.log.cut(), self.log.links()))
 
     def _ask(self, staged: StagedState, question: Question) -> Sample:
         now = self.log.last_known_time
@@ -234,7 +234,7 @@ class Controls:
             tx.append(batch)
             tx.commit()
         with lived.state.begin() as staged:
-            staged.commit(Head(lived.log.id.hex(), lived.log.head.sequence, lived.log.chain().hex()))
+            staged.commit(Head.at(lived.log, lived.log.cut(), lived.log.links()))
         return self.compared(), [consumer, merchant]
 
 

@@ -157,7 +157,7 @@ def _nothing_is_wrong(letters: Sequence[Any]) -> None:
 
 def _wait_applied(service: Service, sequence: int) -> None:
     deadline = time.perf_counter() + 300
-    while service._writer.applied < sequence:
+    while service._writer.applied[0] < sequence:
         assert time.perf_counter() < deadline, "the events did not come"
         time.sleep(0.002)
 
@@ -190,7 +190,7 @@ def freshness_ms(
     writer, tell = service._writer, service._writer._seen
 
     def noted() -> None:
-        seen.append((time.perf_counter(), writer.applied))
+        seen.append((time.perf_counter(), writer.applied[0]))
         tell()
 
     sending = producing(address, "paced", messages, folder, PACE_PER_S)
@@ -227,7 +227,7 @@ def rebuild_per_s(folder: Path, bundle_path: Path) -> tuple[float, int]:
     with EventLog.open(folder / "log", _desk.REGISTRY, read_only=True, store=SQLiteStore) as log:
         state = OnlineState(loaded.plan, LmdbStateStore(folder / "again"))
         started = time.perf_counter()
-        events = state.catch_up(log)
+        events = sum(state.catch_up(log).values())
         seconds = time.perf_counter() - started
         state.close()
     return events / seconds, events

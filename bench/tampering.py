@@ -17,7 +17,6 @@ import pyarrow as pa
 from obligor.events import chain
 from obligor.events.block import Block, encode
 from obligor.events.log import EventLog
-from obligor.events.positions import sequence_of
 from obligor.events.schema import Registry
 from obligor.stores.sqlite import SQLiteStore
 from obligor.stores.sqlite.store import DATABASE
@@ -27,27 +26,26 @@ __all__ = ["change_record", "change_value", "rechain"]
 
 def change_value(folder: Path, registry: Registry, position: int, column: str, value: object) -> object:
     """Replace one column's value of the event at `position` in the log in `folder`; return the value before."""
-    sequence = sequence_of(position)
     with EventLog.open(folder, registry, read_only=True, store=SQLiteStore) as log:
-        row = log.store.block_at(sequence)
-        assert row is not None, f"no block holds {sequence}"
+        row = log.store.block_at(position)
+        assert row is not None, f"no block holds {position}"
         block = Block.open(row.body)
         parts = [((part.type, part.version), log.reader.part(block, part)) for part in block.parts]
     before: list[object] = []
-    changed = [(form, _changed(table, block.first, sequence, column, value, before)) for form, table in parts]
-    assert len(before) == 1, f"expected one event at {sequence}, got {len(before)}"
-    body, _ = encode(block.first, block.count, changed)
+    changed = [(form, _changed(table, block.first, position, column, value, before)) for form, table in parts]
+    assert len(before) == 1, f"expected one event at {position}, got {len(before)}"
+    body, _ = encode(block.first, block.count, changed, block.after)
     with closing(apsw.Connection(str(folder / DATABASE))) as store:
         store.execute("UPDATE blocks SET body = ? WHERE first = ?", (body, block.first))
     return before[0]
 
 
-def _changed(table: pa.Table, first: int, sequence: int, column: str, value: object, before: list[object]) -> pa.Table:
+def _changed(table: pa.Table, first: int, position: int, column: str, value: object, before: list[object]) -> pa.Table:
     """Return the part as a block holds it, with the value replaced where the event is in it."""
-    sequences = table.column("sequence").to_numpy()
-    places = np.flatnonzero(sequences == sequence)
-    offset = pa.array((sequences - first).astype(np.int32))
-    table = table.set_column(table.schema.get_field_index("sequence"), "offset", offset)
+    positions = table.column("position").to_numpy()
+    places = np.flatnonzero(positions == position)
+    offset = pa.array((positions - first).astype(np.int32))
+    table = table.set_column(table.schema.get_field_index("position"), "offset", offset)
     if len(places):
         values: list[Any] = table.column(column).to_pylist()
         before.append(values[places[0]])

@@ -48,7 +48,7 @@ def test_a_state_is_built_once_and_then_catches_up(run: Run, copy: Path) -> None
     project = obligor.open(copy)
     bundle = project.bundle()
     with project.log(read_only=True) as log:
-        assert made["events"] == made["sequence"] == log.head.sequence
+        assert made["events"] == made["cut"]["0"] == log.head.sequence
     assert (made["bundle"], made["plan"]) == (bundle.hash, bundle.plan.hash)
     assert made["state"] == bundle.plan.timelines_hash[:16]
     assert made["entities"] == _entities(copy) > 500
@@ -90,17 +90,18 @@ def test_what_came_while_it_was_built_is_applied_too(copy: Path, run: Run, monke
     ends = iter([100_000, 200_000])
     catch_up = OnlineState.catch_up
 
-    def short(self: OnlineState, log: EventLog, **names: object) -> int:
-        end = next(ends, log.head.sequence)
+    def short(self: OnlineState, log: EventLog, **names: object) -> dict[int, int]:
+        end = {0: next(ends, log.head.sequence)}
         changes = EventLog.changes
         with monkeypatch.context() as patch:
-            patch.setattr(EventLog, "changes", lambda log, after: changes(log, after, end))
-            return catch_up(self, log, **names)  # type: ignore[arg-type]
+            patch.setattr(EventLog, "changes", lambda log, after, upto: changes(log, after, end))
+            catch_up(self, log, **names)  # type: ignore[arg-type]
+        return end
 
     monkeypatch.setattr(OnlineState, "catch_up", short)
     made = run("state", "build", "--project", str(copy), "--json")
     with obligor.open(copy).log(read_only=True) as log:
-        assert made["sequence"] == made["events"] == log.head.sequence
+        assert made["cut"]["0"] == made["events"] == log.head.sequence
     assert next(ends, None) is None
 
 
@@ -132,5 +133,5 @@ def test_a_state_of_another_log_says_that_it_will_be_built_anew(run: Run, copy: 
     obligor.open(copy).log().close()
     (listed,) = run("state", "list", *at, "--json")["states"]
     assert listed["behind"] is None
-    assert listed["sequence"] > 0
-    assert run("state", "build", *at, "--json")["sequence"] == 0
+    assert listed["cut"]["0"] > 0
+    assert run("state", "build", *at, "--json")["cut"] == {"0": 0}

@@ -103,7 +103,7 @@ def test_rows_of_both_versions_and_their_corrections_were_decided_on(log: EventL
     assert kinds == {("purchase", 1), ("purchase", 2)}
     crossed = set()
     for version in log.store.versions_visible(0, log.head.sequence, "payment"):
-        pair = [next(iter(log.reader.rows([sequence])))[1] for sequence in (version.root, version.sequence)]
+        pair = [next(iter(log.reader.rows([sequence])))[1] for sequence in (version.root, version.position)]
         crossed.add(tuple(pair))
     assert crossed == {(1, 1), (1, 2), (2, 1), (2, 2)}
 

@@ -18,7 +18,8 @@ from tests.decisions.serving import SECONDS_MAX, serving, wait_ready
 
 from obligor.decisions import openapi
 from obligor.decisions.auth import ApiKeys, format_key, key_digest
-from obligor.decisions.http import Limits, create_app
+from obligor.decisions.edge import Limits
+from obligor.decisions.http import create_app
 from obligor.decisions.service import Service
 from obligor.models.bundle import Bundle
 

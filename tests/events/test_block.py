@@ -108,11 +108,11 @@ def log(tmp_path: Path) -> EventLog:
 def test_rows_are_found_by_sequence(log: EventLog) -> None:
     rows = BlockReader(log.store).rows([9, 4, 2, 5, 2], ["event_id"])
     found = {
-        name: dict(zip(*(t[c].to_pylist() for c in ("sequence", "event_id")), strict=True)) for name, t in rows.items()
+        name: dict(zip(*(t[c].to_pylist() for c in ("position", "event_id")), strict=True)) for name, t in rows.items()
     }
     assert found == {("repayment", 1): {2: "r-1", 9: "s-2"}, ("loan_application", 1): {4: "a-1", 5: "a-2"}}
     assert BlockReader(log.store).rows([]) == {}
-    with pytest.raises(IntegrityError, match="sequence 10 is missing"):
+    with pytest.raises(IntegrityError, match="position 10 is missing"):
         BlockReader(log.store).rows([10])
 
 

@@ -110,7 +110,7 @@ def test_changes_say_what_went_and_what_came(log: EventLog) -> None:
         assert tx.changes().size == 0, "each change is reported once"
         tx.append(batch_of([retraction("k-2", "r-1")]))
         gone = tx.changes()
-    assert change.position == 3
+    assert change.cut == {0: 3}
     assert change.removed["repayment"].to_pylist() == [
         {"root": 1, "event_time": 1_000, "known_time": CLOCK, "consumer": "c-1", "amount": 10, "channel": None}
     ]

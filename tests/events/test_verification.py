@@ -73,11 +73,11 @@ def test_a_changed_amount_is_found_and_the_rest_still_read(stored: Kind) -> None
             run("UPDATE blocks SET chain = ? WHERE first = 3", bytes(32)),
             ["log at 3: the block does not fit its link", "log at 5: the block does not fit its link"],
         ),
-        (run("UPDATE blocks SET last = 9 WHERE first = 8"), ["log at 8: the block holds 1 events from 8 on"]),
+        (run("UPDATE blocks SET last = 9 WHERE first = 8"), ["log at 8: the block holds 1 positions from 8 on"]),
         (
             run("DELETE FROM blocks WHERE first = 3"),
             [
-                "log at 5: expected the block to begin at sequence 3, it begins at 5",
+                "log at 5: expected the block to begin at position 3, it begins at 5",
                 "log at 5: the block does not fit its link",
             ],
         ),

@@ -112,7 +112,7 @@ def assert_changes(changes: list[Changes], naive: NaiveLog) -> None:
         expected = {
             (name, root, w.known, w.row.time, w.row.fields["consumer"], w.row.fields["amount"])
             for name in ("repayment", "loan_application")
-            for root, w in naive.facts(name, change.position, 2**62).items()
+            for root, w in naive.facts(name, change.cut[0], 2**62).items()
         }
         found = {
             (name, r, one["known_time"], one["event_time"], one["consumer"], one["amount"])
@@ -132,8 +132,8 @@ def test_any_history_equals_the_naive_log(history: History, weak: bool) -> None:
         assert_changes(changes, naive)
         assert_changes(list(log.changes()), naive)
         middle = len(naive.entries) // 2
-        assert_changes([*log.changes(0, middle), *log.changes(middle)], naive)
-        assert naive.pending() == [one.sequence for one in log.pending()]
+        assert_changes([*log.changes({}, {0: middle}), *log.changes({0: middle})], naive)
+        assert naive.pending() == [one.position for one in log.pending()]
         assert log.pending_count == len(log.pending())
         awaited = {one.target for one in log.pending() if not one.void}
         assert awaited <= log.waiting
@@ -156,7 +156,7 @@ def test_reopening_between_transactions_changes_nothing(history: History) -> Non
                 tx.commit()
         with EventLog.open(Path(folder) / "log", REGISTRY, read_only=True, store=SQLiteStore) as log:
             assert_changes(list(log.changes()), naive)
-            assert naive.pending() == [one.sequence for one in log.pending()]
+            assert naive.pending() == [one.position for one in log.pending()]
 
 
 @SETTINGS
@@ -182,7 +182,7 @@ def test_what_is_undone_leaves_no_trace(history: History, stray: list[Row]) -> N
                 tx.commit()
         assert_changes(changes, naive)
         assert_changes(list(log.changes()), naive)
-        assert naive.pending() == [one.sequence for one in log.pending()]
+        assert naive.pending() == [one.position for one in log.pending()]
         assert log.pending_count == len(log.pending())
         assert log.verify(deep=True) == []
 

@@ -24,7 +24,7 @@ from obligor.features.state import Head, OnlineState, StagedState
 from obligor.features.tails import encode_chunk
 
 DAY = 86_400_000_000
-HEAD = Head("log", 7, "ab")
+HEAD = Head("log", {0: 7}, {0: "ab"})
 KINDS = ("a", "b", "c")
 CHUNK, CLOSED, TAIL = 24, 16, 8 * (2 + 6 * 5)  # small, so that a few thousand rows make hundreds of runs
 

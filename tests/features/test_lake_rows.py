@@ -34,7 +34,7 @@ def test_a_staircase_says_no_less_than_all_its_points(points: list[tuple[int, in
 
 def added(log: EventLog, entities: tuple[str, ...], after: int = 0, upto: int | None = None) -> Additions:
     table = lake_table(REGISTRY, entities)
-    return additions(table, read_stretch(log, table.events, after, log.head.sequence if upto is None else upto))
+    return additions(table, read_stretch(log, table.events, {0: after}, log.cut() if upto is None else {0: upto}))
 
 
 def short(rows: pa.Table, *names: str) -> list[tuple[Any, ...]]:

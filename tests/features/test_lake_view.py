@@ -293,13 +293,11 @@ def test_a_lake_that_does_not_fit_is_refused_and_made_anew(before: tuple[Path, R
     shutil.move(folder / "backup", folder / "log")
     with EventLog.open(folder / "log", REGISTRY, store=unsynced) as log:
         lake = Lake(DeltaLake(folder / "lake"), log)
-        with pytest.raises(IntegrityError, match=r"up to \d+, and the log ends at \d+"):
+        with pytest.raises(IntegrityError, match=r"up to .*, and the log ends at"):
             lake.timelines(PLAN)
         row = Row("x-2", "repayment", START, fields={"consumer": "c-1", "loan": "a", "amount": 2})
         append(log, [row], log.last_known_time + 1)
-        assert {one.misfit for one in lake.status()} == {
-            f"the log up to {log.head.sequence} is another one than it holds"
-        }
+        assert {one.misfit for one in lake.status()} == {f"the log up to {log.cut()} is another one than it holds"}
         with pytest.raises(IntegrityError, match="another one"):
             lake.compact()
         assert lake.update() == log.head.sequence

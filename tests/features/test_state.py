@@ -21,7 +21,7 @@ from obligor.features.plan import Plan
 from obligor.features.state import Head, OnlineState, TooLong
 from obligor.stores.lmdb import LmdbStateStore
 
-HEAD = Head("log", 7, "ab")
+HEAD = Head("log", {0: 7}, {0: "ab"})
 
 
 class Changed(NamedTuple):

@@ -15,7 +15,7 @@ from tests.postgres_server import Server
 
 from obligor.events.log import EventLog
 from obligor.events.schema import Registry
-from obligor.events.store import LogStore, Mode
+from obligor.events.store import IdTaken, LogStore, Mode
 from obligor.stores.postgres import PostgresStore
 from obligor.stores.sqlite import SQLiteStore
 from obligor.stores.sqlite.store import DATABASE
@@ -30,7 +30,7 @@ class Kind:
 
     name: str
     path: str  # of the log, as its store takes it
-    clash: type[Exception]  # what a commit raises that breaks a constraint
+    clash: type[Exception] | tuple[type[Exception], ...]  # what a commit raises that breaks a constraint
     readonly: type[Exception]  # what a reader's session raises that is told to write
 
     def __init__(self, folder: Path) -> None:
@@ -96,7 +96,7 @@ class PostgresKind(Kind):
     """A schema of a database."""
 
     name = "postgres"
-    clash = psycopg.errors.UniqueViolation
+    clash = (IdTaken, psycopg.errors.UniqueViolation)
     readonly = psycopg.errors.ReadOnlySqlTransaction
 
     def __init__(self, folder: Path, server: Server) -> None:

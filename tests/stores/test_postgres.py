@@ -13,7 +13,7 @@ from tests.stores.kinds import PostgresKind
 from tests.stores.test_store import block, ids
 
 from obligor.errors import BadInput, IntegrityError, NotFound, ObligorError, StoreLost
-from obligor.events.store import Commit, StoreBusy
+from obligor.events.store import Commit, Head, StoreBusy
 from obligor.stores.postgres import Address, PostgresStore, has_log, sessions, tables
 
 SECRET = "p%40ss%2Fw0rd"
@@ -78,8 +78,8 @@ def test_a_url_that_libpq_cannot_read_is_not_repeated(url: str) -> None:
 
 
 def test_logs_have_locks_of_their_own() -> None:
-    locks = {Address.parse(f"postgresql://h/d?log=log_{i}").lock for i in range(100)}
-    assert len(locks) == 100
+    locks = {Address.parse(f"postgresql://h/d?log=log_{i}").lock(shard) for i in range(100) for shard in (0, 1)}
+    assert len(locks) == 200
     assert all(-(2**63) <= lock < 2**63 for lock in locks)
 
 
@@ -141,8 +141,8 @@ def test_an_old_server_is_refused(kind: PostgresKind, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("mode", ["read", "write"])
 def test_other_schemas_and_formats_are_refused(kind: PostgresKind, mode: str) -> None:
     created(kind).close()
-    kind.run("UPDATE store SET format = 2")
-    with pytest.raises(ObligorError, match="expected log format 1"):
+    kind.run("UPDATE store SET format = 3")
+    with pytest.raises(ObligorError, match="expected log format 2"):
         kind.open(mode)  # type: ignore[arg-type]
     kind.run("DROP TABLE store")
     with pytest.raises(ObligorError, match="got something else"):
@@ -189,12 +189,12 @@ def test_few_sessions_serve_many_readers_and_all_end(kind: PostgresKind) -> None
 
     store = created(kind)
     with ThreadPoolExecutor(32) as pool:
-        assert list(pool.map(lambda _: store.head(), range(500))) == [None] * 500
+        assert list(pool.map(lambda _: store.heads(), range(500))) == [{0: Head(0, 0, b"", 0, b"")}] * 500
     count = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'obligor reader, process%%'"
     assert 1 <= int(str(kind.run(count)[0][0])) <= sessions.READERS_MAX
     store.close()
     with pytest.raises(AssertionError, match="closed"):
-        store.head()
+        store.heads()
 
 
 def test_a_second_writer_hears_who_has_the_log(kind: PostgresKind) -> None:
@@ -226,5 +226,5 @@ def test_a_missing_row_of_a_page_is_noticed_in_every_place(kind: PostgresKind) -
     store = created(kind)
     store.write(Commit(blocks=[block(i, i) for i in range(1, 1_100) if i not in (500, 501, 1_002)]))
     for after, missing in ((0, 500), (499, 500), (500, 501), (501, 1_002)):
-        with pytest.raises(IntegrityError, match=f"sequence {missing} is missing"):
+        with pytest.raises(IntegrityError, match=f"position {missing} is missing"):
             list(store.blocks(after, 1_099))

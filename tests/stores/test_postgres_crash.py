@@ -21,7 +21,7 @@ from tests.stores.test_store import block
 from tests.stores.workload import assert_whole, run
 
 from obligor.errors import StoreLost
-from obligor.events.store import Commit
+from obligor.events.store import Commit, Head
 from obligor.stores.postgres import PostgresStore
 from obligor.stores.postgres import store as store_module
 from obligor.stores.postgres.writer import Writer
@@ -128,12 +128,12 @@ def test_a_server_that_stays_away_is_an_error_for_all(kind: PostgresKind, monkey
     kind.server.kill()
     try:
         with pytest.raises(StoreLost):
-            store.head()
+            store.heads()
         with pytest.raises(StoreLost, match="there is no new one"):
             store.write(Commit(blocks=[block(1, 1)]))
     finally:
         kind.server.start()
-    assert store.head() is None
+    assert store.heads() == {0: Head(0, 0, b"", 0, b"")}
     with pytest.raises(StoreLost, match="there is no new one"):
         store.write(Commit(blocks=[block(1, 1)]))
     store.close()
@@ -175,7 +175,7 @@ def test_so_does_a_bulk_commit(kind: PostgresKind, proxy: CuttingProxy, cut: Cut
     for number in range(3):
         proxy.cut = cut
         first = number * 10_000
-        store.write(Commit(blocks=[block(first + 1, first + 10_000)], slots=many + first, sequences=many + first))
+        store.write(Commit(blocks=[block(first + 1, first + 10_000)], slots=many + first, positions=many + first))
     assert proxy.cuts == 3
     assert list(store.slots()) == [(i, i) for i in range(30_000)]
 

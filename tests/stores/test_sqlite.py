@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from obligor.errors import LimitError, ObligorError
-from obligor.events.store import BlockRow, Commit, LogStore, OffsetRow, OffsetStep
+from obligor.events.store import BlockRow, Commit, Head, LogStore, OffsetRow, OffsetStep
 from obligor.stores.sqlite import SQLiteStore, checkpoints, tables
 from obligor.stores.sqlite.store import DATABASE
 
@@ -25,12 +25,12 @@ def block(first: int, last: int, size: int = 10) -> BlockRow:
 
 
 def ids(*pairs: tuple[int, int]) -> Commit:
-    return Commit(slots=np.array([p[0] for p in pairs], np.int64), sequences=np.array([p[1] for p in pairs], np.int64))
+    return Commit(slots=np.array([p[0] for p in pairs], np.int64), positions=np.array([p[1] for p in pairs], np.int64))
 
 
 def test_it_is_a_log_store(store: SQLiteStore) -> None:
     as_protocol: LogStore = store
-    assert as_protocol.head() is None
+    assert as_protocol.heads() == {0: Head(0, 0, b"", 0, b"")}
     assert as_protocol.meta() == {}
 
 
@@ -87,7 +87,7 @@ class TestCheckpoints:
                 Commit(
                     blocks=[block(first, first, size=40_000)],
                     slots=np.array([first], np.int64),
-                    sequences=np.array([first], np.int64),
+                    positions=np.array([first], np.int64),
                 )
             )
 

@@ -14,6 +14,7 @@ from obligor.errors import IntegrityError, NotFound, ObligorError
 from obligor.events.store import (
     BlockRow,
     Commit,
+    Head,
     LedgerRow,
     LogStore,
     OffsetRow,
@@ -44,16 +45,16 @@ def block(first: int, last: int, size: int = 10) -> BlockRow:
 
 def ids(*pairs: tuple[int, int]) -> Commit:
     pairs = tuple(sorted(pairs))
-    return Commit(slots=np.array([p[0] for p in pairs], np.int64), sequences=np.array([p[1] for p in pairs], np.int64))
+    return Commit(slots=np.array([p[0] for p in pairs], np.int64), positions=np.array([p[1] for p in pairs], np.int64))
 
 
 def test_it_begins_empty(store: LogStore) -> None:
-    assert store.head() is None
+    assert store.heads() == {0: Head(0, 0, b"", 0, b"")}
     assert store.meta() == {}
     assert (list(store.slots()), list(store.ledger(0)), list(store.sealed())) == ([], [], [])
     assert (store.bounds(), store.block_at(1), store.last_block_upto(9), store.pending()) == ([], None, None, [])
     store.write(Commit())
-    assert store.head() is None
+    assert store.heads() == {0: Head(0, 0, b"", 0, b"")}
 
 
 def test_named_values_are_set_and_set_again(kind: Kind, store: LogStore) -> None:
@@ -63,10 +64,10 @@ def test_named_values_are_set_and_set_again(kind: Kind, store: LogStore) -> None
 
 
 def test_a_commit_is_all_or_nothing(kind: Kind, store: LogStore) -> None:
-    store.write(Commit(blocks=[block(1, 3)], slots=np.array([5, 9], np.int64), sequences=np.array([1, 2], np.int64)))
+    store.write(Commit(blocks=[block(1, 3)], slots=np.array([5, 9], np.int64), positions=np.array([1, 2], np.int64)))
     row = LedgerRow(1, "d-1", 1, b"", b"")
     clash = Commit(
-        blocks=[block(4, 4)], slots=np.array([7, 9], np.int64), sequences=np.array([3, 4], np.int64), ledger=[row]
+        blocks=[block(4, 4)], slots=np.array([7, 9], np.int64), positions=np.array([3, 4], np.int64), ledger=[row]
     )
     with pytest.raises(kind.clash):
         store.write(clash)
@@ -88,20 +89,14 @@ def test_a_bulk_commit_is_all_or_nothing(kind: Kind, store: LogStore) -> None:
 
 def test_the_head_is_of_blocks_and_ledger(store: LogStore) -> None:
     store.write(Commit(blocks=[block(1, 3)]))
-    head = store.head()
-    assert head is not None
-    assert tuple(head) == (3, 1_003, block(1, 3).chain, 0, b"")
+    assert tuple(store.heads()[0]) == (3, 1_003, block(1, 3).chain, 0, b"")
     store.write(Commit(blocks=[block(4, 300)], ledger=[LedgerRow(1, "d", 7, b"r", b"link")]))
-    head = store.head()
-    assert head is not None
-    assert tuple(head) == (300, 1_300, block(4, 300).chain, 1, b"link")
+    assert tuple(store.heads()[0]) == (300, 1_300, block(4, 300).chain, 1, b"link")
 
 
 def test_a_head_of_the_ledger_alone(store: LogStore) -> None:
     store.write(Commit(ledger=[LedgerRow(1, "d", 7, b"r", b"link")]))
-    head = store.head()
-    assert head is not None
-    assert tuple(head) == (0, 0, b"", 1, b"link")
+    assert tuple(store.heads()[0]) == (0, 0, b"", 1, b"link")
 
 
 @pytest.mark.parametrize("count", [1, 4, 5, 3000])
@@ -151,7 +146,7 @@ def test_many_and_large_blocks_come_back_as_they_were(store: LogStore) -> None:
 def test_a_missing_block_is_an_error_and_not_an_end(store: LogStore) -> None:
     store.write(Commit(blocks=[block(1, 3), block(5, 6)]))
     for after, upto, missing in ((0, 6, 4), (3, 6, 4), (5, 7, 7), (6, 9, 7)):
-        with pytest.raises(IntegrityError, match=f"sequence {missing} is missing"):
+        with pytest.raises(IntegrityError, match=f"position {missing} is missing"):
             list(store.blocks(after, upto))
 
 
@@ -284,9 +279,9 @@ def test_many_threads_read_while_one_writes(kind: Kind, store: LogStore) -> None
         last = 0
         try:
             while not stop.is_set():
-                head = from_other.head()
-                now = 0 if head is None else head.sequence
-                assert head is None or head.ledger_sequence == now, "the head is of one moment"
+                head = from_other.heads()[0]
+                now = head.sequence
+                assert head.ledger_sequence == now, "the head is of one moment"
                 assert now >= last
                 last = now
                 if now:
@@ -308,7 +303,7 @@ def test_many_threads_read_while_one_writes(kind: Kind, store: LogStore) -> None
             Commit(
                 blocks=[block(i, i)],
                 slots=one.slots,
-                sequences=one.sequences,
+                positions=one.positions,
                 ledger=[LedgerRow(i, f"{i}", i, b"", b"")],
             )
         )

@@ -83,6 +83,7 @@ def train_project(
 def _training_set(
     project: Project, log: Any, seen_at: str | None, cutoff: int | None, step: Steps
 ) -> tuple[TrainingSet, dict[str, Any]]:
+    from obligor.events.positions import pack
     from obligor.models.training_set import training_set
 
     cut = log.cut()
@@ -94,7 +95,8 @@ def _training_set(
     snapshot = {
         "log": log.id.hex(),
         "cut": {str(shard): sequence for shard, sequence in cut.items()},
-        "chain": log.chain().hex(),
+        "chain": log.chain(pack(0, cut[0])).hex(),
+        **({"chains": {str(s): chain.hex() for s, chain in log.chains(cut).items()}} if len(cut) > 1 else {}),
         "seen_at_us": seen,
     }
     return data, snapshot

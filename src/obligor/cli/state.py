@@ -53,7 +53,7 @@ def build(
     with opened.log(read_only=True) as log:
         online = opened.state(loaded.plan)
         try:
-            events, sequence = _caught_up(online, log, hidden=as_json)
+            events, cut = _caught_up(online, log, hidden=as_json)
             entities = 0 if attended else _entities(online, loaded.plan)
         finally:
             online.close()
@@ -61,7 +61,7 @@ def build(
     seconds = time.perf_counter() - started_s
     out.say(
         f"State [bold]{name}[/] of bundle {loaded.hash[:12]}: {events:,} events applied in {seconds:,.1f} s, up to "
-        f"{sequence:,}; {entities:,} entities, {size_bytes / 2**20:,.1f} MiB"
+        f"{_shown(cut)}; {entities:,} entities, {size_bytes / 2**20:,.1f} MiB"
     )
     out.result(
         {
@@ -69,7 +69,7 @@ def build(
             "bundle": loaded.hash,
             "plan": loaded.plan.hash,
             "events": events,
-            "sequence": sequence,
+            "cut": cut,
             "entities": entities,
             "size_bytes": size_bytes,
             "seconds": seconds,
@@ -77,23 +77,29 @@ def build(
     )
 
 
-def _caught_up(online: OnlineState, log: EventLog, *, hidden: bool) -> tuple[int, int]:
-    """Catch up until little came meanwhile; return how many events were applied, and up to which."""
+def _caught_up(online: OnlineState, log: EventLog, *, hidden: bool) -> tuple[int, dict[int, int]]:
+    """Catch up until little came meanwhile; return how many events were applied, and up to where."""
     head = online.head
-    sequence = begin = head.sequence if head is not None and head.fits(log) else 0
-    with progress_bar("events", total=log.head.sequence - begin, hidden=hidden) as step:
+    cut = head.cut if head is not None and head.fits(log) else {}
+    events = begin = sum(cut.values())
+    with progress_bar("events", total=sum(log.cut().values()) - begin, hidden=hidden) as step:
         for _ in range(ROUNDS_MAX):
-            before = done = sequence
+            before = done = events
 
             def progress(now: int, of: int) -> None:
                 nonlocal done
                 step(now - done, f"of {of:,}")
                 done = now
 
-            sequence = online.catch_up(log, progress=progress)
-            if sequence - before <= CLOSE_EVENTS:
+            cut = online.catch_up(log, progress=progress)
+            events = sum(cut.values())
+            if events - before <= CLOSE_EVENTS:
                 break
-    return sequence - begin, sequence
+    return events - begin, cut
+
+
+def _shown(cut: dict[int, int]) -> str:
+    return ", ".join(f"{last:,}" + (f" of shard {shard}" if len(cut) > 1 else "") for shard, last in cut.items())
 
 
 def _entities(online: OnlineState, plan: Plan) -> int:
@@ -120,7 +126,7 @@ def list_states(project: InProject = Path(), as_json: AsJson = False) -> None:
         [
             one["state"],
             ", ".join(("champion " if owner["champion"] else "") + owner["bundle"][:12] for owner in one["bundles"]),
-            one["sequence"],
+            "" if one["cut"] is None else _shown(one["cut"]),
             one["behind"],
             one["size_bytes"] / 2**20,
             "yes" if one["in_use"] else "",
@@ -154,8 +160,8 @@ def _described(one: StoredState, owners: list[dict[str, Any]], log: EventLog) ->
     return {
         "state": one.name,
         "bundles": owners,
-        "sequence": one.head.sequence if one.head is not None else None,
-        "behind": log.head.sequence - one.head.sequence if one.head is not None and fits else None,
+        "cut": one.head.cut if one.head is not None else None,
+        "behind": sum(log.cut().values()) - one.head.events if one.head is not None and fits else None,
         "size_bytes": one.size_bytes,
         "in_use": one.in_use,
     }

@@ -11,7 +11,7 @@ from typing import Any
 
 from obligor.errors import Problem
 
-__all__ = ["decision_answer", "errors_answer", "event_answers", "moment"]
+__all__ = ["decision_answer", "errors_answer", "event_answers", "events_status", "moment"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FINE = ("accepted", "duplicate")
@@ -85,3 +85,12 @@ def event_answers(
         results.append(result)
     assert place == len(statuses), "every valid record has one status"
     return {"events": results}, counts
+
+
+def events_status(counts: dict[str, int], many: bool) -> int:
+    """Return 200 where all went in; else 207 of many, and what became of it of one."""
+    if not counts.keys() - {"accepted", "duplicate"}:
+        return 200
+    if many:
+        return 207
+    return 409 if "conflict" in counts else 422

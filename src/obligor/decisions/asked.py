@@ -7,7 +7,8 @@ personal or protected never.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import pyarrow as pa
@@ -18,8 +19,9 @@ from obligor.events.casting import plain
 from obligor.events.fields import Decimal, Field, Timestamp
 from obligor.events.lineage import withheld
 from obligor.events.log import EventLog
-from obligor.events.positions import Cut, pack
+from obligor.events.positions import Cut, newest
 from obligor.events.schema import Event
+from obligor.events.store import LedgerRow
 from obligor.features.question_table import columns_of
 
 __all__ = ["QUESTIONS_MAX", "applications_held", "asked_questions", "decided_questions", "recorded"]
@@ -28,16 +30,19 @@ QUESTIONS_MAX = 20_000  # of one table; bounds memory
 
 
 def recorded(log: EventLog, type_name: str, last: int = QUESTIONS_MAX) -> list[Recorded]:
-    """Return the last decisions on a type of application, in the ledger's order."""
-    end = log.head.ledger_sequence
-    rows = (Recorded.read(row) for row in log.decisions(max(0, end - last)))
-    return [one for one in islice(rows, last) if one.record["application"]["type"] == type_name]
+    """Return the last decisions on a type of application in the ledger's order, of each shard its share."""
+    rows = (Recorded.read(row) for after, upto in newest(log.ledger_ends(), last) for row in _rows(log, after, upto))
+    return [one for one in rows if one.record["application"]["type"] == type_name]
+
+
+def _rows(log: EventLog, after: int, upto: int) -> Iterator[LedgerRow]:
+    return islice(log.decisions(after), upto - after)
 
 
 def decided_questions(log: EventLog, event: type[Event], last: int = QUESTIONS_MAX) -> pa.Table:
     """Return the applications of the last decisions, each with the `as_of` and `cut` that it was decided at."""
     taken = recorded(log, event.event_name, last)
-    return _table(log, event, [one.row.application_position for one in taken], [one.cut[log.shard] for one in taken])
+    return _table(log, event, [one.row.application_position for one in taken], [one.cut for one in taken])
 
 
 def applications_held(log: EventLog, event: type[Event], cut: Cut) -> list[int]:
@@ -59,25 +64,31 @@ def asked_questions(
     positions = applications_held(log, event, end)[-last if last else 0 :]
     if spread is not None and len(positions) > spread:
         positions = [positions[i * len(positions) // spread] for i in range(spread)]
-    return _table(log, event, positions, [end[log.shard]] * len(positions))
+    return _table(log, event, positions, [end] * len(positions))
 
 
-def _table(log: EventLog, event: type[Event], positions: Sequence[int], cuts: Sequence[int]) -> pa.Table:
+def _table(log: EventLog, event: type[Event], positions: Sequence[int], cuts: Sequence[Cut]) -> pa.Table:
     found = Applications.read(log, event.event_name, positions)
     kept = [i for i, position in enumerate(positions) if position in found.places]
     table = found.table.take(pa.array([found.places[positions[i]] for i in kept], pa.int64()))
     columns = {
         "event_id": table["event_id"],
         "as_of": table["known_time"].cast(pa.timestamp("us", "UTC")),
-        "cut": pa.array([cuts[i] for i in kept], pa.int64()),
+        "cut": _cuts([cuts[i] for i in kept]),
     }
     shown = {
         name: _shown(field, table[name])
         for name, field in columns_of(event).items()
         if not withheld(event, name.removesuffix(".currency"))
     }
-    assert pack(log.shard, 0) == 0, "the cut of the one shard is its sequence"
     return pa.table({**columns, **{name: one for name, one in shown.items() if name not in columns}})
+
+
+def _cuts(cuts: Sequence[Cut]) -> pa.Array:
+    """Return cuts as questions give them: sequences, or texts where any shows several shards."""
+    if all(cut.keys() <= {0} for cut in cuts):
+        return pa.array([cut.get(0, 0) for cut in cuts], pa.int64())
+    return pa.array([json.dumps({str(shard): last for shard, last in cut.items()}) for cut in cuts], pa.string())
 
 
 def _shown(field: Field, stored: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -62,12 +62,16 @@ class Intake(Generic[I, R]):
         prepare: Callable[[], None] = lambda: None,
         settle: Callable[[], None] = lambda: None,
         ready: Callable[[], None] = lambda: None,
+        tick: Callable[[], None] = lambda: None,
+        tick_s: float | None = None,
         items_max: int = 1_024,
         weight_max: int = 200_000,
         batch_items_max: int = 128,
         batch_weight_max: int = 2_000,
     ) -> None:
         """`prepare` runs first on the thread, `ready` once requests are taken, `settle` after each batch's results.
+
+        `tick` is called when nothing has come for `tick_s` seconds.
 
         The `*_max` bound what waits and what one batch takes.
         """
@@ -77,6 +81,7 @@ class Intake(Generic[I, R]):
         self._waiting: deque[tuple[I, Future[R]]] = deque()
         self._weight = 0
         self._errands: deque[_Errand] = deque()
+        self._tick, self._tick_s = tick, tick_s
         self._changed = threading.Condition()
         self._state = "preparing"
         self._thread = threading.Thread(target=self._run, name="obligor-writer", daemon=True)
@@ -162,7 +167,8 @@ class Intake(Generic[I, R]):
         """Wait for requests and take a batch of them; none when stopping or when those that waited were given up."""
         with self._changed:
             while not self._waiting and not self._errands and self._state == "ready":
-                self._changed.wait()
+                if not self._changed.wait(self._tick_s):
+                    break
             batch: list[tuple[I, Future[R]]] = []
             weight = 0
             while self._waiting and len(batch) < self._batch_items_max:
@@ -192,6 +198,8 @@ class Intake(Generic[I, R]):
             while self._state == "ready" or self._waiting:
                 taken = self._take()
                 results = self._process([item for item, _ in taken]) if taken else []
+                if not taken:
+                    self._tick()
                 for (_, future), result in zip(taken, results, strict=True):
                     if isinstance(result, ObligorError):
                         future.set_exception(result)

@@ -22,7 +22,7 @@ from obligor.decisions.record import decode
 from obligor.errors import DefinitionError, Problem, did_you_mean
 from obligor.events.batch import Batch
 from obligor.events.fields import Entity
-from obligor.events.positions import sequence_of
+from obligor.events.positions import pack, sequence_of
 from obligor.events.reading import read_rows
 from obligor.events.store import LedgerRow, OffsetRow, OffsetStep
 
@@ -61,9 +61,10 @@ class Outbox:
         if key not in entities:
             hint = did_you_mean(key, entities)
             raise DefinitionError(Problem("$.kafka.outbox.key", f"{application} has no entity {key!r}; {hint}"))
-        stored = service.log.offset("outbox", topic, 0)
+        self._shard = service.log.shard  # each shard's decisions are published by its own writer
+        stored = service.log.offset("outbox", topic, self._shard)
         self._stored = None if stored is None else stored.following
-        self._sent = 0 if stored is None else stored.following - 1  # ledger sequence
+        self._sent = 0 if stored is None else stored.following - 1  # sequence in the shard's ledger
         self._due_s = 0.0
 
     @property
@@ -75,9 +76,9 @@ class Outbox:
         """Publish what is new, up to AT_ONCE; return whether there was anything. Unavailable where it was not taken."""
         if self.behind <= 0:
             return False
-        rows = list(itertools.islice(self._service.log.decisions(self._sent), AT_ONCE))
+        rows = list(itertools.islice(self._service.log.decisions(pack(self._shard, self._sent)), AT_ONCE))
         self._send(self._outgoing(rows))
-        self._sent = rows[-1].sequence
+        self._sent = sequence_of(rows[-1].sequence)
         self._metrics.published(self._topic, len(rows))
         if time.monotonic() >= self._due_s:
             self.save()
@@ -87,14 +88,14 @@ class Outbox:
         """Make durable how far it is published; Unavailable where that cannot be taken now."""
         following = self._sent + 1
         if following != (self._stored or 1):
-            row = OffsetRow("outbox", self._topic, 0, "", following)
+            row = OffsetRow("outbox", self._topic, self._shard, "", following)
             self._service.submit_events(Batch({}, 0), [OffsetStep(row, self._stored)]).result()
             self._stored = following
         self._due_s = time.monotonic() + POSITION_SECONDS
 
     def _outgoing(self, rows: Sequence[LedgerRow]) -> list[Outgoing]:
-        keys = self._keys([sequence_of(row.application_position) for row in rows])
-        return [self._message(row, keys[sequence_of(row.application_position)]) for row in rows]
+        keys = self._keys([row.application_position for row in rows])
+        return [self._message(row, keys[row.application_position]) for row in rows]
 
     def _message(self, row: LedgerRow, key: str | None) -> Outgoing:
         headers = [
@@ -105,10 +106,10 @@ class Outbox:
         value = msgspec.json.encode(decision_answer(decode(row.record)))
         return Outgoing(self._topic, None if key is None else key.encode(), value, headers)
 
-    def _keys(self, sequences: Sequence[int]) -> dict[int, str | None]:
+    def _keys(self, positions: Sequence[int]) -> dict[int, str | None]:
         """Return the key of each application."""
         keys: dict[int, str | None] = {}
-        for (_, version), table in self._service.log.reader.rows(sequences).items():
+        for (_, version), table in self._service.log.reader.rows(positions).items():
             found = read_rows(table, self._application, version)[self._key].to_pylist()
-            keys.update(zip(table["sequence"].to_pylist(), found, strict=True))
+            keys.update(zip(table["position"].to_pylist(), found, strict=True))
         return keys

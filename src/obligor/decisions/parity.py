@@ -19,6 +19,7 @@ from obligor.decisions.record import features_of
 from obligor.decisions.recorded import Applications, Recorded
 from obligor.errors import BadInput, NotFound, ObligorError
 from obligor.events.log import EventLog
+from obligor.events.positions import Cut, nth, pack, stretches
 from obligor.events.store import LedgerRow
 from obligor.features.parity import Answers, Comparison, Floats, Question, Sample, answer, answers, compare
 from obligor.features.plan import Plan
@@ -52,10 +53,10 @@ class CheckedDecisions:
 
 def draw_decisions(log: EventLog, count: int | None, chance: random.Random) -> list[LedgerRow]:
     """Return `count` ledger rows drawn in runs, all of them (None) or where there are no more; in their order."""
-    total = log.head.ledger_sequence
-    if count is None or count >= total:
+    ends = log.ledger_ends()
+    if count is None or count >= sum(ends.values()):
         return list(log.decisions())
-    runs = range(0, total, RUN)
+    runs = [pack(shard, start) for shard, last in ends.items() for start in range(0, last, RUN)]
     starts = sorted(chance.sample(runs, min(len(runs), -(-count // RUN))))
     found = [row for start in starts for row in islice(log.decisions(start), RUN)]
     return found[:count]
@@ -163,29 +164,32 @@ def _cut(log: EventLog, staged: StagedState) -> dict[int, int]:
     head = staged.head
     if head is None or not head.fits(log):
         raise NotFound("the online state is empty or was not built from this log; a service builds it anew")
-    return {log.shard: head.sequence}
+    return head.cut
 
 
 def _asked(
     log: EventLog, state: OnlineState, plan: Plan, entities: int | None, chance: random.Random
 ) -> Iterator[Question]:
     with state.begin() as staged:
-        (last,) = _cut(log, staged).values()
+        cut = _cut(log, staged)
+    last = sum(cut.values())
     if entities is not None:
-        pool = read_pool(plan, log, [chance.randint(1, last) for _ in range(entities)] if last else [])
+        drawn = [nth(cut, chance.randint(1, last)) for _ in range(entities)] if last else []
+        pool = read_pool(plan, log, drawn)
         with state.begin() as staged:
             walked = Walk(plan).next(staged, -(-entities // WALKED_SHARE))
         return questions(plan, Pool([*pool.together, *walked], pool.applications), chance)
-    return _about_all(log, state, plan, last, chance)
+    return _about_all(log, state, plan, cut, chance)
 
 
-def _about_all(log: EventLog, state: OnlineState, plan: Plan, last: int, chance: random.Random) -> Iterator[Question]:
+def _about_all(log: EventLog, state: OnlineState, plan: Plan, cut: Cut, chance: random.Random) -> Iterator[Question]:
     """Yield questions about every entity of the log, then about those that only the state knows."""
     seen: dict[str, set[str]] = {name: set() for name in plan.timelines}
     pool = Pool([], [])
-    for first in range(1, last + 1, EVENTS_AT_ONCE):
-        pool = read_pool(plan, log, range(first, min(first + EVENTS_AT_ONCE, last + 1)))
-        yield from questions(plan, Pool(_new(pool.together, seen), pool.applications), chance)
+    for begin, end in stretches({}, cut):
+        for first in range(begin + 1, end + 1, EVENTS_AT_ONCE):
+            pool = read_pool(plan, log, range(first, min(first + EVENTS_AT_ONCE, end + 1)))
+            yield from questions(plan, Pool(_new(pool.together, seen), pool.applications), chance)
     for timeline in plan.timelines:
         keys: list[str] = []
         while True:

@@ -15,7 +15,7 @@ from obligor.decisions.policy import RUNGS
 from obligor.decisions.record import FORMAT
 from obligor.errors import BadInput, DefinitionError, did_you_mean
 from obligor.events.log import EventLog
-from obligor.events.positions import SHARD_MAX, Cut, sequence_of
+from obligor.events.positions import SHARD_MAX, Cut, sequence_of, shows
 from obligor.events.reading import fact_schema, read_rows
 from obligor.events.schema import Event
 from obligor.events.store import LedgerRow
@@ -73,12 +73,12 @@ class Applications:
     @classmethod
     def read(cls, log: EventLog, type_name: str, positions: Iterable[int]) -> Applications:
         """Read them; positions that hold no application of this type are left out."""
-        last = log.head.sequence
-        sequences = sorted({sequence_of(p) for p in positions if 0 < sequence_of(p) <= last})
+        ends = log.ends()
+        held = sorted({p for p in positions if sequence_of(p) > 0 and shows(ends, p)})
         event, parts = log.registry[type_name], []
-        for (name, version), table in log.reader.rows(sequences).items():
+        for (name, version), table in log.reader.rows(held).items():
             if name == type_name:
-                placed = [table.column(column) for column in ("sequence", "event_id", "known_time")]  # shard 0
+                placed = [table.column(column) for column in ("position", "event_id", "known_time")]
                 parts.append(pa.table([*placed, *read_rows(table, event, version).values()], schema=_columns(event)))
         table = pa.concat_tables(parts) if parts else _columns(event).empty_table()
         places = {position: i for i, position in enumerate(table.column("position").to_pylist())}

@@ -7,6 +7,7 @@ then every request is refused as unavailable. What is read (a decision, a replay
 from __future__ import annotations
 
 import gc
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -18,11 +19,12 @@ from obligor.decisions.metrics import Metrics
 from obligor.decisions.move import FAILURES, REMAINDER_EVENTS_MAX, Move, Mover, Sources
 from obligor.decisions.policy import load_policy
 from obligor.decisions.replay import Verdict, replay
+from obligor.decisions.routes import Routes
 from obligor.decisions.watch import BUDGET, Budget, Task, Watch
 from obligor.decisions.writer import ApplicationItem, Decided, EventsItem, Item, Result, Writer
 from obligor.errors import BadInput, IntegrityError, ObligorError, Problem
 from obligor.events.batch import Batch
-from obligor.events.log import EventLog
+from obligor.events.log import ClockSkew, EventLog
 from obligor.events.schema import Registry
 from obligor.events.staging import Appended
 from obligor.events.store import OffsetStep
@@ -34,6 +36,8 @@ from obligor.models.bundle import Bundle
 __all__ = ["Service"]
 
 T = TypeVar("T")
+_log = logging.getLogger("obligor.service")
+FOLLOW_S = 0.05  # how often an idle writer looks what other shards have committed
 LOOK_PATIENCE_S = 1.0  # how long a look at the state waits for a pause
 
 
@@ -83,22 +87,30 @@ class Service:
         ready: Callable[[], None] = lambda: None,
         parity: Budget | None = BUDGET,
         sources: Sources | None = None,
+        routes: Routes | None = None,
     ) -> None:
         """`log` is open for writing and `state` is of the bundle's plan; both are closed by `stop`.
 
         `bundles` are those that replay may need, by hash; `clock` gives microseconds since 1970 in UTC; `ready` is
         called on the writer's thread when requests are about to be taken; `parity` is what the proof of parity may
-        take in the background, None for none; `sources` is where `move` finds what it moves to.
+        take in the background, None for none; `sources` is where `move` finds what it moves to; `routes` says which
+        shard decides an application, where the log has several.
         """
         self.registry: Registry = log.registry
         self.application: str = bundle.plan.application
         self.commitment_key: bytes = log.commitment_key
         self.metrics = metrics or Metrics()
         self._log, self._clock, self._on_ready = log, clock, ready
+        self._routes = routes
         self._bundles = {**(bundles or {}), bundle.hash: bundle}
         self.bundle, self._state, self._writer = bundle, state, self._new_writer(bundle, state)
         self._intake: Intake[Item, Result] = Intake(
-            self._process, prepare=self._prepare, settle=self._settle, ready=self._started
+            self._process,
+            prepare=self._prepare,
+            settle=self._settle,
+            ready=self._started,
+            tick=self._follow,
+            tick_s=FOLLOW_S if log.shards > 1 else None,
         )
         self._watch: Watch | None = None
         if parity is not None:
@@ -122,6 +134,7 @@ class Service:
             bundle=bundle.hash,
             clock=self._clock,
             metrics=self.metrics,
+            routes=self._routes,
         )
 
     def start(self) -> None:
@@ -169,6 +182,12 @@ class Service:
     def _settle(self) -> None:
         self._writer.settle()
 
+    def _follow(self) -> None:
+        try:
+            self._writer.follow()
+        except ClockSkew as error:  # requests are refused with it; here it is tried again
+            _log.error("%s", error)
+
     # -- another bundle
 
     def move(self) -> None:
@@ -190,7 +209,7 @@ class Service:
             expected = f"expected an application of type {self.application!r}, as this service takes it"
             raise BadInput(Problem("$.plan.application", f"{expected}, got {bundle.plan.application!r}; start another"))
         self._new_writer(bundle, self._state)
-        build_timelines(bundle.plan, self._log, {self._log.shard: 0})  # of nothing: every type and field is known
+        build_timelines(bundle.plan, self._log, {0: 0})  # of nothing: every type and field is known
 
     def shared(self, plan: Plan) -> OnlineState | None:
         """Return the state in use where it serves this plan too."""
@@ -204,6 +223,7 @@ class Service:
         """Bring the state to the end of the log, rehearse, exchange; on the writer's thread, between two batches."""
         started_s = time.perf_counter()
         self._writer.settle()
+        self._writer.follow()
         if self._writer.trust == "lost":
             raise IntegrityError("decisions are referred, because a state or the log is in doubt; start it again first")
         if self._writer.trust == "suspect":
@@ -235,7 +255,10 @@ class Service:
         watch("obligor_queue_items", lambda: float(self._intake.items))
         watch("obligor_queue_events", lambda: float(self._intake.weight))
         watch("obligor_log_sequence", lambda: float(self._log.head.sequence))
-        watch("obligor_state_lag_events", lambda: float(self._log.head.sequence - self._writer.applied))
+        watch(
+            "obligor_state_lag_events",
+            lambda: float(sum(self._log.cut().values()) - sum(self._writer.applied.values())),
+        )
         watch("obligor_newest_event_age_seconds", lambda: (self._clock() - self._log.head.known_time) / 1e6)
         watch("obligor_ready", lambda: float(self.ready))
         watch("obligor_state_suspect", lambda: float(self._writer.trust != "sound"))

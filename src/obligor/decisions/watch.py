@@ -30,7 +30,7 @@ from obligor.decisions.metrics import Metrics
 from obligor.decisions.parity import Planned, Walk, check_decisions
 from obligor.errors import ObligorError
 from obligor.events.log import EventLog
-from obligor.events.positions import Cut
+from obligor.events.positions import Cut, pack, stretches
 from obligor.events.store import LedgerRow
 from obligor.features.parity import Answers, Comparison, Difference, Question, Sample, answer, answers, compare
 from obligor.features.plan import Plan
@@ -100,10 +100,10 @@ class Watch:
         """`bundles` are those that decisions may have been taken under; `clock` gives microseconds since 1970."""
         self._log, self._plan, self._bundles, self._state = log, plan, bundles, state
         self._metrics, self._clock, self._budget = metrics, clock, budget
-        self._chance = random.Random(log.head.sequence)  # so that a service started again asks about others
+        self._chance = random.Random(sum(log.cut().values()))  # so that a service started again asks about others
         self._instants, self._walk = Instants(plan, self._chance), Walk(plan)
         self._next: tuple[Plan, State] | None = None  # what is watched from the next round on
-        self._sequence, self._ledger = log.head.sequence, log.head.ledger_sequence  # where the last round ended
+        self._cut, self._ledger = log.cut(), log.head.ledger_sequence  # where the last round ended
         self._known: set[str] = set()
         self._differing: list[Question] = []  # what differed, until something has been done about it
         self._stopping = threading.Event()
@@ -111,7 +111,7 @@ class Watch:
 
     def warm_up(self) -> None:
         """Compute something of nothing, so that no decision waits while the code of the offline path is loaded."""
-        nobody = Sample(Question({}, {}), {self._log.shard: 0}, 0, None)
+        nobody = Sample(Question({}, {}), {0: 0}, 0, None)
         compare(self._plan, self._log, self._answers([nobody]))
 
     def start(self) -> None:
@@ -172,17 +172,26 @@ class Watch:
     # ---- what is asked
 
     def _questions(self) -> Iterator[Question]:
-        head, before = self._log.head.sequence, self._sequence
-        self._sequence = head
+        cut, before = self._log.cut(), self._cut
+        self._cut = cut
         half = self._budget.events // 2
-        if head:
-            wanted = {self._chance.randint(min(before + 1, head), head) for _ in range(half)}
+        parts = [range(first + 1, last + 1) for first, last in stretches({}, cut)]
+        if parts:
+            fresh = [range(first + 1, last + 1) for first, last in stretches(before, cut)] or [
+                one[-1:] for one in parts
+            ]
+            wanted = {self._chance.choice(self._drawn(fresh)) for _ in range(half)}
             for _ in range(-(-half // RUN)):  # old ones in runs, because a block is read as a whole
-                first = self._chance.randint(1, head)
-                wanted.update(range(first, min(first + RUN, head + 1)))
+                part = self._drawn(parts)
+                first = self._chance.choice(part)
+                wanted.update(range(first, min(first + RUN, part.stop)))
             pool = read_pool(self._plan, self._log, wanted)
             walked = self._await(self._state.look(self._step))
             yield from questions(self._plan, Pool([*pool.together, *walked], pool.applications), self._chance)
+
+    def _drawn(self, parts: Sequence[range]) -> range:
+        """Return one of the parts, larger ones oftener."""
+        return self._chance.choices(parts, [len(one) for one in parts])[0]
 
     def _step(self, staged: StagedState, cut: Cut, now: int) -> list[Together]:
         return self._walk.next(staged, self._budget.walked)
@@ -192,8 +201,9 @@ class Watch:
         last, before = self._log.head.ledger_sequence, self._ledger
         self._ledger = last
         count = self._budget.decisions
-        newest = list(islice(self._log.decisions(max(before, last - count)), count))
-        old = list(islice(self._log.decisions(self._chance.randrange(last)), count // 2)) if last else []
+        own = pack(self._log.shard, 0)  # each shard's writer looks at its own decisions
+        newest = list(islice(self._log.decisions(own + max(before, last - count)), count))
+        old = list(islice(self._log.decisions(own + self._chance.randrange(last)), count // 2)) if last else []
         rows = {row.sequence: row for row in [*newest, *old] if row.decision_id not in self._known}
         return list(rows.values())
 

@@ -5,6 +5,9 @@ everything staged before it, it is decided, and its decision is staged as an eve
 same consumer meets the exposure of this one. Then the log commits, and only then does anybody hear of it. The state
 follows with the log's position, before the next item is looked at. An item that fails is undone alone.
 
+Where the log has several shards this writes one of them, and before each batch takes in what the others have committed:
+a decision's cut is what its state stands for, in all shards.
+
 `as_of` is the application's known_time, which the log assigns; the clock is given, never chosen by callers.
 """
 
@@ -26,16 +29,17 @@ from obligor.decisions.metrics import Metrics
 from obligor.decisions.openapi import example
 from obligor.decisions.policy import Policy, Rung
 from obligor.decisions.record import decision_id, derive_seed, encode
+from obligor.decisions.routes import Routes
 from obligor.errors import BadInput, Conflict, LimitError, ObligorError, Problem
 from obligor.events.batch import Batch
 from obligor.events.changes import Changes
 from obligor.events.fields import Entity
-from obligor.events.log import EventLog
+from obligor.events.log import ClockSkew, EventLog
 from obligor.events.positions import Cut
 from obligor.events.reading import read_rows
 from obligor.events.records import parse_records
 from obligor.events.staging import Appended
-from obligor.events.store import OffsetStep
+from obligor.events.store import IdTaken, OffsetStep
 from obligor.events.transaction import Transaction
 from obligor.features.history import History
 from obligor.features.indexed import Indexed
@@ -52,6 +56,7 @@ __all__ = [
     "Decided",
     "EventsItem",
     "Item",
+    "Misdirected",
     "NotTaken",
     "Result",
     "Trust",
@@ -59,6 +64,7 @@ __all__ = [
 ]
 
 REBUILDS_MAX = 3  # of the state, in one writer's life
+TAKEN_MAX = 3  # times that a batch is begun again because other shards took its ids meanwhile
 
 # What computing one item can raise; anything else (the disk, memory) is the writer's own failure and stops it.
 _ITEM_FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, ObligorError, TypeError, ValueError)
@@ -104,6 +110,10 @@ class Decided:
     decision_id: str
     record: bytes
     repeated: bool
+
+
+class Misdirected(ObligorError):
+    """An application of somebody whose applications another shard decides; nothing was written."""
 
 
 class NotTaken(ObligorError):
@@ -153,14 +163,19 @@ class Writer:
         bundle: str,
         clock: Callable[[], int],
         metrics: Metrics,
+        routes: Routes | None = None,
     ) -> None:
-        """`bundle` is the hash of what plan, scorer and policy come from; `clock` gives microseconds since 1970."""
+        """`bundle` is the hash of what plan, scorer and policy come from; `clock` gives microseconds since 1970.
+
+        `routes` says which shard an application is to be decided by; None: this one decides all.
+        """
         self._log, self._state, self._clock, self._metrics = log, state, clock, metrics
         self._plan, self._scorer, self._policy, self._bundle = plan, scorer, policy, bundle
+        self._routes = routes
         self._application = log.registry[plan.application]
         readable = self._application.readable
         self._entities = [name for name, one in readable.items() if isinstance(one, Entity)]
-        self.applied = 0  # sequence that the state stands for
+        self.applied: Cut = {}  # what the state stands for
         self.trust: Trust = "sound"
         self._rebuilds = 0
         self._unseen: list[float] = []  # when what is durable and not yet in the state was accepted
@@ -175,6 +190,25 @@ class Writer:
             self.applied = self._state.catch_up(self._log)
         self._seen()
 
+    def follow(self) -> None:
+        """Take in what the other shards have committed; ClockSkew where one's clock is far ahead."""
+        if self._log.shards == 1:
+            return
+        self.settle()
+        self._log.follow(self._clock())
+        try:
+            for changes in self._log.changes(self.applied):
+                with self._state.begin() as state, self._timed("follow"):
+                    state.apply(changes)
+                    state.commit(Head.at(self._log, changes.cut, changes.chains))
+                self.applied = changes.cut
+        except StateMisfit as error:
+            self._metrics.failure(type(error).__name__)
+            self._rebuild()
+        if self._log.arrived:  # what corrections of this shard waited for
+            self._batch([])
+            self.settle()
+
     def _seen(self) -> None:
         """Measure how long it took until decisions see what was accepted."""
         now_s = time.perf_counter()
@@ -188,11 +222,10 @@ class Writer:
         What the task does to the state is dropped. Unavailable where the state is behind the log.
         """
         self.settle()
-        head = self._log.head
-        if self.applied != head.sequence:
+        if self.applied != self._log.cut():
             raise Unavailable("the online state is behind the log")
         with self._state.begin() as staged:
-            return task(staged, self._log.cut(), max(self._clock(), head.known_time))
+            return task(staged, self.applied, max(self._clock(), self._log.last_seen_us))
 
     def rebuild(self) -> None:
         """Build the state anew, within the bound on how often; for when what it holds is in doubt."""
@@ -239,7 +272,12 @@ class Writer:
         left for `settle`, which is to be called when the results are out.
         """
         self.settle()
-        if self.applied != self._log.head.sequence:
+        try:
+            self.follow()
+        except ClockSkew as error:
+            self._metrics.failure(type(error).__name__)
+            return [Unavailable(f"nothing was written: {error}") for _ in items]
+        if self.applied != self._log.cut():
             self.catch_up()
         try:
             return self._batch(items)
@@ -260,11 +298,20 @@ class Writer:
             return _refused(error)
 
     def _batch(self, items: Sequence[Item]) -> list[Result | ObligorError]:
+        """Commit the items; where another shard takes one of their ids meanwhile it is looked up again."""
+        for _ in range(TAKEN_MAX):
+            try:
+                return self._committed(items)
+            except IdTaken as error:
+                self._metrics.failure(type(error).__name__)
+        return self._committed(items)
+
+    def _committed(self, items: Sequence[Item]) -> list[Result | ObligorError]:
         with ExitStack() as undo:
             tx = undo.enter_context(self._log.begin(self._clock()))
             batch = _Staged(tx, undo.enter_context(self._state.begin()))
             results = [self._item(batch, item) for item in items]
-            if isinstance(items[-1], EventsItem):
+            if not items or isinstance(items[-1], EventsItem):
                 self._apply(batch)  # what the state refuses must not become durable
             self._trailing = tx.changes()
             with self._timed("commit"):
@@ -286,12 +333,12 @@ class Writer:
         state, self._unsettled = self._unsettled, None
         if state is None:
             return
-        head = self._log.head
+        cut = self._log.cut()
         try:
             with state, self._timed("commit_state"):
                 state.apply(self._trailing)
-                state.commit(Head(self._log.id.hex(), head.sequence, head.chain.hex()))
-            self.applied = head.sequence
+                state.commit(Head.at(self._log, cut, self._log.links()))
+            self.applied = cut
             self._seen()
         except (OSError, StateMisfit) as error:
             self._metrics.failure(type(error).__name__)
@@ -334,6 +381,13 @@ class Writer:
     def _decide(self, batch: _Staged, item: ApplicationItem) -> Decided | ObligorError:
         (((_, version), row),) = item.batch.parts.items()
         event_id: str = row["event_id"][0].as_py()
+        if self._routes is not None:
+            shard, name = self._routes.of_application(self._application.event_name, row)
+            if shard != self._log.shard:
+                message = (
+                    f"the applications of this {self._routes.entity} are shard {shard}'s, this is {self._log.shard}"
+                )
+                return Misdirected(Problem(f"$.{name}", message))
         name = decision_id(self._log.id, event_id)
         with self._timed("append"):
             appended = batch.tx.append(item.batch, clock_us=self._clock())

@@ -2,12 +2,14 @@
 
     "OBL1" | length of the header (32 bits) | header (JSON) | one Arrow IPC record batch for each part, in header order
 
-The header names the first sequence, the number of events and for each part its type, the version of the type that its
-rows are written in (1 where it names none), rows, bytes and the digest of its Arrow schema; schemas are stored once
-beside the blocks, because one would be larger than a block of one event. A part holds `offset` (sequence - first) and
-the batch's standard columns, with known_time filled; `measured` says by whom.
-Personal fields are not in it: the content hash covers a keyed commitment to them. LZ4, because a correction decodes the
-block of what it corrects: Zstandard makes blocks of random ids a third smaller and takes three times as long to decode.
+The header names the first position, the number of positions and for each part its type, the version of the type that
+its rows are written in (1 where it names none), rows, bytes and the digest of its Arrow schema; schemas are stored once
+beside the blocks, because one would be larger than a block of one event. In a log of several shards it also names how
+far the writer had seen the others when it wrote the block, and their links there: `after`. A position may hold no
+event: it is where corrections became effective whose originals are in other shards. A part holds `offset` (position -
+first) and the batch's standard columns, with known_time filled; `measured` says by whom. Personal fields are not in it:
+the content hash covers a keyed commitment to them. LZ4, because a correction decodes the block of what it corrects:
+Zstandard makes blocks of random ids a third smaller and takes three times as long to decode.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ import json
 import struct
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +31,7 @@ from obligor.errors import IntegrityError
 from obligor.events.batch import TypeVersion
 from obligor.events.store import BlockRow, LogStore
 
-__all__ = ["BLOCK_EVENTS_MAX", "STANDARD_COLUMNS", "Block", "BlockReader", "Part", "encode"]
+__all__ = ["BLOCK_EVENTS_MAX", "STANDARD_COLUMNS", "Block", "BlockReader", "Ends", "Part", "encode"]
 
 BLOCK_EVENTS_MAX = 2048
 STANDARD_COLUMNS = ("offset", "event_id", "event_time", "known_time", "measured", "kind", "target", "content")
@@ -40,7 +42,8 @@ _COMPRESS_ROWS_MIN = 64  # below, the frames of a compressor cost more than they
 _COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 _END_OF_STREAM_BYTES = 8
 
-Sequences = npt.NDArray[np.int64]
+Positions = npt.NDArray[np.int64]
+Ends = Mapping[int, tuple[int, bytes]]  # of other shards: the last sequence seen, and the link there
 
 
 class Part(NamedTuple):
@@ -62,6 +65,12 @@ class Block:
     count: int
     parts: tuple[Part, ...]
     body: bytes
+    after: Ends = field(default_factory=dict)
+
+    @property
+    def last(self) -> int:
+        """The position of its end."""
+        return self.first + self.count - 1
 
     @classmethod
     def open(cls, body: bytes) -> Block:
@@ -78,7 +87,8 @@ class Block:
                 start = stop
             if start != len(body):
                 raise ValueError(f"expected {start} bytes, got {len(body)}")
-            return cls(header["first"], header["count"], tuple(parts), body)
+            after = {int(shard): (last, bytes.fromhex(link)) for shard, (last, link) in header.get("after", {}).items()}
+            return cls(header["first"], header["count"], tuple(parts), body, after)
         except (ValueError, KeyError, TypeError, struct.error) as error:
             raise IntegrityError(f"a block of the log cannot be read: {error}") from None
 
@@ -108,8 +118,13 @@ class StoredSchema(NamedTuple):
     message: bytes
 
 
-def encode(first: int, count: int, parts: Sequence[tuple[TypeVersion, pa.Table]]) -> tuple[bytes, dict[bytes, bytes]]:
-    """Return a block's bytes and the Arrow schemas it refers to, by digest."""
+def encode(
+    first: int, count: int, parts: Sequence[tuple[TypeVersion, pa.Table]], after: Ends | None = None
+) -> tuple[bytes, dict[bytes, bytes]]:
+    """Return a block's bytes and the Arrow schemas it refers to, by digest.
+
+    `after`: what its writer had seen of other shards.
+    """
     schemas: dict[bytes, bytes] = {}
     header, messages = [], []
     for (name, version), table in parts:
@@ -120,7 +135,10 @@ def encode(first: int, count: int, parts: Sequence[tuple[TypeVersion, pa.Table]]
         size = {"rows": table.num_rows, "bytes": len(message)}
         header.append({"type": name, "version": version, **size, "schema": digest.hex()})
         messages.append(message)
-    text = json.dumps({"first": first, "count": count, "parts": header}, separators=(",", ":")).encode()
+    whole: dict[str, object] = {"first": first, "count": count, "parts": header}
+    if after:
+        whole["after"] = {str(shard): (last, link.hex()) for shard, (last, link) in after.items()}
+    text = json.dumps(whole, separators=(",", ":")).encode()
     return b"".join([_MAGIC, _LENGTH.pack(len(text)), text, *messages]), schemas
 
 
@@ -147,7 +165,7 @@ class _Kept:
 
 
 class BlockReader:
-    """Reads a store's blocks, in order or by sequence; keeps the last `CACHED_BLOCKS_MAX` it decoded. Thread-safe."""
+    """Reads a store's blocks, in order or by position; keeps the last `CACHED_BLOCKS_MAX` it decoded. Thread-safe."""
 
     def __init__(self, store: LogStore) -> None:
         self._store = store
@@ -156,40 +174,44 @@ class BlockReader:
         self._guard = threading.Lock()
 
     def blocks(self, after: int, upto: int) -> Iterator[tuple[BlockRow, Block]]:
-        """Yield the blocks that hold any sequence in (after, upto], in order."""
+        """Yield the blocks that hold any position in (after, upto] of one shard, in order."""
         for row in self._store.blocks(after, upto):
             yield row, Block.open(row.body)
 
+    def block(self, position: int) -> Block:
+        """Return the block that holds a position; IntegrityError where none does."""
+        return self._keep(position).block
+
     def part(self, block: Block, part: Part, columns: Iterable[str] | None = None) -> pa.Table:
-        """Return one type's rows of a block, with `sequence` (int64) as the first column in place of `offset`."""
+        """Return one type's rows of a block, with `position` (int64) as the first column in place of `offset`."""
         wanted = None if columns is None else {"offset", *columns}
         table = block.table(part, self._schema(part.schema), wanted)
-        sequence = table["offset"].to_numpy().astype(np.int64) + block.first
-        return table.set_column(table.schema.get_field_index("offset"), "sequence", pa.array(sequence))
+        position = table["offset"].to_numpy().astype(np.int64) + block.first
+        return table.set_column(table.schema.get_field_index("offset"), "position", pa.array(position))
 
-    def rows(self, sequences: Collection[int], columns: Sequence[str] | None = None) -> dict[TypeVersion, pa.Table]:
-        """Return the events at these sequences by type and version, each table in ascending order of sequence."""
+    def rows(self, positions: Collection[int], columns: Sequence[str] | None = None) -> dict[TypeVersion, pa.Table]:
+        """Return the events at these positions by type and version, each table in ascending order of position."""
         found: dict[TypeVersion, list[pa.Table]] = {}
-        if not sequences:
+        if not positions:
             return {}
-        for kept, wanted in self._grouped(np.unique(np.fromiter(sequences, np.int64, len(sequences)))):
+        for kept, wanted in self._grouped(np.unique(np.fromiter(positions, np.int64, len(positions)))):
             for number, part in enumerate(kept.block.parts):
                 places = self._places(kept, number, wanted - kept.block.first)
                 if len(places):
                     table = self._table(kept, number)
-                    table = table if columns is None else table.select(["sequence", *columns])
+                    table = table if columns is None else table.select(["position", *columns])
                     found.setdefault((part.type, part.version), []).append(table.take(places))
         return {name: pa.concat_tables(tables, promote_options="default") for name, tables in found.items()}
 
-    def _grouped(self, sequences: Sequences) -> Iterator[tuple[_Kept, Sequences]]:
+    def _grouped(self, positions: Positions) -> Iterator[tuple[_Kept, Positions]]:
         start = 0
-        while start < len(sequences):
-            kept = self._keep(int(sequences[start]))
-            stop = int(np.searchsorted(sequences, kept.block.first + kept.block.count))
-            yield kept, sequences[start:stop]
+        while start < len(positions):
+            kept = self._keep(int(positions[start]))
+            stop = int(np.searchsorted(positions, kept.block.first + kept.block.count))
+            yield kept, positions[start:stop]
             start = stop
 
-    def _places(self, kept: _Kept, number: int, offsets: Sequences) -> Sequences:
+    def _places(self, kept: _Kept, number: int, offsets: Positions) -> Positions:
         """Return the rows of a part that have one of these offsets (ascending)."""
         part = kept.block.parts[number]
         if part.rows == kept.block.count:
@@ -198,9 +220,9 @@ class BlockReader:
             table = kept.block.table(part, self._schema(part.schema), ("offset",))
             kept.offsets[number] = table["offset"].to_numpy()
         own = kept.offsets[number]
-        places: Sequences = np.searchsorted(own, offsets)
+        places: Positions = np.searchsorted(own, offsets)
         there = places < len(own)
-        found: Sequences = places[there][own[places[there]] == offsets[there]]
+        found: Positions = places[there][own[places[there]] == offsets[there]]
         return found
 
     def _table(self, kept: _Kept, number: int) -> pa.Table:
@@ -208,18 +230,18 @@ class BlockReader:
             kept.tables[number] = self.part(kept.block, kept.block.parts[number])
         return kept.tables[number]
 
-    def _keep(self, sequence: int) -> _Kept:
+    def _keep(self, position: int) -> _Kept:
         with self._guard:
             for first in reversed(self._kept):
                 kept = self._kept[first]
-                if first <= sequence < first + kept.block.count:
+                if first <= position < first + kept.block.count:
                     self._kept.move_to_end(first)
                     return kept
-        row = self._store.block_at(sequence)
+        row = self._store.block_at(position)
         if row is None:
-            raise IntegrityError(f"the block that holds sequence {sequence} is missing")
+            raise IntegrityError(f"the block that holds position {position} is missing")
         kept = _Kept(Block.open(row.body))
-        if not row.first == kept.block.first <= sequence < row.first + kept.block.count:
+        if not row.first == kept.block.first <= position < row.first + kept.block.count:
             raise IntegrityError(f"the block at {row.first} holds {kept.block.count} events from {kept.block.first} on")
         with self._guard:
             self._kept[row.first] = kept

@@ -1,8 +1,9 @@
 """The hash chains that make a change of the past visible: each link is SHA-256 over the link before and the content.
 
-The log has one chain over its blocks and one over its ledger rows. Every part is preceded by its length, so that no
-two different lists of parts have the same bytes. A link says nothing about who wrote it: whoever can rewrite the whole
-store can rewrite the chain, so an operator who needs more keeps the head somewhere else.
+Each shard of the log has one chain over its blocks and one over its ledger rows, and its blocks name the links that it
+had seen of the other shards, so that none of them can be rewritten alone. Every part is preceded by its length, so that
+no two different lists of parts have the same bytes. A link says nothing about who wrote it: whoever can rewrite the
+whole store can rewrite the chain, so an operator who needs more keeps the head somewhere else.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _LENGTH = struct.Struct("<Q")
 
 @dataclass(frozen=True, slots=True)
 class BrokenLink:
-    """A place where what is stored does not fit its hash; `sequence` is the first event of a block, or a ledger row."""
+    """A place where what is stored does not fit its hash; `sequence`: a block's position, or a place in the ledger."""
 
     chain: Literal["log", "ledger", "index"]
     sequence: int
@@ -29,9 +30,9 @@ class BrokenLink:
         return f"{self.chain} at {self.sequence}: {self.message}"
 
 
-def genesis(log_id: bytes, chain: str) -> bytes:
-    """Return the link before the first one of a log's chain."""
-    return link(b"", b"obligor", chain.encode(), log_id)
+def genesis(log_id: bytes, chain: str, shard: int = 0) -> bytes:
+    """Return the link before the first one of a chain, of which each shard has its own."""
+    return link(b"", b"obligor", chain.encode(), log_id, *([shard.to_bytes(2, "big")] if shard else []))
 
 
 def link(previous: bytes, *parts: bytes) -> bytes:

@@ -1,9 +1,12 @@
-"""Which facts' winners changed between two ends of the log: what online state and its rebuild apply.
+"""Which facts' winners changed between two cuts of the log: what online state and its rebuild apply.
 
 A change is stated as whole rows: a correction removes the row that held before and inserts the one that holds now, so
 that whoever keeps timelines needs no knowledge of corrections. Rows carry `root` (position of the fact's original),
 `event_time`, `known_time` and the type's fields by every name that one of its versions has, because the plan that is
 served may be older than the newest; personal fields never.
+
+The shards' blocks are taken in an order in which each comes after those that its writer had seen, so that every step
+leads to a cut that somebody might have stood at.
 """
 
 from __future__ import annotations
@@ -16,15 +19,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from obligor.errors import IntegrityError
 from obligor.events.batch import ORIGINAL, TypeVersion
-from obligor.events.block import BlockReader
-from obligor.events.positions import pack
+from obligor.events.block import Block, BlockReader
+from obligor.events.positions import Cut, pack, sequence_of, shard_of, stretches
 from obligor.events.reading import read_rows
 from obligor.events.schema import Event, Registry
-from obligor.events.store import LogStore
+from obligor.events.store import BlockRow, LogStore
 from obligor.events.versions import winner_changes
 
-__all__ = ["CHUNK_EVENTS", "Changes", "changes_between"]
+__all__ = ["CHUNK_EVENTS", "Changes", "causal_blocks", "changes_between"]
 
 CHUNK_EVENTS = 65_536
 
@@ -33,12 +37,12 @@ Int64s = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Changes:
-    """Winners that went and came, by type, up to `position`; `chain` is the link of the last committed block."""
+    """Winners that went and came, by type, up to `cut`; `chains` are the links of the shards' last committed blocks."""
 
     removed: dict[str, pa.Table]
     inserted: dict[str, pa.Table]
-    position: int
-    chain: bytes
+    cut: Cut
+    chains: dict[int, bytes]
     size: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -56,13 +60,13 @@ def change_rows(
 
 
 def winner_rows(
-    sequences: Collection[int], roots: dict[int, int], reader: BlockReader, registry: Registry, shard: int
+    positions: Collection[int], roots: dict[int, int], reader: BlockReader, registry: Registry
 ) -> dict[str, pa.Table]:
-    """Return the rows at these sequences as changes; `roots` gives the root of those that are not originals."""
+    """Return the rows at these positions as changes; `roots` gives the root of those that are not originals."""
     found: list[dict[str, pa.Table]] = []
-    for (name, version), table in reader.rows(sequences).items():
+    for (name, version), table in reader.rows(positions).items():
         if name in registry:
-            own = np.array([pack(shard, roots.get(one, one)) for one in table["sequence"].to_pylist()], np.int64)
+            own = np.array([roots.get(one, one) for one in table["position"].to_pylist()], np.int64)
             found.append({name: change_rows(table, own, table["known_time"], registry[name], version)})
     return merged(*found)
 
@@ -77,24 +81,53 @@ def merged(*parts: dict[str, pa.Table]) -> dict[str, pa.Table]:
 
 
 def changes_between(
-    store: LogStore, reader: BlockReader, registry: Registry, shard: int, after: int, upto: int
+    store: LogStore, reader: BlockReader, registry: Registry, after: Cut, upto: Cut, chains: dict[int, bytes]
 ) -> Iterator[Changes]:
-    """Yield what changed in (after, upto], in steps of about `CHUNK_EVENTS` events, each complete in itself."""
+    """Yield what changed from one cut to another, in steps of about `CHUNK_EVENTS` events, each complete in itself.
+
+    `chains` are the shards' links at `after`.
+    """
     tables: dict[TypeVersion, list[pa.Table]] = {}
-    start, count = after, 0
-    for row, block in reader.blocks(after, upto):
-        last = min(row.last, upto)
+    begin, at, links, count = after, dict.fromkeys(upto, 0) | after, dict(chains), 0
+    for row, block in causal_blocks(reader, after, upto):
+        shard = shard_of(row.first)
+        first, last = pack(shard, at.get(shard, 0)), min(row.last, pack(shard, upto[shard]))
         for part in block.parts:
             if part.type in registry:
                 table = reader.part(block, part)
-                if row.first <= after or row.last > upto:
-                    sequence = table["sequence"]
-                    table = table.filter(pc.and_(pc.greater(sequence, after), pc.less_equal(sequence, upto)))
+                if row.first <= first or row.last > last:
+                    position = table["position"]
+                    table = table.filter(pc.and_(pc.greater(position, first), pc.less_equal(position, last)))
                 tables.setdefault((part.type, part.version), []).append(table)
-        count += last - max(row.first - 1, after)
-        if count >= CHUNK_EVENTS or last == upto:
-            yield _step(tables, store, reader, registry, shard, start, last, row.chain)
-            tables, start, count = {}, last, 0
+        count += last - first
+        at[shard], links[shard] = sequence_of(last), row.chain
+        if count >= CHUNK_EVENTS or at == upto:
+            yield _step(tables, store, reader, registry, begin, dict(at), dict(links))
+            tables, begin, count = {}, dict(at), 0
+
+
+def causal_blocks(reader: BlockReader, after: Cut, upto: Cut) -> Iterator[tuple[BlockRow, Block]]:
+    """Yield the blocks that hold any position from one cut to another, each after those that it had seen.
+
+    Both cuts are closed: they show what the writers of what they show had seen.
+    """
+    at = dict(after)
+    waiting = {shard_of(first): reader.blocks(first, last) for first, last in stretches(after, upto)}
+    following = {shard: next(blocks) for shard, blocks in waiting.items()}
+    while following:
+        ready = [
+            shard
+            for shard, (_, block) in following.items()
+            if all(seen <= at.get(other, 0) for other, (seen, _) in block.after.items())
+        ]
+        if not ready:
+            raise IntegrityError(f"the cut {upto} does not show what the writers of its events had seen")
+        for shard in ready:
+            row, block = following.pop(shard)
+            yield row, block
+            at[shard] = sequence_of(row.last)
+            if at[shard] < upto[shard]:
+                following[shard] = next(waiting[shard])
 
 
 def _step(
@@ -102,26 +135,25 @@ def _step(
     store: LogStore,
     reader: BlockReader,
     registry: Registry,
-    shard: int,
-    after: int,
-    upto: int,
-    chain: bytes,
+    after: Cut,
+    upto: Cut,
+    chains: dict[int, bytes],
 ) -> Changes:
-    touched = {version.root for version in store.versions_visible(after, upto)}
+    touched = {version.root for one in stretches(after, upto) for version in store.versions_visible(*one)}
     versions = store.versions_of(touched)
     removed, inserted = winner_changes(versions, after, upto)
-    roots = {version.sequence: version.root for version in versions}
+    roots = {version.position: version.root for version in versions}
     plain: list[dict[str, pa.Table]] = []
     for (name, version), own in tables.items():
         table = _plain(pa.concat_tables(own, promote_options="default"), touched)
         if table.num_rows:
-            root = table["sequence"].to_numpy() + pack(shard, 0)
+            root = table["position"].to_numpy()
             plain.append({name: change_rows(table, root, table["known_time"], registry[name], version)})
     return Changes(
-        removed=winner_rows(removed, roots, reader, registry, shard),
-        inserted=merged(*plain, winner_rows(inserted, roots, reader, registry, shard)),
-        position=pack(shard, upto),
-        chain=chain,
+        removed=winner_rows(removed, roots, reader, registry),
+        inserted=merged(*plain, winner_rows(inserted, roots, reader, registry)),
+        cut=upto,
+        chains=chains,
     )
 
 
@@ -129,5 +161,5 @@ def _plain(table: pa.Table, touched: set[int]) -> pa.Table:
     """Return the originals of facts that no version touches."""
     keep = pc.equal(table["kind"], ORIGINAL)
     if touched:
-        keep = pc.and_(keep, pc.invert(pc.is_in(table["sequence"], value_set=pa.array(sorted(touched), pa.int64()))))
+        keep = pc.and_(keep, pc.invert(pc.is_in(table["position"], value_set=pa.array(sorted(touched), pa.int64()))))
     return table.filter(keep)

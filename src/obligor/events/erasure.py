@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 from obligor.errors import BadInput, DefinitionError, did_you_mean
 from obligor.events.fields import Entity
 from obligor.events.log import EventLog
+from obligor.events.positions import stretches
 from obligor.events.reading import fact_schema, read_rows, stored_columns
 from obligor.events.schema import Event
 
@@ -41,14 +43,14 @@ def erase(log: EventLog, entity: str, key: str) -> Erasure:
     if not any(fields.values()):
         known = sorted({one.type for own in named.values() for one in own.values()})
         raise DefinitionError(f"no event type has the entity {entity!r}; {did_you_mean(entity, known)}")
-    sequences = [sequence for event, names in fields.items() if names for sequence in _naming(log, event, names, key)]
-    return Erasure(len(sequences), log.store.erase(sequences))
+    positions = [position for event, names in fields.items() if names for position in _naming(log, event, names, key)]
+    return Erasure(len(positions), log.store.erase(positions))
 
 
 def _naming(log: EventLog, event: type[Event], names: list[str], key: str) -> Iterator[int]:
-    """Yield the sequences of a type's events, corrections included, that have the key in one of these fields."""
+    """Yield the positions of a type's events, corrections included, that have the key in one of these fields."""
     schema = pa.schema([fact_schema(event).field(name) for name in names])
-    for _, block in log.reader.blocks(0, log.head.sequence):
+    for _, block in chain.from_iterable(log.reader.blocks(*one) for one in stretches({}, log.ends())):
         for part in block.parts:
             if part.type == event.event_name:
                 table = log.reader.part(block, part, stored_columns(event, part.version, names))
@@ -56,4 +58,4 @@ def _naming(log: EventLog, event: type[Event], names: list[str], key: str) -> It
                 named = [pc.fill_null(pc.equal(column, key), False) for column in columns]
                 for column in named[1:]:
                     named[0] = pc.or_(named[0], column)
-                yield from table.column("sequence").filter(named[0]).to_pylist()
+                yield from table.column("position").filter(named[0]).to_pylist()

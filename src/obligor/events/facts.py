@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from obligor.errors import DefinitionError, did_you_mean
 from obligor.events.batch import CORRECTION, ORIGINAL
 from obligor.events.block import BlockReader
-from obligor.events.positions import Cut, pack, visible
+from obligor.events.positions import Cut, stretches, visible
 from obligor.events.reading import fact_schema, read_rows, stored_columns
 from obligor.events.schema import Event
 from obligor.events.store import LogStore, VersionRow
@@ -79,37 +79,36 @@ def read_facts(
     store: LogStore,
     reader: BlockReader,
     event: type[Event],
-    shard: int,
-    upto: int,
+    cut: Cut,
     columns: Iterable[str] | None = None,
 ) -> Facts:
-    """Read the versions of a type's facts that sequences up to `upto` show."""
+    """Read the versions of a type's facts that a cut, which ends within the log, shows."""
     schema, with_id = _wanted(event, columns)
-    versions = store.versions_visible(0, upto, event.event_name)
-    effective = pa.array(sorted(v.sequence for v in versions if v.kind == CORRECTION), pa.int64())
+    versions = [one for part in stretches({}, cut) for one in store.versions_visible(*part, event.event_name)]
+    effective = pa.array(sorted(v.position for v in versions if v.kind == CORRECTION), pa.int64())
     standard = ["event_time", "known_time", *(["event_id"] if with_id else [])]
     tables: list[tuple[int, pa.Table]] = []
-    for _, block in reader.blocks(0, upto):
-        for part in block.parts:
-            if part.type == event.event_name:
-                stored = stored_columns(event, part.version, schema.names)
-                table = reader.part(block, part, [*standard, "kind", *stored])
-                tables.append((part.version, _in_cut(table, effective, block.first + block.count - 1 > upto, upto)))
-    full = _joined(tables, event, ["sequence", *standard], schema)
-    sequence = full["sequence"].to_numpy()
-    position, known, root = sequence.copy(), full["known_time"].to_numpy().copy(), sequence.copy()
-    _apply_versions(versions, sequence, position, known, root)
-    version, several = _supersession(versions, sequence, root, pack(shard, 0))
-    base = pack(shard, 0)
+    for begin, end in stretches({}, cut):
+        for _, block in reader.blocks(begin, end):
+            for part in block.parts:
+                if part.type == event.event_name:
+                    stored = stored_columns(event, part.version, schema.names)
+                    table = reader.part(block, part, [*standard, "kind", *stored])
+                    tables.append((part.version, _in_cut(table, effective, block.last > end, end)))
+    full = _joined(tables, event, ["position", *standard], schema)
+    own = full["position"].to_numpy()
+    position, known, root = own.copy(), full["known_time"].to_numpy().copy(), own.copy()
+    _apply_versions(versions, own, position, known, root)
+    version, several = _supersession(versions, own)
     placed = {
-        "position": pa.array(position + base),
+        "position": pa.array(position),
         "known": pa.array(known),
-        "root": pa.array(root + base),
+        "root": pa.array(root),
         "event_time": full["event_time"],
     }
-    own = {"event_id": full["event_id"]} if with_id else {}
+    ids = {"event_id": full["event_id"]} if with_id else {}
     fields = {name: full[name] for name in schema.names}
-    return Facts(pa.table({**placed, **own, **fields}), version, several)
+    return Facts(pa.table({**placed, **ids, **fields}), version, several)
 
 
 def _wanted(event: type[Event], columns: Iterable[str] | None) -> tuple[pa.Schema, bool]:
@@ -124,7 +123,7 @@ def _wanted(event: type[Event], columns: Iterable[str] | None) -> tuple[pa.Schem
 
 
 def _joined(tables: list[tuple[int, pa.Table]], event: type[Event], standard: list[str], schema: pa.Schema) -> pa.Table:
-    """Return the rows of all versions, read as the fields of `schema`, in the order of their sequences."""
+    """Return the rows of all versions, read as the fields of `schema`, in the order of their positions."""
     found = []
     for version, own in groupby(tables, lambda one: one[0]):
         table = pa.concat_tables([table for _, table in own], promote_options="default")
@@ -133,9 +132,9 @@ def _joined(tables: list[tuple[int, pa.Table]], event: type[Event], standard: li
         kinds = {"event_id": pa.string()}
         return pa.schema([*((n, kinds.get(n, pa.int64())) for n in standard), *schema]).empty_table()
     full = pa.concat_tables(found)
-    sequence = full["sequence"].to_numpy()
-    if len(found) > 1 and (sequence[1:] < sequence[:-1]).any():  # one block holds two versions
-        full = full.take(pa.array(np.argsort(sequence)))
+    position = full["position"].to_numpy()
+    if len(found) > 1 and (position[1:] < position[:-1]).any():  # one block holds two versions
+        full = full.take(pa.array(np.argsort(position)))
     return full
 
 
@@ -143,32 +142,28 @@ def _in_cut(table: pa.Table, effective: pa.Array, cut_through: bool, upto: int) 
     """Return originals and effective corrections; retractions and what is pending or beyond the cut are left out."""
     kind = table["kind"]
     if pc.max(kind).as_py() != ORIGINAL:
-        keep = pc.or_(pc.equal(kind, ORIGINAL), pc.is_in(table["sequence"], value_set=effective))
+        keep = pc.or_(pc.equal(kind, ORIGINAL), pc.is_in(table["position"], value_set=effective))
         table = table.filter(keep)
     if cut_through:
-        table = table.filter(pc.less_equal(table["sequence"], upto))
+        table = table.filter(pc.less_equal(table["position"], upto))
     return table.drop_columns(["kind"])
 
 
-def _apply_versions(
-    versions: list[VersionRow], sequence: Int64s, position: Int64s, known: Int64s, root: Int64s
-) -> None:
-    """Overwrite what corrections inherit from their chains; `sequence` is sorted."""
-    own = sorted((v for v in versions if v.kind == CORRECTION), key=lambda v: v.sequence)
-    at = np.searchsorted(sequence, np.array([v.sequence for v in own], np.int64))
-    position[at] = [v.visible_sequence for v in own]
+def _apply_versions(versions: list[VersionRow], rows: Int64s, position: Int64s, known: Int64s, root: Int64s) -> None:
+    """Overwrite what corrections inherit from their chains; `rows` are the rows' own positions, sorted."""
+    own = sorted((v for v in versions if v.kind == CORRECTION), key=lambda v: v.position)
+    at = np.searchsorted(rows, np.array([v.position for v in own], np.int64))
+    position[at] = [v.visible_position for v in own]
     known[at] = [v.visible_known for v in own]
     root[at] = [v.root for v in own]
 
 
-def _supersession(
-    versions: list[VersionRow], sequence: Int64s, root: Int64s, base: int
-) -> tuple[npt.NDArray[np.int32], Versions]:
+def _supersession(versions: list[VersionRow], rows: Int64s) -> tuple[npt.NDArray[np.int32], Versions]:
     """Return for each row its entry, and the entries. A fact's superseders are laid out once, in ascending rank, so
 
     that those above any of its versions are a suffix of them: entry v is (root, place after v, end of the fact).
     """
-    ranked = sorted(versions, key=lambda v: (v.root, v.known_time, v.sequence))
+    ranked = sorted(versions, key=lambda v: (v.root, v.known_time, v.position))
     roots = np.array([v.root for v in ranked], np.int64)
     facts, first = np.unique(roots, return_index=True)
     ends = np.append(first[1:], len(ranked)).astype(np.int64)[: len(facts)]  # none of no facts
@@ -176,15 +171,15 @@ def _supersession(
     # Entries 0..F-1 are the facts' originals, whose superseders are all versions; F.. are the versions themselves.
     start = np.concatenate([first.astype(np.int64), np.arange(1, len(ranked) + 1)])
     entries = Versions(
-        root=np.concatenate([facts, roots]) + base,
+        root=np.concatenate([facts, roots]),
         start=start,
         end=np.concatenate([ends, ends[fact_of]]),
-        sup_position=np.array([v.visible_sequence for v in ranked], np.int64) + base,
+        sup_position=np.array([v.visible_position for v in ranked], np.int64),
         sup_known=np.array([v.visible_known for v in ranked], np.int64),
     )
-    version = np.full(len(sequence), -1, np.int32)
-    version[np.searchsorted(sequence, facts)] = np.arange(len(facts), dtype=np.int32)
+    version = np.full(len(rows), -1, np.int32)
+    version[np.searchsorted(rows, facts)] = np.arange(len(facts), dtype=np.int32)
     for place, one in enumerate(ranked):
         if one.kind == CORRECTION:
-            version[np.searchsorted(sequence, one.sequence)] = len(facts) + place
+            version[np.searchsorted(rows, one.position)] = len(facts) + place
     return version, entries

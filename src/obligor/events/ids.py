@@ -54,7 +54,7 @@ def probe(slot: int) -> Iterator[int]:
 
 
 class StagedIds:
-    """The slots that one transaction has taken so far, with the sequences in them; can be undone to an earlier mark."""
+    """The slots that one transaction has taken so far, with the positions in them; can be undone to an earlier mark."""
 
     def __init__(self) -> None:
         self._added: list[tuple[Int64s, Int64s]] = []
@@ -75,23 +75,23 @@ class StagedIds:
                 self._many.pop()
         del self._added[mark:]
 
-    def add(self, slots: Int64s, sequences: Int64s) -> None:
+    def add(self, slots: Int64s, positions: Int64s) -> None:
         """Take free slots."""
-        self._added.append((slots, sequences))
+        self._added.append((slots, positions))
         if len(slots) < _MANY:
-            self._few.update(zip(slots.tolist(), sequences.tolist(), strict=True))
+            self._few.update(zip(slots.tolist(), positions.tolist(), strict=True))
         else:
             order = np.argsort(slots)
-            self._many.append((slots[order], sequences[order]))
+            self._many.append((slots[order], positions[order]))
 
     def get(self, slot: int) -> int | None:
-        """Return the sequence in a slot, or None."""
-        sequence = self._few.get(slot)
-        for slots, sequences in self._many if sequence is None else ():
+        """Return the position in a slot, or None."""
+        position = self._few.get(slot)
+        for slots, positions in self._many if position is None else ():
             place = int(np.searchsorted(slots, slot))
             if place < len(slots) and slots[place] == slot:
-                return int(sequences[place])
-        return sequence
+                return int(positions[place])
+        return position
 
     def among(self, slots: Int64s) -> list[int]:
         """Return which of these slots (ascending) are taken."""
@@ -103,9 +103,9 @@ class StagedIds:
         return taken
 
     def ascending(self) -> tuple[Int64s, Int64s]:
-        """Return all slots in ascending order, and their sequences: the order that an index grows fastest in."""
+        """Return all slots in ascending order, and their positions: the order that an index grows fastest in."""
         if not self._added:
             return np.empty(0, np.int64), np.empty(0, np.int64)
         slots = np.concatenate([slots for slots, _ in self._added])
         order = np.argsort(slots)
-        return slots[order], np.concatenate([sequences for _, sequences in self._added])[order]
+        return slots[order], np.concatenate([positions for _, positions in self._added])[order]

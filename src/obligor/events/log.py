@@ -1,9 +1,10 @@
-"""The event log: an append-only, hash-chained sequence of facts with one writer, and its ledger of decisions.
+"""The event log: append-only, hash-chained sequences of facts, a writer for each, and their ledgers of decisions.
 
-Everything else (features, outcomes, state, training sets) is computed from it. A log is a store, which is a file in the
-log's own folder or tables in a database, and the key of its personal fields, which never lies in a database. `begin`
-gives the one writer's transaction; everything that reads takes a cut, and gives the same answer for the same cut for
-ever.
+A log has one such sequence, or several, its shards. Who writes a shard follows the others (`follow`): what it writes
+rests on what it had seen of them then, and says so. Everything else (features, outcomes, state, training sets) is
+computed from it. A log is a store, which is a file in the log's own folder or tables in a database, and the key of its
+personal fields, which never lies in a database. `begin` gives the one writer's transaction; everything that reads takes
+a cut, and gives the same answer for the same cut for ever.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from obligor.errors import BadInput, Conflict, IntegrityError, NotFound
+from obligor.errors import BadInput, Conflict, IntegrityError, NotFound, ObligorError
 from obligor.events import chain
 from obligor.events.batch import TypeVersion
 from obligor.events.block import STANDARD_COLUMNS, BlockReader
@@ -28,7 +31,7 @@ from obligor.events.facts import Facts, read_facts
 from obligor.events.ids import SlotHash, probe, slot_hash
 from obligor.events.lineage import version_of
 from obligor.events.personal import KEY_FILE, LogKey
-from obligor.events.positions import Cut, pack, sequence_of, shard_of
+from obligor.events.positions import Cut, pack, sequence_of, shard_of, shows, stretches
 from obligor.events.reading import read_rows
 from obligor.events.recorded_types import merge_types
 from obligor.events.rendering import record_of
@@ -38,13 +41,18 @@ from obligor.events.transaction import Transaction
 from obligor.events.verification import verify
 from obligor.events.versions import Identity
 
-__all__ = ["EventLog"]
+__all__ = ["SKEW_SECONDS_MAX", "ClockSkew", "EventLog"]
 
+SKEW_SECONDS_MAX = 10  # by which another shard's clock may be ahead; known times then run ahead of this one's
 _ID_BYTES = 16
 
 
+class ClockSkew(ObligorError):
+    """Another shard's clock is too far ahead for this one to write what is known after it."""
+
+
 class EventLog:
-    """One shard of the log; thread-safe for reading, one transaction at a time for writing.
+    """A log, of which one shard is written; thread-safe for reading, one transaction at a time for writing.
 
     Make one with `create` or `open`, and `close` it (or use it as a context manager).
     """
@@ -52,7 +60,7 @@ class EventLog:
     def __init__(self, store: LogStore, registry: Registry, key: LogKey | None, *, read_only: bool) -> None:
         self.store, self.registry, self.read_only = store, registry, read_only
         self.reader = BlockReader(store)
-        self.shard = 0
+        self.shard = store.shard
         meta = store.meta()
         if "id" not in meta:
             raise IntegrityError("the making of this log was cut short and nothing is in it; delete it")
@@ -62,10 +70,16 @@ class EventLog:
             raise IntegrityError("the key file that was found is another log's; put the log's own in its place")
         self._key = key
         self._writing = threading.Lock()
-        self._head, self.waiting, self.pending_count = self._stored_head(), set[str](), 0
-        types = merge_types(meta["types"], registry, self.reader, self._head.sequence)
+        self.routing = meta.get("routing", b"")  # the map of the shards, as whoever routes reads it
+        self.waiting, self.pending_count, self.arrived = set[str](), 0, list[Identity]()
+        heads = self._stored_heads()
+        self.shards = len(heads)
+        self._head = heads.pop(self.shard)
+        self.others: dict[int, Head] = heads  # as they were when this writer last followed them
+        types = merge_types(meta["types"], registry, self.reader, self.cut())
         if not read_only:
             self._reload()
+            self.arrived = self._held_elsewhere()
             if types != meta["types"]:
                 store.set_meta({"types": types})
 
@@ -143,31 +157,116 @@ class EventLog:
 
     @property
     def head(self) -> Head:
-        """Where the log and its ledger end; a read-only log looks it up each time."""
-        return self._stored_head() if self.read_only else self._head
+        """Where the shard and its ledger end that is written; of a read-only log shard 0, looked up each time."""
+        return self._stored_heads()[0] if self.read_only else self._head
 
-    def _stored_head(self) -> Head:
-        head = self.store.head() or Head(0, 0, b"", 0, b"")
-        return head._replace(
-            chain=head.chain or chain.genesis(self.id, "log"),
-            ledger_chain=head.ledger_chain or chain.genesis(self.id, "ledger"),
-        )
+    def heads(self) -> dict[int, Head]:
+        """Return where each shard and its ledger end, all as of one moment."""
+        if not self.read_only and self.shards == 1:
+            return {self.shard: self._head}
+        return self._stored_heads()
+
+    def _stored_heads(self) -> dict[int, Head]:
+        return {
+            shard: head._replace(
+                chain=head.chain or chain.genesis(self.id, "log", shard),
+                ledger_chain=head.ledger_chain or chain.genesis(self.id, "ledger", shard),
+            )
+            for shard, head in self.store.heads().items()
+        }
+
+    def ends(self) -> Cut:
+        """Return the cut that shows everything committed."""
+        return {shard: head.sequence for shard, head in self.heads().items()}
+
+    def ledger_ends(self) -> Cut:
+        """Return how many rows each shard's ledger has."""
+        return {shard: head.ledger_sequence for shard, head in self.heads().items()}
 
     def cut(self) -> Cut:
-        """Return the cut that shows everything committed."""
-        return {self.shard: self.head.sequence}
+        """Return what there is to work on: of a reader everything committed, of a writer what it has seen of it."""
+        if self.read_only:
+            return self.ends()
+        return {self.shard: self._head.sequence, **{shard: head.sequence for shard, head in self.others.items()}}
 
     def chain(self, upto: int | None = None) -> bytes:
-        """Return the link of the last committed block, or of the last block that ends at or before a position."""
+        """Return the link of the shard's last committed block, or of the last that ends at or before a position."""
         if upto is None:
             return self.head.chain
-        found = self.store.last_block_upto(sequence_of(upto))
-        return chain.genesis(self.id, "log") if found is None else found[1]
+        found = self.store.last_block_upto(upto)
+        return chain.genesis(self.id, "log", shard_of(upto)) if found is None else found[1]
+
+    def chains(self, cut: Cut) -> dict[int, bytes]:
+        """Return the link of each shard at a cut."""
+        return {shard: self.chain(pack(shard, sequence)) for shard, sequence in cut.items()}
+
+    def links(self) -> dict[int, bytes]:
+        """Return the link of each shard at `cut()`."""
+        if self.read_only:
+            return {shard: head.chain for shard, head in self.heads().items()}
+        return {self.shard: self._head.chain, **{shard: head.chain for shard, head in self.others.items()}}
 
     @property
     def last_known_time(self) -> int:
         """The greatest known_time in the log; 0 if it is empty."""
-        return self.head.known_time
+        return max(head.known_time for head in self.heads().values())
+
+    @property
+    def last_seen_us(self) -> int:
+        """The greatest known_time that `cut()` shows, a writer's."""
+        return max([self._head.known_time, *(head.known_time for head in self.others.values())])
+
+    def refuse_open(self, cut: Cut) -> None:
+        """Raise BadInput where a cut shows an event without what its writer had seen of other shards."""
+        for shard, sequence in cut.items() if self.shards > 1 else ():
+            after = self.reader.block(pack(shard, sequence)).after if sequence else {}
+            for other, (seen, _) in after.items():
+                if seen > cut.get(other, 0):
+                    raise BadInput(
+                        f"a cut shows what its events rest on: {sequence} of shard {shard} had seen {seen} of shard "
+                        f"{other}, and the cut {cut} does not show that; take a cut that was recorded"
+                    )
+
+    # -- other shards
+
+    def follow(self, clock_us: int) -> bool:
+        """Look how far the other shards are; return whether anything is new. The writer's, between its transactions.
+
+        ClockSkew where another shard's clock is more than `SKEW_SECONDS_MAX` ahead of `clock_us`.
+        """
+        heads = self._stored_heads()
+        heads.pop(self.shard)
+        for shard, head in heads.items():
+            if head.known_time > clock_us + SKEW_SECONDS_MAX * 1_000_000:
+                raise ClockSkew(
+                    f"the clock of shard {shard} is {(head.known_time - clock_us) / 1e6:.1f} s ahead of that of shard "
+                    f"{self.shard}, more than {SKEW_SECONDS_MAX} s; set the clocks right"
+                )
+        before, self.others = self.cut(), heads
+        if heads and self.waiting:
+            self.arrived += self._arrived(before)
+        return before != self.cut()
+
+    def _held_elsewhere(self) -> list[Identity]:
+        """Return the events of other shards that this shard waits for."""
+        slots = dict(zip(self.slot_hash(self.waiting).tolist(), self.waiting, strict=True)) if self.others else {}
+        hits = self.store.find(np.sort(np.fromiter(slots, np.int64, len(slots)))) if slots else {}
+        found = [self.find(slots[slot]) for slot in hits]
+        foreign = [one for one in found if one is not None and shard_of(one) != self.shard]
+        return list(self.identities([one for one in foreign if shows(self.cut(), one)]).values())
+
+    def _arrived(self, before: Cut) -> list[Identity]:
+        """Return the events that this shard waits for and that other shards hold, or made effective, since a cut."""
+        found: dict[int, Identity] = {}
+        for after, upto in stretches(before, self.cut() | {self.shard: 0}) if self.waiting else ():
+            fresh = [one.position for one in self.store.versions_visible(after, upto)]
+            for _, block in self.reader.blocks(after, upto):
+                for part in block.parts:
+                    table = self.reader.part(block, part, ("event_id",))
+                    awaited = pc.is_in(table["event_id"], value_set=pa.array(sorted(self.waiting), pa.string()))
+                    fresh += table["position"].filter(awaited).to_pylist()
+            found |= self.identities(fresh)
+        return [one for one in found.values() if one.event_id in self.waiting]
 
     # -- writing
 
@@ -181,8 +280,8 @@ class EventLog:
 
     def _reload(self) -> None:
         """Read where the log ends and what is pending, as the store has it."""
-        self._head = self._stored_head()
-        pending = self.store.pending()
+        self._head = self._stored_heads()[self.shard]
+        pending = [row for row in self.store.pending() if shard_of(row.position) == self.shard]
         self.waiting = {row.target for row in pending if not row.void}
         self.pending_count = len(pending)
 
@@ -195,16 +294,17 @@ class EventLog:
                 self._head = committed.head
                 self.pending_count = committed.versions.pending_count
                 committed.versions.settle()
+                self.arrived = []
         finally:
             self._writing.release()
 
-    def identities(self, sequences: Collection[int]) -> dict[int, Identity]:
-        """Return id, type, content, kind and known_time of committed events by sequence."""
+    def identities(self, positions: Collection[int]) -> dict[int, Identity]:
+        """Return id, type, content, kind and known_time of committed events by position."""
         found = {}
-        for (name, _), table in self.reader.rows(sequences, ("event_id", "content", "kind", "known_time")).items():
-            columns = (table[n].to_pylist() for n in ("sequence", "event_id", "content", "kind", "known_time"))
-            for sequence, event_id, content, kind, known in zip(*columns, strict=True):
-                found[sequence] = Identity(sequence, event_id, name, content, kind, known)
+        for (name, _), table in self.reader.rows(positions, ("event_id", "content", "kind", "known_time")).items():
+            columns = (table[n].to_pylist() for n in ("position", "event_id", "content", "kind", "known_time"))
+            for position, event_id, content, kind, known in zip(*columns, strict=True):
+                found[position] = Identity(position, event_id, name, content, kind, known)
         return found
 
     # -- reading
@@ -212,11 +312,11 @@ class EventLog:
     def find(self, event_id: str) -> int | None:
         """Return the position of an event by its id."""
         for slot in probe(int(self.slot_hash([event_id])[0])):
-            sequence = self.store.lookup(slot)
-            if sequence is None:
+            position = self.store.lookup(slot)
+            if position is None:
                 break
-            if self.identities([sequence])[sequence].event_id == event_id:
-                return pack(self.shard, sequence)
+            if self.identities([position])[position].event_id == event_id:
+                return position
         return None
 
     def event(self, event_id: str, *, personal: bool = False) -> dict[str, Any]:
@@ -232,12 +332,12 @@ class EventLog:
         return record_of(version_of(self.registry[name], version), table, plain) | {"position": position}
 
     def application(self, position: int) -> pa.Table:
-        """Return the event at a position as a table of one row: `sequence`, standard columns, and the fields.
+        """Return the event at a position as a table of one row: `position`, standard columns, and the fields.
 
         The fields are there by every name that a version of the type has, as in `facts`.
         """
         (name, version), table = self._row(position)
-        standard = {column: table[column] for column in ("sequence", *STANDARD_COLUMNS[1:])}
+        standard = {column: table[column] for column in ("position", *STANDARD_COLUMNS[1:])}
         return pa.table({**standard, **read_rows(table, self.registry[name], version)})
 
     def type_at(self, position: int) -> str:
@@ -245,14 +345,15 @@ class EventLog:
         return self._row(position)[0][0]
 
     def _row(self, position: int) -> tuple[TypeVersion, pa.Table]:
-        if not 0 < sequence_of(position) <= self.head.sequence or shard_of(position) != self.shard:
+        rows = self.reader.rows([position]) if sequence_of(position) > 0 and shows(self.ends(), position) else {}
+        if not rows:
             raise NotFound(f"no event at position {position}")
-        [found] = self.reader.rows([sequence_of(position)]).items()
+        [found] = rows.items()
         return found
 
     def personal(self, position: int) -> dict[str, Any] | None:
         """Return the decrypted personal fields of an event, None if it has none."""
-        sealed = self.store.personal(sequence_of(position))
+        sealed = self.store.personal(position)
         if sealed is None:
             return None
         fields: dict[str, Any] = json.loads(self.key.unseal(sealed, self.id, position))
@@ -264,13 +365,19 @@ class EventLog:
         `columns`: the fields wanted, by any name that a version of the type has, and `event_id` if it is; default all.
         Rows of other versions answer to a name as `obligor.events.lineage` says.
         """
-        upto = self.head.sequence if cut is None else min(cut.get(self.shard, 0), self.head.sequence)
-        return read_facts(self.store, self.reader, self.registry[type_name], self.shard, upto, columns)
+        upto = self.ends()
+        if cut is not None:
+            upto = {shard: min(last, cut.get(shard, 0)) for shard, last in upto.items()}
+            self.refuse_open(upto)
+        return read_facts(self.store, self.reader, self.registry[type_name], upto, columns)
 
-    def changes(self, after: int = 0, upto: int | None = None) -> Iterator[Changes]:
-        """Yield which winners changed after a position, in steps; what a state applies to catch up or to be rebuilt."""
-        last = self.head.sequence if upto is None else sequence_of(upto)
-        return changes_between(self.store, self.reader, self.registry, self.shard, sequence_of(after), last)
+    def changes(self, after: Cut | None = None, upto: Cut | None = None) -> Iterator[Changes]:
+        """Yield which winners changed after a cut (up to `cut()` unless given), in steps: what a state applies.
+
+        Both cuts are closed, as recorded ones are.
+        """
+        begin, end = {} if after is None else after, self.cut() if upto is None else upto
+        return changes_between(self.store, self.reader, self.registry, begin, end, self.chains({**end, **begin}))
 
     def pending(self) -> list[PendingRow]:
         """Return the corrections and retractions that are not effective, in order."""
@@ -291,9 +398,11 @@ class EventLog:
         """Return the ledger row of the decision on an application."""
         return self.store.decision_for(application_position)
 
-    def decisions(self, after: int = 0) -> Iterator[LedgerRow]:
-        """Yield the ledger rows after a ledger sequence, in order."""
-        return self.store.ledger(after)
+    def decisions(self, after: int | None = None) -> Iterator[LedgerRow]:
+        """Yield all ledger rows, shard by shard, or those of one shard after a place in its ledger."""
+        if after is not None:
+            return self.store.ledger(after)
+        return (row for shard in sorted(self.heads()) for row in self.store.ledger(pack(shard, 0)))
 
     def verify(self, *, deep: bool = False) -> list[BrokenLink]:
         """Return every place where what is stored does not fit its hash; goes on after each.

@@ -12,6 +12,7 @@ import numpy as np
 
 from obligor.events.batch import ORIGINAL
 from obligor.events.ids import probe
+from obligor.events.positions import shows
 from obligor.events.staging import Bools, Int64s, Rows, plain_rows
 from obligor.events.versions import Identity, StagedVersions
 
@@ -94,6 +95,8 @@ class Placement:
             return _SELF
         assert target_home is not None, "every target has been hashed"
         _, target = self._locate(target_id, target_home)
+        if isinstance(target, Identity) and not shows(self._tx.cut, target.position):
+            target = None  # of another shard, and not seen yet: it waits like one that has not arrived
         if target is not None:
             target_type = rows.type(target) if isinstance(target, int) else target.type
             if target_type != rows.type(i):
@@ -109,10 +112,10 @@ class Placement:
                 if self._rows.ids[row] == event_id:
                     return slot, row
             else:
-                sequence = self._sequence_at(slot, slot == home)
-                if sequence is None:
+                position = self._position_at(slot, slot == home)
+                if position is None:
                     return slot, None
-                known = self._identity(sequence)
+                known = self._identity(position)
                 if known.event_id == event_id:
                     return slot, known
         raise AssertionError("probing ends")
@@ -125,7 +128,7 @@ class Placement:
                 row = int(self._plain_rows[place])
         return row
 
-    def _sequence_at(self, slot: int, looked_up: bool) -> int | None:
+    def _position_at(self, slot: int, looked_up: bool) -> int | None:
         staged = self._tx.ids.get(slot)
         if staged is not None:
             return staged
@@ -133,25 +136,25 @@ class Placement:
             return self._hits.get(slot)
         return self._log.store.find(np.array([slot], np.int64)).get(slot)
 
-    def _identity(self, sequence: int) -> Identity:
-        if sequence not in self._known:
-            self._known[sequence] = self._tx.identity(sequence)
-        return self._known[sequence]
+    def _identity(self, position: int) -> Identity:
+        if position not in self._known:
+            self._known[position] = self._tx.identity(position)
+        return self._known[position]
 
-    def settle(self, sequence: Int64s, known_time: Int64s, versions: StagedVersions) -> None:
+    def settle(self, position: Int64s, known_time: Int64s, versions: StagedVersions) -> None:
         """Fill in where known ids are, and let the versions of facts take in what was accepted."""
         for i, found in self._same.items():
             same = (
-                (sequence[found], known_time[found]) if isinstance(found, int) else (found.sequence, found.known_time)
+                (position[found], known_time[found]) if isinstance(found, int) else (found.position, found.known_time)
             )
-            sequence[i], known_time[i] = same
+            position[i], known_time[i] = same
         for i in self._special:
             if i not in self._same and self.status[i] == "accepted":
                 target = self._targets.get(i)
                 if isinstance(target, int):
-                    target = self._event(target, sequence, known_time)
-                versions.arrive(self._event(i, sequence, known_time), self._rows.targets.get(i), target)
+                    target = self._event(target, position, known_time)
+                versions.arrive(self._event(i, position, known_time), self._rows.targets.get(i), target)
 
-    def _event(self, i: int, sequence: Int64s, known_time: Int64s) -> Identity:
+    def _event(self, i: int, position: Int64s, known_time: Int64s) -> Identity:
         rows = self._rows
-        return Identity(int(sequence[i]), rows.ids[i], rows.type(i), b"", int(rows.kind[i]), int(known_time[i]))
+        return Identity(int(position[i]), rows.ids[i], rows.type(i), b"", int(rows.kind[i]), int(known_time[i]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import pyarrow.compute as pc
@@ -16,12 +17,13 @@ import pyarrow.compute as pc
 from obligor.errors import DefinitionError, Problem
 from obligor.events.block import BlockReader
 from obligor.events.lineage import limits
+from obligor.events.positions import Cut, stretches
 from obligor.events.schema import Event, Registry
 
 __all__ = ["merge_types"]
 
 
-def merge_types(stored: bytes, registry: Registry, reader: BlockReader, upto: int) -> bytes:
+def merge_types(stored: bytes, registry: Registry, reader: BlockReader, upto: Cut) -> bytes:
     """Return the descriptions of all types the log has seen, the registry's replacing older ones.
 
     DefinitionError where a version is not what was recorded of it, or where a row of the log (up to `upto`) holds a
@@ -71,9 +73,10 @@ def _upcast(described: Mapping[str, Any]) -> dict[str, Any]:
     return {"previous": previous and previous["version"], "upcast": described.get("upcast", [])}
 
 
-def _check_numbers(event: type[Event], reader: BlockReader, upto: int) -> None:
+def _check_numbers(event: type[Event], reader: BlockReader, upto: Cut) -> None:
     """Raise DefinitionError where a row of an older version cannot be read at a greater scale."""
-    for _, block in reader.blocks(0, upto) if any(limits(event, version) for version in event.lineage) else ():
+    parts = stretches({}, upto) if any(limits(event, version) for version in event.lineage) else ()
+    for _, block in chain.from_iterable(reader.blocks(*one) for one in parts):
         for part in block.parts:
             bounds = limits(event, part.version) if part.type == event.event_name else {}
             table = reader.part(block, part, list(bounds)) if bounds else None
@@ -82,6 +85,6 @@ def _check_numbers(event: type[Event], reader: BlockReader, upto: int) -> None:
                 beyond = table.filter(pc.greater(pc.abs(table[name]), most))
                 if beyond.num_rows:
                     row = beyond.to_pylist()[0]
-                    where = f"the event at position {row['sequence']} holds {row[name]}"
+                    where = f"the event at position {row['position']} holds {row[name]}"
                     why = f"{where}, which is beyond 64 bits at the scale of version {event.version}"
                     raise DefinitionError(Problem(f"$.{event.event_name}.{name}", why))

@@ -4,11 +4,14 @@ Nothing reaches the store before `commit`, so leaving a transaction, or going ba
 without a trace. Positions and known times are assigned as rows are appended; ledger rows are chained as they are
 recorded; how far a stream was read goes with what was read from it; the blocks and the id index are written at the
 commit, ids in hash order.
+
+It is one shard's, and rests on what had been seen of the other shards when it began: its known times are beyond theirs,
+and its blocks say how far that was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
@@ -40,7 +43,7 @@ class Segment:
 
     form: TypeVersion
     table: pa.Table
-    sequence: Int64s
+    position: Int64s
     known_time: Int64s
     measured: Bools
 
@@ -68,15 +71,21 @@ class Transaction:
         self._log, self._store, self._reader = log, log.store, log.reader
         self._clock_us, self._finish = clock_us, finish
         self._start = self._head = log.head
+        self._base = pack(log.shard, 0)
+        self._others = log.others
+        self._seen = {shard: head.sequence for shard, head in self._others.items()}
+        self._floor = max((head.known_time for head in self._others.values()), default=0)
         self._segments: list[Segment] = []
         self.ids = StagedIds()
         self._ledger: list[LedgerRow] = []
         self._decisions: set[str] = set()
         self._personal: list[tuple[int, bytes]] = []
-        self.versions = StagedVersions(log.store, log.waiting, log.pending_count)
+        self.versions = StagedVersions(log.store, log.shard, log.waiting, log.pending_count, self._seen)
         self._changed = (0, self._head.sequence)
         self._offsets: list[OffsetStep] = []
         self._open = True
+        if log.arrived:
+            self._release(log.arrived)
 
     def __enter__(self) -> Transaction:
         return self
@@ -96,7 +105,7 @@ class Transaction:
     @property
     def cut(self) -> dict[int, int]:
         """The cut that shows everything staged so far."""
-        return {self._log.shard: self._head.sequence}
+        return {**self._seen, self._log.shard: self._head.sequence}
 
     def mark(self) -> Mark:
         """Return a mark; `undo(mark)` takes back everything appended and recorded since."""
@@ -143,22 +152,28 @@ class Transaction:
             return Appended([], np.empty(0, np.int64), np.empty(0, np.int64))
         placement = Placement(rows, self._log, self)
         accepted = placement.decide(self._clock_us)
-        sequence = np.full(len(rows), -1, np.int64)
+        position = np.full(len(rows), -1, np.int64)
         known = np.full(len(rows), -1, np.int64)
         count = int(accepted.sum())
-        first = self._head.sequence + 1
-        pack(self._log.shard, first + count)
-        sequence[accepted] = np.arange(first, first + count)
-        known[accepted] = known_times(rows.declared[accepted], self._clock_us, self._head.known_time)
-        self.ids.add(placement.slots[accepted], sequence[accepted])
-        self._stage(rows, accepted, sequence, known)
+        last = self._head.sequence + count
+        position[accepted] = np.arange(pack(self._log.shard, last) - count + 1, pack(self._log.shard, last) + 1)
+        latest = max(self._head.known_time, self._floor)
+        known[accepted] = known_times(rows.declared[accepted], self._clock_us, latest)
+        self.ids.add(placement.slots[accepted], position[accepted])
+        self._stage(rows, accepted, position, known)
         if count:
-            last = max(self._head.known_time, int(known[accepted].max()))
-            self._head = self._head._replace(sequence=first + count - 1, known_time=last)
-        placement.settle(sequence, known, self.versions)
-        return Appended(placement.status, np.where(sequence > 0, sequence + pack(self._log.shard, 0), -1), known)
+            latest = max(self._head.known_time, int(known[accepted].max()))
+            self._head = self._head._replace(sequence=last, known_time=latest)
+        placement.settle(position, known, self.versions)
+        return Appended(placement.status, position, known)
 
-    def _stage(self, rows: Rows, accepted: Bools, sequence: Int64s, known: Int64s) -> None:
+    def _release(self, arrived: Sequence[Identity]) -> None:
+        """Let corrections take effect that waited for events of other shards: at a position that holds no event."""
+        self._head = self._head._replace(sequence=self._head.sequence + 1)
+        for event in arrived:
+            self.versions.release(event, self._base + self._head.sequence)
+
+    def _stage(self, rows: Rows, accepted: Bools, position: Int64s, known: Int64s) -> None:
         for form, table in rows.parts:
             index = table["index"].to_numpy()
             taken = accepted[index]
@@ -166,21 +181,21 @@ class Transaction:
                 table, index = table.filter(pa.array(taken)), index[taken]
             if not len(index):
                 continue
-            own = sequence[index]
+            own = position[index]
             self._segments.append(Segment(form, table, own, known[index], rows.declared[index] == DECLARED_NONE))
             personal = table["personal"]
             if personal.null_count < len(personal):
                 pairs = zip(own.tolist(), personal.to_pylist(), strict=True)
                 self._personal += [(one, plain) for one, plain in pairs if plain is not None]
 
-    def identity(self, sequence: int) -> Identity:
+    def identity(self, position: int) -> Identity:
         """Return id, type, content, kind and known_time of an event, committed or staged."""
-        if sequence <= self._start.sequence:
-            return self._log.identities([sequence])[sequence]
-        segment, row = self._staged_row(sequence)
+        if self._is_committed(position):
+            return self._log.identities([position])[position]
+        segment, row = self._staged_row(position)
         table = segment.table
         return Identity(
-            sequence,
+            position,
             table["event_id"][row].as_py(),
             segment.form[0],
             table["content"][row].as_py(),
@@ -188,12 +203,15 @@ class Transaction:
             int(segment.known_time[row]),
         )
 
-    def _staged_row(self, sequence: int) -> tuple[Segment, int]:
+    def _is_committed(self, position: int) -> bool:
+        return not self._base + self._start.sequence < position <= self._base + self._head.sequence
+
+    def _staged_row(self, position: int) -> tuple[Segment, int]:
         for segment in reversed(self._segments):
-            row = int(np.searchsorted(segment.sequence, sequence))
-            if row < len(segment.sequence) and segment.sequence[row] == sequence:
+            row = int(np.searchsorted(segment.position, position))
+            if row < len(segment.position) and segment.position[row] == position:
                 return segment, row
-        raise AssertionError(f"sequence {sequence} is not staged")
+        raise AssertionError(f"position {position} is not staged")
 
     # -- decisions
 
@@ -204,7 +222,7 @@ class Transaction:
             raise Conflict(f"there is a decision {decision_id!r} in the ledger already")
         link = chain.ledger_link(self._head.ledger_chain, decision_id, application_position, record)
         sequence = self._head.ledger_sequence + 1
-        self._ledger.append(LedgerRow(sequence, decision_id, application_position, record, link))
+        self._ledger.append(LedgerRow(self._base + sequence, decision_id, application_position, record, link))
         self._decisions.add(decision_id)
         self._head = self._head._replace(ledger_sequence=sequence, ledger_chain=link)
         return link
@@ -235,42 +253,42 @@ class Transaction:
     def changes(self) -> Changes:
         """Return the winners that went and came since the last call; `chain` is that of the last committed block."""
         done, after = self._changed
-        upto, shard = self._head.sequence, self._log.shard
-        touched = self.versions.touched(after)
+        upto = self._head.sequence
+        touched = self.versions.touched(self._base + after)
         versions = self.versions.versions_of(touched) if touched else []
-        removed, inserted = winner_changes(versions, after, upto)
-        roots = {version.sequence: version.root for version in versions}
+        removed, inserted = winner_changes(versions, {**self._seen, self._log.shard: after}, self.cut)
+        roots = {version.position: version.root for version in versions}
         plain: list[dict[str, pa.Table]] = []
         for segment in self._segments[done:]:
             keep = segment.table["kind"].to_numpy() == ORIGINAL
             if touched:
-                keep &= ~np.isin(segment.sequence, list(touched))
+                keep &= ~np.isin(segment.position, list(touched))
             if keep.any():
                 plain.append(self._change(segment, keep, None))
         self._changed = (len(self._segments), upto)
         return Changes(
             removed=self._rows_at(removed, roots),
             inserted=merged(*plain, self._rows_at(inserted, roots)),
-            position=pack(shard, upto),
-            chain=self._head.chain,
+            cut=self.cut,
+            chains={self._log.shard: self._head.chain, **{shard: one.chain for shard, one in self._others.items()}},
         )
 
     def _change(self, segment: Segment, keep: Bools, roots: dict[int, int] | None) -> dict[str, pa.Table]:
         (name, version), table = segment.form, segment.table
-        sequence, known = segment.sequence, segment.known_time
+        position, known = segment.position, segment.known_time
         if not keep.all():
-            table, sequence, known = table.filter(pa.array(keep)), sequence[keep], known[keep]
-        own = [roots.get(one, one) for one in sequence.tolist()] if roots else sequence
-        root = np.asarray(own, np.int64) + pack(self._log.shard, 0)
+            table, position, known = table.filter(pa.array(keep)), position[keep], known[keep]
+        own = [roots.get(one, one) for one in position.tolist()] if roots else position
+        root = np.asarray(own, np.int64)
         return {name: change_rows(table, root, pa.array(known), self._log.registry[name], version)}
 
-    def _rows_at(self, sequences: list[int], roots: dict[int, int]) -> dict[str, pa.Table]:
-        committed = [one for one in sequences if one <= self._start.sequence]
-        found = [winner_rows(committed, roots, self._reader, self._log.registry, self._log.shard)]
-        for one in sequences:
-            if one > self._start.sequence:
+    def _rows_at(self, positions: list[int], roots: dict[int, int]) -> dict[str, pa.Table]:
+        committed = [one for one in positions if self._is_committed(one)]
+        found = [winner_rows(committed, roots, self._reader, self._log.registry)]
+        for one in positions:
+            if not self._is_committed(one):
                 segment, row = self._staged_row(one)
-                keep = np.zeros(len(segment.sequence), np.bool_)
+                keep = np.zeros(len(segment.position), np.bool_)
                 keep[row] = True
                 found.append(self._change(segment, keep, roots))
         return merged(*found)
@@ -283,7 +301,7 @@ class Transaction:
         self._open = False
         written = False
         try:
-            if self._segments or self._ledger or self._offsets:
+            if self._head.sequence > self._start.sequence or self._ledger or self._offsets:
                 self._write()
             written = True
         finally:
@@ -291,18 +309,18 @@ class Transaction:
 
     def _write(self) -> None:
         blocks, schemas = self._blocks()
-        slots, sequences = self.ids.ascending()
-        key, log_id, shard = self._log.key, self._log.id, self._log.shard
+        slots, positions = self.ids.ascending()
+        key, log_id = self._log.key, self._log.id
         commit = Commit(
             blocks=blocks,
             schemas=schemas,
             slots=slots,
-            sequences=sequences,
+            positions=positions,
             versions=self.versions.effective,
             pending=self.versions.pending,
             resolved=self.versions.resolved,
             ledger=self._ledger,
-            personal=[(s, key.seal(plain, log_id, pack(shard, s))) for s, plain in self._personal],
+            personal=[(position, key.seal(plain, log_id, position)) for position, plain in self._personal],
             offsets=_whole(self._offsets),
         )
         self._store.write(commit)
@@ -314,15 +332,17 @@ class Transaction:
         blocks: list[BlockRow] = []
         schemas: dict[bytes, bytes] = {}
         link, known = self._start.chain, self._start.known_time
-        for first in range(self._start.sequence + 1, self._head.sequence + 1, BLOCK_EVENTS_MAX):
-            last = min(first + BLOCK_EVENTS_MAX - 1, self._head.sequence)
+        after = {shard: (head.sequence, head.chain) for shard, head in self._others.items() if head.sequence}
+        end = self._base + self._head.sequence
+        for first in range(self._base + self._start.sequence + 1, end + 1, BLOCK_EVENTS_MAX):
+            last = min(first + BLOCK_EVENTS_MAX - 1, end)
             own = []
             for part in parts:
-                start, stop = np.searchsorted(part.sequence, [first, last + 1])
+                start, stop = np.searchsorted(part.position, [first, last + 1])
                 if start < stop:
                     own.append((part.form, _stored(part, int(start), int(stop), first)))
                     known = max(known, int(part.known_time[start:stop].max()))
-            body, used = encode(first, last - first + 1, own)
+            body, used = encode(first, last - first + 1, own, after)
             link = chain.link(link, body)
             blocks.append(BlockRow(first, last, known, link, body))
             schemas |= used
@@ -347,9 +367,9 @@ def _joined(segments: list[Segment]) -> list[Segment]:
     for own in by_form.values():
         if len(own) > 1:
             table = pa.concat_tables([s.table for s in own]).combine_chunks()
-            sequence = np.concatenate([s.sequence for s in own])
+            position = np.concatenate([s.position for s in own])
             known_time = np.concatenate([s.known_time for s in own])
-            own = [Segment(own[0].form, table, sequence, known_time, np.concatenate([s.measured for s in own]))]
+            own = [Segment(own[0].form, table, position, known_time, np.concatenate([s.measured for s in own]))]
         joined += own
     return joined
 
@@ -358,7 +378,7 @@ def _stored(part: Segment, start: int, stop: int, first: int) -> pa.Table:
     """Return rows of a segment in the columns of a block's part."""
     table = part.table.slice(start, stop - start)
     columns = {
-        "offset": pa.array((part.sequence[start:stop] - first).astype(np.int32)),
+        "offset": pa.array((part.position[start:stop] - first).astype(np.int32)),
         "event_id": table["event_id"],
         "event_time": table["event_time"],
         "known_time": pa.array(part.known_time[start:stop]),

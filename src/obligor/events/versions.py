@@ -4,6 +4,10 @@ A correction names an event by id: the fact's original, or another correction or
 ends at the root. Once every event of the chain is in the log the version is effective, and it is visible to a cut and
 an as_of that show the whole chain; until then it is pending, and counted and listed as such. One whose target turns
 out to be of another type is void: it stays listed and never takes effect.
+
+A correction is made effective by the writer of its own shard, once that has seen its chain in the other shards too; so
+`visible_position`, in its own shard, is enough to say which cuts show the whole chain: a cut that shows what a writer
+has written shows what it had seen (`obligor.events.shards`).
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from typing import NamedTuple
 
 from obligor.errors import LimitError
 from obligor.events.batch import ORIGINAL, RETRACTION
+from obligor.events.positions import Cut, shard_of, shows
 from obligor.events.store import LogStore, PendingRow, VersionRow
 
 __all__ = ["PENDING_MAX", "Identity", "StagedVersions", "winner", "winner_changes"]
@@ -23,7 +28,7 @@ PENDING_MAX = 1_000_000
 class Identity(NamedTuple):
     """What tells one event of the log from another."""
 
-    sequence: int
+    position: int
     event_id: str
     type: str
     content: bytes
@@ -32,30 +37,32 @@ class Identity(NamedTuple):
 
 
 class _Base(NamedTuple):
-    """What a version inherits from its target."""
+    """What a version inherits from its target; `visible_position` 0: no more than where it is itself."""
 
     root: int
-    visible_sequence: int
+    visible_position: int
     visible_known: int
 
 
-def winner(root: int, versions: Iterable[VersionRow], upto: int) -> int | None:
-    """Return the sequence of the version that holds once everything up to `upto` is known; None: no fact.
+def winner(root: int, versions: Iterable[VersionRow], cut: Cut) -> int | None:
+    """Return the position of the version that holds once everything in the cut is known; None: no fact.
 
-    The original ranks lowest; among the others the greatest (known_time, sequence) wins; a retraction leaves no fact.
+    The original ranks lowest; among the others the greatest (known_time, position) wins; a retraction leaves no fact.
     """
-    if root > upto:
+    if not shows(cut, root):
         return None
     best = max(
-        (v for v in versions if v.visible_sequence <= upto), key=lambda v: (v.known_time, v.sequence), default=None
+        (v for v in versions if shows(cut, v.visible_position)),
+        key=lambda v: (v.known_time, v.position),
+        default=None,
     )
     if best is None:
         return root
-    return None if best.kind == RETRACTION else best.sequence
+    return None if best.kind == RETRACTION else best.position
 
 
-def winner_changes(versions: Iterable[VersionRow], after: int, upto: int) -> tuple[list[int], list[int]]:
-    """Return the sequences of the facts' versions that stop winning between two ends of the log, and that start to.
+def winner_changes(versions: Iterable[VersionRow], after: Cut, upto: Cut) -> tuple[list[int], list[int]]:
+    """Return the positions of the facts' versions that stop winning between two cuts, and that start to.
 
     `versions` are all the effective versions of the facts in question.
     """
@@ -74,8 +81,10 @@ def winner_changes(versions: Iterable[VersionRow], after: int, upto: int) -> tup
 class StagedVersions:
     """The versions and pending rows of one transaction, over those of the store; can be undone to an earlier mark."""
 
-    def __init__(self, store: LogStore, waiting: set[str], pending_count: int) -> None:
-        self._store, self._waiting, self._pending_count = store, waiting, pending_count
+    def __init__(self, store: LogStore, shard: int, waiting: set[str], pending_count: int, seen: Cut) -> None:
+        """`waiting` are the ids that corrections of this shard wait for, `seen` is what is known of other shards."""
+        self._store, self._shard, self._seen = store, shard, seen
+        self._waiting, self._pending_count = waiting, pending_count
         self._effective: dict[int, VersionRow] = {}
         self._pending: dict[int, PendingRow] = {}
         self._resolved: set[int] = set()
@@ -102,8 +111,8 @@ class StagedVersions:
         return list(self._effective.values())
 
     def touched(self, after: int) -> set[int]:
-        """Return the roots of the facts with a version that became effective after a sequence."""
-        return {version.root for version in self._effective.values() if version.visible_sequence > after}
+        """Return the roots of the facts with a version that became effective after a position of this shard."""
+        return {version.root for version in self._effective.values() if version.visible_position > after}
 
     @property
     def pending(self) -> list[PendingRow]:
@@ -145,11 +154,11 @@ class StagedVersions:
         """Take in one event, in the log's order; `target` is what `target_id` names, if the log has it by now."""
         base: _Base | None
         if event.kind == ORIGINAL:
-            base = _Base(event.sequence, event.sequence, event.known_time)
+            base = _Base(event.position, event.position, event.known_time)
         else:
             assert target_id is not None, "a correction or retraction names its target"
             base = None if target is None else self._base(target)
-            row = PendingRow(event.sequence, event.event_id, target_id, event.type, event.kind, event.known_time, False)
+            row = PendingRow(event.position, event.event_id, target_id, event.type, event.kind, event.known_time, False)
             if base is None:
                 self._wait(row)
             else:
@@ -157,11 +166,20 @@ class StagedVersions:
         if self.is_awaited(event.event_id):
             self._release(event.event_id, event.type, base)
 
+    def release(self, target: Identity, at: int) -> None:
+        """Make effective what waited for an event of another shard that is seen now; it shows from position `at` on."""
+        base = self._base(target)
+        if base is not None:
+            self._release(target.event_id, target.type, base._replace(visible_position=at))
+
     def _base(self, target: Identity) -> _Base | None:
+        own = shard_of(target.position) == self._shard
         if target.kind == ORIGINAL:
-            return _Base(target.sequence, target.sequence, target.known_time)
-        version = self._effective.get(target.sequence) or self._store.version(target.sequence)
-        return None if version is None else _Base(version.root, version.visible_sequence, version.visible_known)
+            return _Base(target.position, target.position if own else 0, target.known_time)
+        version = self._effective.get(target.position) or self._store.version(target.position)
+        if version is None or not (own or shows(self._seen, version.visible_position)):
+            return None
+        return _Base(version.root, version.visible_position if own else 0, version.visible_known)
 
     def _release(self, event_id: str, event_type: str, base: _Base | None) -> None:
         """Make effective what waited for an event that is effective itself (`base`); void what is of another type."""
@@ -181,14 +199,20 @@ class StagedVersions:
     def _waiting_on(self, target: str) -> list[PendingRow]:
         staged = [self._pending[sequence] for sequence in self._staged_targets.get(target, ())]
         stored = self._store.pending_on(target) if target in self._waiting else []
-        stored = [row for row in stored if row.sequence not in self._resolved and row.sequence not in self._pending]
+        stored = [
+            row
+            for row in stored
+            if shard_of(row.position) == self._shard
+            and row.position not in self._resolved
+            and row.position not in self._pending
+        ]
         return [row for row in (*stored, *staged) if not row.void]
 
     def _take_effect(self, row: PendingRow, base: _Base) -> _Base:
-        base = _Base(base.root, max(base.visible_sequence, row.sequence), max(base.visible_known, row.known_time))
-        version = VersionRow(row.sequence, base.root, row.type, row.kind, row.known_time, *base[1:])
-        self._effective[row.sequence] = version
-        self._undo.append(lambda: self._effective.pop(row.sequence))
+        base = _Base(base.root, max(base.visible_position, row.position), max(base.visible_known, row.known_time))
+        version = VersionRow(row.position, base.root, row.type, row.kind, row.known_time, *base[1:])
+        self._effective[row.position] = version
+        self._undo.append(lambda: self._effective.pop(row.position))
         return base
 
     def _wait(self, row: PendingRow) -> None:
@@ -198,38 +222,38 @@ class StagedVersions:
         self._stage(row)
 
     def _stage(self, row: PendingRow) -> None:
-        self._pending[row.sequence] = row
-        self._undo.append(lambda: self._pending.pop(row.sequence))
+        self._pending[row.position] = row
+        self._undo.append(lambda: self._pending.pop(row.position))
         if not row.void:
-            self._staged_targets.setdefault(row.target, []).append(row.sequence)
+            self._staged_targets.setdefault(row.target, []).append(row.position)
             self._undo.append(lambda: self._forget_target(row))
 
     def _forget_target(self, row: PendingRow) -> None:
         waiting = self._staged_targets[row.target]
-        waiting.remove(row.sequence)
+        waiting.remove(row.position)
         if not waiting:
             del self._staged_targets[row.target]
 
     def _stop_waiting(self, row: PendingRow) -> None:
         self._count(-1)
-        if row.sequence in self._pending:
+        if row.position in self._pending:
             self._unstage(row)
         else:
-            self._resolved.add(row.sequence)
-            self._undo.append(lambda: self._resolved.discard(row.sequence))
+            self._resolved.add(row.position)
+            self._undo.append(lambda: self._resolved.discard(row.position))
 
     def _unstage(self, row: PendingRow) -> None:
-        del self._pending[row.sequence]
+        del self._pending[row.position]
         self._forget_target(row)
 
         def restore() -> None:
-            self._pending[row.sequence] = row
-            self._staged_targets.setdefault(row.target, []).append(row.sequence)
+            self._pending[row.position] = row
+            self._staged_targets.setdefault(row.target, []).append(row.position)
 
         self._undo.append(restore)
 
     def _set_void(self, row: PendingRow) -> None:
-        if row.sequence in self._pending:
+        if row.position in self._pending:
             self._unstage(row)
         self._stage(row._replace(void=True))
 

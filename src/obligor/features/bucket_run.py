@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from obligor.errors import IntegrityError, LimitError, NotFound, ObligorError, Problem
 from obligor.events.log import EventLog
-from obligor.events.positions import pack
 from obligor.features.backfill import PROBLEMS_SHOWN, UNIT_ROWS, Part, joined, needed, parts_of
 from obligor.features.bucket_task import ANSWERS, Answers, Task, read_answers, write_questions
 from obligor.features.buckets import BUCKETS
@@ -120,8 +119,9 @@ class BucketRun:
         view = lake.view(plan, cut)
         document = pin(view, log.registry, self.lake, self.files, self.open_lake) if plan.measures else ""
         routings = [self._routed(part, view, requests) for part in parts_of(plan)]
-        chain = log.chain(pack(log.shard, min(cut.get(log.shard, 0), log.head.sequence)))
-        known = digest(self.code.encode(), log.id, chain, json.dumps(sorted(cut.items())).encode())
+        ends = {shard: min(last, cut.get(shard, 0)) for shard, last in log.ends().items()}
+        chains = [chain for _, chain in sorted(log.chains(ends).items())]
+        known = digest(self.code.encode(), log.id, *chains, json.dumps(sorted(cut.items())).encode())
         with ThreadPoolExecutor(_THREADS) as pool:
             for routing in routings:
                 self._write(routing, view, document, known, cut_array(cut).tolist(), requests, pool)

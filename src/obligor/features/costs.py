@@ -82,7 +82,7 @@ class _Bench:
         self.asked = _questions(requests.take(last))
         with self.state.begin() as staged:
             staged.apply(_winners(plan, log, requests.take(last), self.now))
-            staged.commit(Head(log.id.hex(), log.head.sequence, log.chain().hex()))
+            staged.commit(Head.at(log, log.cut(), log.links()))
 
     def rows(self, plan: Plan) -> float:
         """Return the seconds that a part of the plan takes for all questions offline."""

@@ -12,12 +12,21 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from obligor.errors import IntegrityError, NotFound
+from obligor.events.changes import causal_blocks
 from obligor.events.lineage import withheld
 from obligor.events.log import EventLog
-from obligor.events.positions import SEQUENCE_MAX, cut_array, pack, sequence_of
+from obligor.events.positions import (
+    SEQUENCE_MAX,
+    Cut,
+    cut_array,
+    is_within,
+    sequence_of,
+    shard_of,
+    stretches,
+    visible,
+)
 from obligor.features.buckets import BUCKETS, entity_name, entity_types
 from obligor.features.lake_check import Checked, check_table
 from obligor.features.lake_compaction import compact_files, due
@@ -46,7 +55,7 @@ class TableStatus:
 
     name: str
     misfit: str | None  # why it does not fit, None where it does
-    sequence: int  # it holds the log up to here
+    cut: Mapping[int, int]  # it holds the log up to here
     behind: int  # events of the log that are not in it
     rows: int
     files: int
@@ -82,12 +91,12 @@ class Lake:
     def _status(self, table: LakeTable) -> TableStatus:
         snapshot = self._store.table(table.name).snapshot()
         assert snapshot is not None, "the table exists"
-        sequence, revisions = snapshot.marks["sequence"], self._revisions(table, snapshot)
+        cut, revisions = _cut(snapshot), self._revisions(table, snapshot)
         return TableStatus(
             name=table.name,
             misfit=self._misfit(table, snapshot),
-            sequence=sequence,
-            behind=max(0, self._log.head.sequence - sequence),
+            cut=cut,
+            behind=sum(upto - after for after, upto in stretches(cut, self._log.ends())),
             rows=sum(file.rows for file in snapshot.files),
             files=len(snapshot.files),
             runs=len(chains(snapshot.files)),
@@ -97,16 +106,17 @@ class Lake:
 
     def _misfit(self, table: LakeTable, snapshot: Snapshot) -> str | None:
         """Return why a table does not fit the log, None where it does."""
-        marks, sequence = snapshot.marks, snapshot.marks["sequence"]
+        marks, cut, ends = snapshot.marks, _cut(snapshot), self._log.ends()
         kept_back = {
             f"{event.event_name}.{name}" for event in table.events for name in event.readable if withheld(event, name)
         } & set(snapshot.schema.names)
         if marks["log"] != _number(self._log.id):
             return "it follows another log"
-        if sequence > self._log.head.sequence:
-            return f"it holds the log up to {sequence}, and the log ends at {self._log.head.sequence}"
-        if marks["chain"] != _number(self._log.chain(pack(self._log.shard, sequence))):
-            return f"the log up to {sequence} is another one than it holds"
+        if not is_within(cut, ends):
+            return f"it holds the log up to {cut}, and the log ends at {ends}"
+        for shard, chain in self._log.chains(cut).items():
+            if marks[_mark("chain", shard)] != _number(chain):
+                return f"the log up to {cut} is another one than it holds"
         if kept_back:
             return f"it holds {', '.join(sorted(kept_back))}, which must not leave the log"
         for event in table.events:
@@ -123,11 +133,11 @@ class Lake:
         found = store.snapshot()
         if found is None:
             return REVISIONS.empty_table()
-        if found.marks["folded"] > snapshot.marks["folded"]:  # rows are written anew first, and this pruned then
+        folded = _cut(snapshot, "folded")
+        if not is_within(_cut(found, "folded"), folded):  # rows are written anew first, and this pruned then
             return None
-        base = pack(self._log.shard, 0)
         rows = pa.concat_tables([REVISIONS.empty_table(), *(_all_rows(store, file) for file in found.files)])
-        return _between(rows, base + snapshot.marks["folded"], base + snapshot.marks["sequence"])
+        return _between(rows, folded, _cut(snapshot))
 
     def _settled(self, table: LakeTable) -> tuple[Snapshot, pa.Table]:
         """Return a table that fits and what replaces its rows, both of one moment."""
@@ -141,53 +151,64 @@ class Lake:
     # -- changing it
 
     def update(self, entities: Iterable[tuple[str, ...]] = (), *, progress: Progress = lambda events: None) -> int:
-        """Bring all tables to the log's head, and those of `entities`, which need not exist.
+        """Bring all tables to the log's end, and those of `entities`, which need not exist.
 
         Tables that are missing or do not fit are made from the log's beginning.
 
         Returns the number of events that were read. CommitConflict where another update runs.
         """
-        head, done = self._log.head.sequence, 0
+        end, done = self._log.cut(), 0
         tables = dict.fromkeys([*self.tables(), *map(self._table, entities)])
         at = {table: self._prepared(table) for table in tables}
-        while (after := min(at.values(), default=head)) < head:
-            upto = min([self._step(after, head), *(sequence for sequence in at.values() if sequence > after)])
-            behind = [table for table, sequence in at.items() if sequence == after]
+        while late := [cut for cut in at.values() if any(stretches(cut, end))]:
+            after = min(late, key=lambda cut: sum(cut.values()))
+            later = [cut for cut in late if cut != after and is_within(after, cut)]
+            upto = self._step(after, min([*later, end], key=lambda cut: sum(cut.values())))
+            behind = [table for table, cut in at.items() if cut == after]
             events = dict.fromkeys(event for table in behind for event in table.events)
             stretch = read_stretch(self._log, events, after, upto)
             for table in behind:
                 self._append(table, additions(table, stretch), after, upto)
                 at[table] = upto
-            done += upto - after
-            progress(upto - after)
+            count = _size(after, upto)
+            done += count
+            progress(count)
         return done
 
-    def _prepared(self, table: LakeTable) -> int:
+    def _prepared(self, table: LakeTable) -> Cut:
         """Return up to where a table holds the log, once it exists and fits."""
         store, revisions = self._store.table(table.name), self._store.table(_revisions_name(table))
-        start = {**self._marks(0), "folded": 0}
+        nowhere = dict.fromkeys(self._log.cut(), 0)
+        start = {**self._marks(nowhere), **_marked("folded", nowhere)}
         snapshot = store.snapshot()
         if snapshot is not None and self._misfit(table, snapshot) is None:
-            return snapshot.marks["sequence"]
+            return nowhere | _cut(snapshot)
         # Revisions go first: as long as the rows do not fit, nobody asks what replaces them.
         revisions.create(REVISIONS, start)
         store.create(table.schema, start)
-        return 0
+        return nowhere
 
-    def _marks(self, sequence: int) -> dict[str, int]:
-        chain = self._log.chain(pack(self._log.shard, sequence))
-        return {"log": _number(self._log.id), "sequence": sequence, "chain": _number(chain)}
+    def _marks(self, cut: Cut) -> dict[str, int]:
+        chains = {shard: _number(chain) for shard, chain in self._log.chains(cut).items()}
+        return {"log": _number(self._log.id), **_marked("sequence", cut), **_marked("chain", chains)}
 
-    def _step(self, after: int, head: int) -> int:
-        """Return where the last block ends that lies within about `STRETCH_EVENTS` events."""
-        found = self._log.store.last_block_upto(min(after + STRETCH_EVENTS, head))
-        if found is not None and found[0] > after:
-            return found[0]
-        block = self._log.store.block_at(after + 1)
-        assert block is not None, "the log has a block after this sequence"
-        return block.last
+    def _step(self, after: Cut, end: Cut) -> Cut:
+        """Return a cut about `STRETCH_EVENTS` events on, at ends of blocks, that shows what its events rest on."""
+        if _size(after, end) <= STRETCH_EVENTS:
+            return end
+        if len(end) == 1:
+            ((begin, last),) = stretches(after, end)
+            found = self._log.store.last_block_upto(min(begin + STRETCH_EVENTS, last))
+            if found is not None and found[0] > begin:
+                return {shard_of(last): sequence_of(found[0])}
+        at = dict(after)
+        for row, _ in causal_blocks(self._log.reader, after, end):
+            at[shard_of(row.first)] = sequence_of(row.last)
+            if _size(after, at) >= STRETCH_EVENTS:
+                break
+        return at
 
-    def _append(self, table: LakeTable, added: Additions, after: int, upto: int) -> None:
+    def _append(self, table: LakeTable, added: Additions, after: Cut, upto: Cut) -> None:
         """Commit rows of the log up to a sequence, and before them what replaces older rows, which shows only then."""
         marks = self._marks(upto)
         if added.revisions.num_rows:
@@ -197,7 +218,7 @@ class Lake:
             store.commit(base, REVISIONS, _written(store, REVISIONS, added.revisions, {}), [], marks)
         store = self._store.table(table.name)
         snapshot = store.snapshot()
-        if snapshot is None or snapshot.marks["sequence"] != after:
+        if snapshot is None or not is_within(_cut(snapshot), after) or not is_within(after, _cut(snapshot)):
             raise CommitConflict(f"{table.name}: another update has changed this table; run it again")
         store.commit(snapshot, table.schema, _written(store, table.schema, added.rows, types_note(table)), [], marks)
 
@@ -217,19 +238,19 @@ class Lake:
             return 0
         everything = len(merged) == len(snapshot.files)
         files = compact_files(table, store, merged, Revisions([replacing]))
-        folded = snapshot.marks["sequence" if everything else "folded"]
-        store.commit(snapshot, table.schema, files, merged, {"folded": folded})
+        folded = _cut(snapshot, "sequence" if everything else "folded")
+        store.commit(snapshot, table.schema, files, merged, _marked("folded", folded))
         if everything:
-            self._prune(self._store.table(_revisions_name(table)), pack(self._log.shard, folded))
+            self._prune(self._store.table(_revisions_name(table)), folded)
         return len(merged)
 
-    def _prune(self, store: TableStore, folded: int) -> None:
+    def _prune(self, store: TableStore, folded: Cut) -> None:
         """Delete revisions whose rows have been written anew."""
         found = store.snapshot()
         assert found is not None, "it was made with its table"
-        done = [file for file in found.files if _last_replaced(store, file) <= folded]
+        done = [file for file in found.files if _all_replaced(store, file, folded)]
         if done:
-            store.commit(found, REVISIONS, [], done, {"folded": sequence_of(folded)})
+            store.commit(found, REVISIONS, [], done, _marked("folded", folded))
 
     def vacuum(self, older_than_hours: float) -> int:
         """Delete files that are no part of a table any more and have not been for so long; return how many."""
@@ -241,21 +262,19 @@ class Lake:
 
     def _check(self, table: LakeTable, whole: bool, progress: Progress) -> Checked:
         snapshot, replacing = self._settled(table)
-        sequence = snapshot.marks["sequence"]
+        cut = _cut(snapshot)
 
-        def stretches() -> Iterator[Additions]:
-            after = 0
-            while after < sequence:
-                upto = self._step(after, sequence)
+        def parts() -> Iterator[Additions]:
+            after = dict.fromkeys(cut, 0)
+            while after != cut:
+                upto = self._step(after, cut)
                 yield additions(table, read_stretch(self._log, table.events, after, upto))
-                progress(upto - after)
+                progress(_size(after, upto))
                 after = upto
 
         nothing = Additions(table.schema.empty_table(), REVISIONS.empty_table())
         store, revisions = self._store.table(table.name), Revisions([replacing])
-        return check_table(
-            TableView(table, store, snapshot.files, revisions, nothing, sequence), stretches, whole=whole
-        )
+        return check_table(TableView(table, store, snapshot.files, revisions, nothing, cut), parts, whole=whole)
 
     # -- reading it
 
@@ -264,19 +283,21 @@ class Lake:
 
         NotFound where a table does not exist, IntegrityError where it does not fit the log.
         """
-        head = self._log.head.sequence
-        upto = head if cut is None else min(head, cut.get(self._log.shard, 0))
+        upto = self._log.ends()
+        if cut is not None:
+            upto = {shard: min(last, cut.get(shard, 0)) for shard, last in upto.items()}
+            self._log.refuse_open(upto)
         tables = {one: self._table_view(self._table(one), upto) for one in plan_entities(plan)}
-        return View(plan, tables, self._log.shard)
+        return View(plan, tables)
 
-    def _table_view(self, table: LakeTable, upto: int) -> TableView:
+    def _table_view(self, table: LakeTable, upto: Cut) -> TableView:
         snapshot, replacing = self._settled(table)
-        sequence = snapshot.marks["sequence"]
-        recent = Additions(table.schema.empty_table(), REVISIONS.empty_table())
-        if sequence < upto:
-            recent = additions(table, read_stretch(self._log, table.events, sequence, upto))
+        held = _cut(snapshot)
+        recent, end = Additions(table.schema.empty_table(), REVISIONS.empty_table()), _joined(held, upto)
+        if any(stretches(held, upto)):
+            recent = additions(table, read_stretch(self._log, table.events, held, end))
         revisions = Revisions([replacing, recent.revisions])
-        return TableView(table, self._store.table(table.name), snapshot.files, revisions, recent, max(sequence, upto))
+        return TableView(table, self._store.table(table.name), snapshot.files, revisions, recent, end)
 
     def _fitting(self, table: LakeTable) -> Snapshot:
         snapshot = self._store.table(table.name).snapshot()
@@ -303,12 +324,11 @@ class View:
 
     plan: Plan
     tables: Mapping[tuple[str, ...], TableView]
-    shard: int
 
     @property
     def end(self) -> dict[int, int]:
         """The cut that shows all that is in it."""
-        return {self.shard: max((one.end for one in self.tables.values()), default=0)}
+        return _joined({}, *(one.end for one in self.tables.values()))
 
     def table(self, timeline: str) -> TableView:
         """Return the table of a timeline."""
@@ -338,13 +358,37 @@ def _all_rows(store: TableStore, file: DataFile) -> pa.Table:
     return pa.table([rows.column(column.name).cast(column.type) for column in REVISIONS], REVISIONS)
 
 
-def _last_replaced(store: TableStore, file: DataFile) -> int:
-    return int(pc.max(_all_rows(store, file).column("replaced_position")).as_py())
+def _all_replaced(store: TableStore, file: DataFile, folded: Cut) -> bool:
+    return bool(visible(_all_rows(store, file).column("replaced_position").to_numpy(), folded).all())
 
 
-def _between(revisions: pa.Table, after: int, upto: int) -> pa.Table:
-    position = revisions.column("replaced_position")
-    return revisions.filter(pc.and_(pc.greater(position, after), pc.less_equal(position, upto)))
+def _between(revisions: pa.Table, after: Cut, upto: Cut) -> pa.Table:
+    position = revisions.column("replaced_position").to_numpy()
+    return revisions.filter(pa.array(visible(position, upto) & ~visible(position, after)))
+
+
+def _cut(snapshot: Snapshot, name: str = "sequence") -> Cut:
+    """Return the cut that marks of this name say: `sequence` of shard 0, `sequence.1` of shard 1."""
+    marks = ((mark.partition("."), number) for mark, number in snapshot.marks.items())
+    return {int(shard or 0): number for (own, _, shard), number in marks if own == name}
+
+
+def _marked(name: str, numbers: Mapping[int, int]) -> dict[str, int]:
+    return {_mark(name, shard): number for shard, number in numbers.items()}
+
+
+def _mark(name: str, shard: int) -> str:
+    return f"{name}.{shard}" if shard else name
+
+
+def _size(after: Cut, upto: Cut) -> int:
+    """Return how many events lie between two cuts."""
+    return sum(last - first for first, last in stretches(after, upto))
+
+
+def _joined(*cuts: Mapping[int, int]) -> Cut:
+    """Return the cut that shows all that any of these shows."""
+    return {shard: max(cut.get(shard, 0) for cut in cuts) for cut in cuts for shard in cut}
 
 
 def _revisions_name(table: LakeTable) -> str:

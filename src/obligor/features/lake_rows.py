@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from obligor.events.batch import CORRECTION, ORIGINAL
 from obligor.events.log import EventLog
-from obligor.events.positions import pack
+from obligor.events.positions import Cut, shard_of, shows, stretches
 from obligor.events.reading import read_rows, stored_columns
 from obligor.events.schema import Event
 from obligor.events.store import VersionRow
@@ -53,115 +53,123 @@ class Additions(NamedTuple):
 
 
 def staircase(points: Iterable[tuple[int, int]]) -> Pairs:
-    """Return those (position, known) that no other is visible before, from the earliest known on.
+    """Return those (position, known) that no other of their shard is visible before, from the earliest known on.
 
     >>> staircase([(5, 30), (7, 20), (9, 25), (4, 40)])
     [(7, 20), (5, 30), (4, 40)]
     """
     found: Pairs = []
+    least: dict[int, int] = {}  # by shard
     for known, position in sorted((known, position) for position, known in points):
-        if not found or position < found[-1][0]:
+        shard = shard_of(position)
+        if shard not in least or position < least[shard]:
             found.append((position, known))
+            least[shard] = position
     return found
 
 
-def read_stretch(log: EventLog, events: Iterable[type[Event]], after: int, upto: int) -> dict[str, Stretch]:
-    """Return what the log's sequences in (after, upto] hold of these types, by the types' names."""
+def read_stretch(log: EventLog, events: Iterable[type[Event]], after: Cut, upto: Cut) -> dict[str, Stretch]:
+    """Return what the log holds of these types from one cut to another, by the types' names."""
     types = {event.event_name: event for event in events}
     parts: dict[str, list[pa.Table]] = {name: [] for name in types}
     names = {name: [c.name for c in disclosed(event)] for name, event in types.items()}
-    for _, block in log.reader.blocks(after, upto):
-        for part in block.parts:
-            if part.type in types:
-                event = types[part.type]
-                stored = stored_columns(event, part.version, names[part.type])
-                table = log.reader.part(block, part, [*_LOGGED, *stored])
-                table = table.filter(pc.equal(table["kind"], ORIGINAL))
-                if block.first <= after or block.first + block.count - 1 > upto:
-                    sequence = table["sequence"]
-                    table = table.filter(pc.and_(pc.greater(sequence, after), pc.less_equal(sequence, upto)))
-                parts[part.type].append(_conformed(table, event, part.version))
+    for begin, end in stretches(after, upto):
+        for _, block in log.reader.blocks(begin, end):
+            for part in block.parts:
+                if part.type in types:
+                    event = types[part.type]
+                    stored = stored_columns(event, part.version, names[part.type])
+                    table = log.reader.part(block, part, [*_LOGGED, *stored])
+                    table = table.filter(pc.equal(table["kind"], ORIGINAL))
+                    if block.first <= begin or block.last > end:
+                        position = table["position"]
+                        table = table.filter(pc.and_(pc.greater(position, begin), pc.less_equal(position, end)))
+                    parts[part.type].append(_conformed(table, event, part.version))
     return {name: _stretch(log, event, parts[name], after, upto) for name, event in types.items()}
 
 
 def _conformed(table: pa.Table, event: type[Event], version: int) -> pa.Table:
     """Return rows that a version wrote with the fields by the names of all versions, under the lake's names."""
-    standard = {name: table.column(name) for name in ("sequence", *_LOGGED)}
+    standard = {name: table.column(name) for name in ("position", *_LOGGED)}
     fields = read_rows(table, event, version, pa.schema(list(disclosed(event))))
     return pa.table({**standard, **{stored_name(event, name): column for name, column in fields.items()}})
 
 
-def _stretch(log: EventLog, event: type[Event], parts: list[pa.Table], after: int, upto: int) -> Stretch:
-    effective = log.store.versions_visible(after, upto, event.event_name)
+def _stretch(log: EventLog, event: type[Event], parts: list[pa.Table], after: Cut, upto: Cut) -> Stretch:
+    effective = [
+        version for part in stretches(after, upto) for version in log.store.versions_visible(*part, event.event_name)
+    ]
     roots = {version.root for version in effective}
     by_root: dict[int, list[VersionRow]] = {root: [] for root in roots}
     for version in log.store.versions_of(roots):
-        if version.visible_sequence <= upto:
+        if shows(upto, version.visible_position):
             by_root[version.root].append(version)
-    versions = {version.sequence: version for own in by_root.values() for version in own}
-    corrections = [v.sequence for v in effective if v.kind == CORRECTION]
-    older = [root for root in roots if root <= after]
-    older += [v.sequence for v in versions.values() if v.kind == CORRECTION and v.visible_sequence <= after]
+    versions = {version.position: version for own in by_root.values() for version in own}
+    corrections = [v.position for v in effective if v.kind == CORRECTION]
+    older = [root for root in roots if shows(after, root)]
+    older += [v.position for v in versions.values() if v.kind == CORRECTION and shows(after, v.visible_position)]
     above = {}
     for root, own in by_root.items():
         above[root] = _points(own)
         for version in own:
-            above[version.sequence] = _points(v for v in own if _rank(v) > _rank(version))
-    base = pack(log.shard, 0)
+            above[version.position] = _points(v for v in own if _rank(v) > _rank(version))
     new = pa.concat_tables([*parts, _fetched(log, event, corrections)])
     return Stretch(
-        _with_replaced(new, versions, base, lambda sequence: above.get(sequence, [])),
+        _with_replaced(new, versions, lambda position: above.get(position, [])),
         _with_replaced(
-            _fetched(log, event, older), versions, base, lambda sequence: [p for p in above[sequence] if p[0] > after]
+            _fetched(log, event, older),
+            versions,
+            lambda position: [pair for pair in above[position] if not shows(after, pair[0])],
         ),
     )
 
 
 def _rank(version: VersionRow) -> tuple[int, int]:
-    return version.known_time, version.sequence
+    return version.known_time, version.position
 
 
 def _points(versions: Iterable[VersionRow]) -> Pairs:
-    return staircase((version.visible_sequence, version.visible_known) for version in versions)
+    return staircase((version.visible_position, version.visible_known) for version in versions)
 
 
-def _fetched(log: EventLog, event: type[Event], sequences: Sequence[int]) -> pa.Table:
-    """Return some rows of a type, in the order of their sequences."""
-    standard = zip(("sequence", *_LOGGED), (pa.int64(), pa.int64(), pa.int64(), pa.int8()), strict=True)
+def _fetched(log: EventLog, event: type[Event], positions: Sequence[int]) -> pa.Table:
+    """Return some rows of a type, in the order of their positions."""
+    standard = zip(("position", *_LOGGED), (pa.int64(), pa.int64(), pa.int64(), pa.int8()), strict=True)
     fields = [pa.field(stored_name(event, c.name), c.type) for c in disclosed(event)]
     found = [
         _conformed(table, event, version)
-        for (name, version), table in log.reader.rows(sequences).items()
+        for (name, version), table in log.reader.rows(positions).items()
         if name == event.event_name
     ]
-    return pa.concat_tables([pa.schema([*standard, *fields]).empty_table(), *found]).sort_by("sequence")
+    return pa.concat_tables([pa.schema([*standard, *fields]).empty_table(), *found]).sort_by("position")
 
 
-def _with_replaced(
-    table: pa.Table, versions: Mapping[int, VersionRow], base: int, above: Callable[[int], Pairs]
-) -> pa.Table:
+def _with_replaced(table: pa.Table, versions: Mapping[int, VersionRow], above: Callable[[int], Pairs]) -> pa.Table:
     """Return rows of the log as rows of the lake, those left out that no view shows."""
-    sequence = table["sequence"].to_numpy()
-    position, known, root = sequence.copy(), table["known_time"].to_numpy().copy(), sequence.copy()
+    own = table["position"].to_numpy()
+    position, known, root = own.copy(), table["known_time"].to_numpy().copy(), own.copy()
     for place in np.flatnonzero(table["kind"].to_numpy() == CORRECTION):
-        version = versions[int(sequence[place])]
-        position[place], known[place], root[place] = version.visible_sequence, version.visible_known, version.root
+        version = versions[int(own[place])]
+        position[place], known[place], root[place] = version.visible_position, version.visible_known, version.root
     replaced: dict[int, Pairs] = {}
-    hidden = np.zeros(len(sequence), np.bool_)
+    hidden = np.zeros(len(own), np.bool_)
     touched = np.isin(root, np.fromiter({v.root for v in versions.values()}, np.int64))
     for place in np.flatnonzero(touched):
-        pairs = above(int(sequence[place]))
-        hidden[place] = any(p <= position[place] and k <= known[place] for p, k in pairs)
+        pairs = above(int(own[place]))
+        hidden[place] = any(
+            shard_of(p) == shard_of(int(position[place])) and p <= position[place] and k <= known[place]
+            for p, k in pairs
+        )
         if pairs:
-            replaced[int(place)] = [(p + base, k) for p, k in pairs]
+            replaced[int(place)] = pairs
     standard = {
-        "position": pa.array(position + base),
+        "position": pa.array(position),
         "known": pa.array(known),
-        "root": pa.array(root + base),
+        "root": pa.array(root),
         "event_time": table["event_time"],
-        **dict(zip(REPLACED, replaced_columns(len(sequence), replaced), strict=True)),
+        **dict(zip(REPLACED, replaced_columns(len(own), replaced), strict=True)),
     }
-    fields = table.drop_columns(["sequence", *_LOGGED])
+    fields = table.drop_columns(["position", *_LOGGED])
     rows = pa.table({**standard, **{name: fields.column(name) for name in fields.column_names}})
     return rows.filter(pa.array(~hidden)) if hidden.any() else rows
 

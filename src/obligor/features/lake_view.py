@@ -6,7 +6,7 @@ same cut gives the same timelines before and after a compaction.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -79,7 +79,7 @@ class TableView:
     files: tuple[DataFile, ...]
     revisions: Revisions
     recent: Additions
-    end: int  # the greatest sequence of the log that is in it
+    end: Mapping[int, int]  # the cut that shows all of the log that is in it
     _readings: dict[tuple[Plan, str], Reading] = field(default_factory=dict)
     _columns: dict[tuple[Reading, str, Need], list[str]] = field(default_factory=dict)
 

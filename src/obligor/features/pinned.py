@@ -58,7 +58,7 @@ def _pinned(view: TableView, own: LakeStore, files: Files) -> dict[str, Any]:
     pq.write_table(view.revisions.rows, revisions, row_group_size=65_536)
     return {
         "entities": list(view.table.entities),
-        "end": view.end,
+        "end": {str(shard): last for shard, last in view.end.items()},
         "files": [list(file) for file in view.files],
         "recent": [list(file) for file in recent],
         "revisions": write_named(files, "revisions", revisions.getvalue(), ".parquet"),
@@ -113,5 +113,9 @@ def pinned_table(
     every = (*(DataFile(*file) for file in held["files"]), *recent)
     nothing = Additions(made.schema.empty_table(), REVISIONS.empty_table())
     replaced = Revisions([revisions.cast(REVISIONS)])
-    view = TableView(made, readers, every, replaced, nothing, held["end"])
-    return view, {int(shard): last for shard, last in document["end"].items()}
+    view = TableView(made, readers, every, replaced, nothing, _cut(held["end"]))
+    return view, _cut(document["end"])
+
+
+def _cut(end: Mapping[str, int]) -> dict[int, int]:
+    return {int(shard): last for shard, last in end.items()}

@@ -43,8 +43,8 @@ class Pool:
     applications: Sequence[Mapping[str, object]]  # their stored fields
 
 
-def read_pool(plan: Plan, log: EventLog, sequences: Iterable[int]) -> Pool:
-    """Return the entities of the events at these sequences, of every version of a fact that is there.
+def read_pool(plan: Plan, log: EventLog, positions: Iterable[int]) -> Pool:
+    """Return the entities of the events at these positions, of every version of a fact that is there.
 
     The blocks are read apart from those that the log keeps for its writer.
     """
@@ -54,14 +54,14 @@ def read_pool(plan: Plan, log: EventLog, sequences: Iterable[int]) -> Pool:
     for timeline, spec in plan.timelines.items():
         for event in spec.events:
             by_event.setdefault(event, []).append(timeline)
-    for (event, version), table in BlockReader(log.store).rows(list(sequences)).items():
+    for (event, version), table in BlockReader(log.store).rows(list(positions)).items():
         if event not in by_event and event != plan.application:
             continue
         fields = read_rows(table, log.registry[event], version)
         if event == plan.application:
             applications += pa.table(fields).to_pylist()
         rows: list[dict[str, str]] = [{} for _ in range(table.num_rows)]
-        whole = pa.table({"event_time": table["event_time"], "root": table["sequence"], **fields})
+        whole = pa.table({"event_time": table["event_time"], "root": table["position"], **fields})
         for timeline in by_event.get(event, ()):
             found = project(plan, timeline, event, whole)
             for row, key in zip(found.source.tolist(), found.key.to_pylist(), strict=True):

@@ -9,6 +9,7 @@ The numbers are those that a decision at that cut and as_of was taken on, to the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Final, Literal, TypeAlias, TypeVar
@@ -101,7 +102,7 @@ class Retrieval:
         columns that the application's fields are called, and gives the application's fields that the plan looks at.
         `as_of`: a zoned moment for all rows, or the name of a column of them; the moment itself is not seen.
         `cut`: None for all that is in the log, a sequence of it (or `{shard: sequence}`), or the name of a column of
-        sequences: what had been recorded by then.
+        such: sequences of a log of one shard, or texts like `{"0": 71, "1": 64}`. What had been recorded by then.
         `features`: some of the plan's features, in this order; all by default.
         `application`: the column with the id of the application that a row is about, which is not among what it sees;
         by default `event_id` where there is such a column. Ids that the log does not know are of nobody.
@@ -154,7 +155,7 @@ class Retrieval:
         part = plan or self.plan
         columns = _read(lambda: read_columns(part, self._application, table), problems)
         instants = _read(lambda: read_instants(table, as_of), problems)
-        cuts = _read(lambda: _cuts(table, cut, log.cut()), problems)
+        cuts = _read(lambda: _cuts(table, cut, log), problems)
         ids = _read(lambda: _ids(table, application), problems)
         if problems or columns is None or instants is None or cuts is None:
             raise BadInput(problems)
@@ -191,14 +192,34 @@ def _reasons(found: Answered, ask: Callable[[Plan, Requests], Answered]) -> dict
     return why_missing(found.plan, found.features, list(found.limits), parts_of)
 
 
-def _cuts(table: pa.Table, cut: Cut, end: Sequences) -> Ints:
-    """Return the cuts as `Requests` have them: one for all rows, or one each."""
+def _cuts(table: pa.Table, cut: Cut, log: EventLog) -> Ints:
+    """Return the cuts as `Requests` have them: one for all rows, or one each; BadInput where nobody stood there."""
+    found = _given_cuts(table, cut, log.cut())
+    for row in np.unique(found, axis=0) if log.shards > 1 else ():
+        log.refuse_open({shard: int(last) for shard, last in enumerate(row)})
+    return found
+
+
+def _given_cuts(table: pa.Table, cut: Cut, end: Sequences) -> Ints:
     if isinstance(cut, str):
         if cut not in table.column_names:
             message = f"expected the name of a column of sequences; {did_you_mean(cut, table.column_names)}"
             raise BadInput(Problem("$.cut", message))
-        return read_integers(cut, plain(table.column(cut)), Integer(0, end[0]))[:, None]
+        column = plain(table.column(cut))
+        if len(end) > 1 and pa.types.is_string(column.type):
+            return cut_rows([_sequences(_read_cut(one), end) for one in column.to_pylist()])
+        return read_integers(cut, column, Integer(0, end[0]))[:, None]
     return cut_rows([end if cut is None else _sequences(cut, end)])
+
+
+def _read_cut(text: str | None) -> Mapping[str, int]:
+    try:
+        found = json.loads(text or "")
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise BadInput(Problem("$.cut", f'expected cuts such as {{"0": 71, "1": 64}}, got {text!r:.80}'))
+    return found
 
 
 def _sequences(cut: int | Mapping[int, int] | Mapping[str, int], end: Sequences) -> Sequences:

@@ -1,6 +1,6 @@
 """Online state: each entity's current winners, kept as the log grows, read by the same kernels as the backfill.
 
-State is derived. It knows the log's id, position and chain hash that it stands for, and is rebuilt from the log
+State is derived. It knows the log's id, the cut and the chain hashes that it stands for, and is rebuilt from the log
 whenever they do not fit. One entity of one timeline is a *tail* of its newest rows and closed *chunks* of older ones,
 so that a new event rewrites a short tail, a late or corrected one the chunk it falls in, and a window reads only the
 chunks that reach into it. Where they lie is said in `entries`, how they change in `edits`.
@@ -15,7 +15,7 @@ import msgspec
 
 from obligor.errors import ObligorError
 from obligor.events.log import EventLog
-from obligor.events.positions import sequence_of
+from obligor.events.positions import Cut, pack
 from obligor.features.edits import Editor, StateMisfit, WinnerChanges, edits_of
 from obligor.features.entries import after_all, chunks_start, entity_of, fence_of, prefix, tail_key
 from obligor.features.history import History, TimelineReader
@@ -27,7 +27,7 @@ from obligor.features.tails import FENCE_LOWEST, ROW_FIXED, tail_columns
 
 __all__ = ["Head", "OnlineState", "StagedState", "StateMisfit", "TooLong", "read_head"]
 
-FORMAT = 2
+FORMAT = 3
 _HEAD = b"\x00head"
 
 
@@ -39,23 +39,37 @@ class Head(NamedTuple):
     """What part of which log a state stands for."""
 
     log: str  # the log's id
-    sequence: int  # of the last event applied
-    chain: str  # the log's chain hash there, in hex
+    cut: dict[int, int]  # the events applied: up to which sequence of each shard
+    chains: dict[int, str]  # each shard's chain hash there, in hex
+
+    @classmethod
+    def at(cls, log: EventLog, cut: Cut, chains: Mapping[int, bytes]) -> Head:
+        """Return where a state stands that has applied the log up to a cut, where the shards have these links."""
+        return cls(log.id.hex(), dict(cut), {shard: chain.hex() for shard, chain in chains.items()})
 
     def fits(self, log: EventLog) -> bool:
         """Whether a state that stands here was built from this log."""
         if self.log != log.id.hex():
             return False
-        link = log.store.last_block_upto(self.sequence)
-        return (link[0], link[1].hex()) == (self.sequence, self.chain) if link is not None else self.sequence == 0
+        for shard, sequence in self.cut.items():
+            link = log.store.last_block_upto(pack(shard, sequence))
+            place, chain = (pack(shard, 0), "") if link is None else (link[0], link[1].hex())
+            if place != pack(shard, sequence) or (sequence and chain != self.chains.get(shard)):
+                return False
+        return True
+
+    @property
+    def events(self) -> int:
+        """How many events have been applied."""
+        return sum(self.cut.values())
 
 
-class _StoredHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _StoredHead(msgspec.Struct, frozen=True):
     format: int
     timelines: str
     log: str
-    sequence: int
-    chain: str
+    cut: dict[int, int] = {}
+    chains: dict[int, str] = {}
 
 
 def _stored_head(store: StateTransaction) -> _StoredHead | None:
@@ -69,7 +83,7 @@ def read_head(store: StateStore) -> Head | None:
     staged = store.begin()
     try:
         stored = _stored_head(staged)
-        return None if stored is None else Head(stored.log, stored.sequence, stored.chain)
+        return None if stored is None else Head(stored.log, stored.cut, stored.chains)
     finally:
         staged.abort()
 
@@ -95,31 +109,32 @@ class OnlineState:
     def behind(self, log: EventLog) -> int:
         """Return how many events of the log are to be applied; all of them where the state does not fit it."""
         head = self.head
-        return log.head.sequence - (head.sequence if head is not None and head.fits(log) else 0)
+        return sum(log.cut().values()) - (head.events if head is not None and head.fits(log) else 0)
 
     def begin(self) -> StagedState:
         """Start a change of the state; there is at most one at a time."""
         return StagedState(self._plan, self._numbers, self._store.begin(), self._indexes)
 
-    def catch_up(self, log: EventLog, *, progress: Callable[[int, int], None] = lambda done, of: None) -> int:
-        """Apply what the log holds beyond the state and return the sequence reached; `progress(done, of)` in events.
+    def catch_up(self, log: EventLog, *, progress: Callable[[int, int], None] = lambda done, of: None) -> Cut:
+        """Apply what the log's `cut()` shows beyond the state; return the cut reached. `progress(done, of)` in events.
 
         A state that is not of this log, is ahead of it, or met another chain there, is cleared and built anew. Each
         step is committed with its position, so that a build that is killed goes on where it was.
         """
-        head, end = self.head, log.head.sequence
-        after = 0
+        head, end = self.head, log.cut()
+        after: Cut = {}
         if head is not None and head.fits(log):
-            after = head.sequence
+            after = head.cut
+            end = {shard: max(last, after.get(shard, 0)) for shard, last in end.items()}  # a builder may have seen more
         else:
             self.clear()
-        for changes in log.changes(after):
-            after = sequence_of(changes.position)
+        for changes in log.changes(after, end):
+            after = changes.cut
             with self.begin() as staged:
                 staged.apply(changes)
-                staged.commit(Head(log.id.hex(), after, changes.chain.hex()))
-            progress(after, end)
-        return after
+                staged.commit(Head.at(log, after, changes.chains))
+            progress(sum(after.values()), sum(end.values()))
+        return end
 
     def clear(self) -> None:
         """Forget everything, before a rebuild."""
@@ -152,7 +167,7 @@ class StagedState:
         stored = _stored_head(self._store)
         if stored is None or stored.timelines != self._plan.timelines_hash:
             return None
-        return Head(stored.log, stored.sequence, stored.chain)
+        return Head(stored.log, stored.cut, stored.chains)
 
     def keys(self, timeline: str, after: str | None, limit: int) -> list[str]:
         """Return the entities of a timeline that follow `after` (None: from the first on), at most `limit`.

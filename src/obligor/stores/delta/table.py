@@ -26,6 +26,7 @@ from obligor.stores.delta.places import Place, S3Options, place_of
 __all__ = ["DeltaLake", "DeltaTableStore"]
 
 MARKS = ("log", "sequence", "chain", "folded")
+SHARD_MARKS = ("sequence", "chain", "folded")  # of which each shard of the log beyond the first has its own, `chain.1`
 _PREFIX = "obligor."
 # A checkpoint makes the table quick to open; more often than this it would cost more than it saves.
 _CONFIGURATION = {"delta.checkpointInterval": "50"}
@@ -148,8 +149,12 @@ class DeltaTableStore:
         delta.create_write_transaction(actions, "append", delta.schema(), commit_properties=_properties(marks))
 
     @staticmethod
-    def _marks(delta: DeltaTable, names: Iterable[str] = MARKS) -> dict[str, int]:
-        found = {name: delta.transaction_version(_PREFIX + name) for name in names}
+    def _marks(delta: DeltaTable, names: Iterable[str] | None = None) -> dict[str, int]:
+        found = {name: delta.transaction_version(_PREFIX + name) for name in (MARKS if names is None else names)}
+        shard = 1
+        while names is None and delta.transaction_version(f"{_PREFIX}{SHARD_MARKS[0]}.{shard}") is not None:
+            found |= {(name := f"{one}.{shard}"): delta.transaction_version(_PREFIX + name) for one in SHARD_MARKS}
+            shard += 1
         return {name: value for name, value in found.items() if value is not None}
 
     def vacuum(self, older_than_hours: float) -> int:
@@ -172,7 +177,7 @@ def _is_table(place: Place) -> bool:
 
 
 def _properties(marks: Mapping[str, int]) -> CommitProperties:
-    assert set(marks) <= set(MARKS), "all marks are known"
+    assert {name.partition(".")[0] for name in marks} <= set(MARKS), "all marks are known"
     return CommitProperties(app_transactions=[Transaction(_PREFIX + name, value) for name, value in marks.items()])
 
 

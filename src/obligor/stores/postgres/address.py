@@ -66,10 +66,10 @@ class Address:
         """The schema that holds the log's tables; needs no quoting."""
         return SCHEMA_PREFIX + self.log
 
-    @property
-    def lock(self) -> int:
-        """The key of the advisory lock that the log's writer holds."""
-        return int.from_bytes(blake2b(self.schema.encode(), digest_size=8).digest(), "big", signed=True)
+    def lock(self, shard: int) -> int:
+        """Return the key of the advisory lock that a shard's writer holds."""
+        name = f"{self.schema} {shard}" if shard else self.schema
+        return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big", signed=True)
 
     def __str__(self) -> str:
         own = self.parameters

@@ -1,5 +1,7 @@
 """The log's store in a schema of a PostgreSQL database: one session writes, reading threads share a few others.
 
+All shards share the tables; each has a writer. What two writers might both take, ids and the offsets of streams, is
+inserted or changed under the condition that nobody has, always in the same order, so that they cannot block each other.
 A commit is one transaction with synchronous_commit on, sent in one go; many ids go in by binary COPY. The writer is the
 only one by a lock and a token, and finds out what became of a commit whose answer was lost
 (`obligor.stores.postgres.writer`). Reads are single statements, and page through what is long.
@@ -16,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from obligor.errors import IntegrityError
+from obligor.events.positions import SEQUENCE_BITS, SEQUENCE_MAX, sequence_of
 from obligor.events.store import (
     BlockRow,
     Commit,
@@ -50,10 +53,19 @@ SELECT first, last, known_time, chain, body FROM (
     ) AS listed
 ) AS measured WHERE before < {PAGE_BYTES} ORDER BY first
 """
-_HEAD = """
-SELECT b.last, b.known_time, b.chain, l.sequence, l.chain FROM (SELECT) AS one
-LEFT JOIN (SELECT last, known_time, chain FROM blocks ORDER BY first DESC LIMIT 1) AS b ON true
-LEFT JOIN (SELECT sequence, chain FROM ledger ORDER BY sequence DESC LIMIT 1) AS l ON true
+# One statement, so that a shard's end is never seen without what its writer had seen of others.
+_HEADS = f"""
+SELECT s.shard, b.last, b.known_time, b.chain, l.sequence, l.chain
+FROM (SELECT shard, shard::bigint << {SEQUENCE_BITS} AS base FROM store) AS s
+LEFT JOIN LATERAL (
+    SELECT last, known_time, chain FROM blocks WHERE first > base AND first <= base + {SEQUENCE_MAX}
+    ORDER BY first DESC LIMIT 1
+) AS b ON true
+LEFT JOIN LATERAL (
+    SELECT sequence, chain FROM ledger WHERE sequence > base AND sequence <= base + {SEQUENCE_MAX}
+    ORDER BY sequence DESC LIMIT 1
+) AS l ON true
+ORDER BY s.shard
 """
 _VERSION = "SELECT sequence, root, type, kind, known_time, visible_sequence, visible_known FROM versions"
 _PENDING = "SELECT sequence, event_id, target, type, kind, known_time, void FROM pending"
@@ -65,13 +77,14 @@ _LEDGER = "SELECT sequence, decision_id, application_position, record, chain FRO
 class PostgresStore:
     """A `LogStore`; `synchronous` is an argument only so that tests can show what it is worth."""
 
-    def __init__(self, url: str, mode: Mode, *, synchronous: str = "on") -> None:
+    def __init__(self, url: str, mode: Mode, *, shard: int = 0, synchronous: str = "on") -> None:
+        """`shard`: which one is written; a reader sees all."""
         address = Address.parse(url)
-        self._address = address
+        self._address, self._shard = address, shard
         self._readers = Readers(address)
         self._writer: Writer | None = None
         if mode != "read":
-            self._writer = Writer(address, create=mode == "create", synchronous=synchronous)
+            self._writer = Writer(address, shard=shard, create=mode == "create", synchronous=synchronous)
         else:
             with closing(connect(address, "reader")) as session:
                 check_format(session, address)
@@ -84,8 +97,24 @@ class PostgresStore:
 
     # -- the writer
 
+    @property
+    def shard(self) -> int:
+        """The shard that is written."""
+        return self._shard
+
+    def add_shard(self, values: dict[str, bytes]) -> None:
+        """Add a shard after the last, and set named values, in one transaction."""
+        assert self._writer is not None, "a log opened for reading does not write"
+        sql = "INSERT INTO store SELECT max(shard) + 1, max(format), gen_random_uuid(), 0 FROM store"
+
+        def add(session: Session) -> None:
+            session.execute(sql)
+            _set_meta(session, values)
+
+        self._writer.transact(add)
+
     def write(self, commit: Commit) -> None:
-        """Write one transaction, atomically and durably; StaleOffset where a partition is elsewhere."""
+        """Write one transaction, atomically and durably; StaleOffset, IdTaken where another writer was first."""
         assert self._writer is not None, "a log opened for reading does not write"
         many = len(commit.slots) >= COPIED_IDS_MIN  # COPY and pipelines do not go together
         pipelined = not many and not commit.offsets  # an offset is looked at before it goes on
@@ -94,16 +123,15 @@ class PostgresStore:
     def set_meta(self, values: dict[str, bytes]) -> None:
         """Set named values, durably."""
         assert self._writer is not None, "a log opened for reading does not write"
-        sql = "INSERT INTO meta VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
-        self._writer.transact(lambda session: [session.execute(sql, pair) for pair in values.items()])
+        self._writer.transact(lambda session: _set_meta(session, values))
 
-    def erase(self, sequences: Sequence[int]) -> int:
+    def erase(self, positions: Sequence[int]) -> int:
         """Delete the sealed personal fields of these events so that no query finds them; return how many.
 
         The space that they took is free for what is written next; docs/operations.md says what the files still hold.
         """
         assert self._writer is not None, "a log opened for reading does not write"
-        wanted = np.array(sorted(sequences), np.int64)
+        wanted = np.array(sorted(positions), np.int64)
         [(erased,)] = self._readers.rows("SELECT count(*) FROM personal WHERE sequence = ANY(%b)", (wanted,))
         delete = "DELETE FROM personal WHERE sequence = ANY(%b)"
         self._writer.transact(lambda session: session.execute(delete, (wanted,)))
@@ -112,7 +140,7 @@ class PostgresStore:
         return int(erased)
 
     def find(self, slots: npt.NDArray[np.int64]) -> dict[int, int]:
-        """Return the sequence of each slot (sorted ascending) that the id index holds."""
+        """Return the position of each slot (sorted ascending) that the id index holds."""
         assert self._writer is not None, "only the writer looks up many ids"
         return dict(self._readers.rows("SELECT slot, sequence FROM ids WHERE slot = ANY(%b)", (slots,)))
 
@@ -131,20 +159,22 @@ class PostgresStore:
         """Return the named values of the log."""
         return dict(self._readers.rows("SELECT name, value FROM meta"))
 
-    def head(self) -> Head | None:
-        """Return where the log ends."""
-        [(last, known_time, chain, sequence, ledger_chain)] = self._readers.rows(_HEAD)
-        if last is None and sequence is None:
-            return None
-        return Head(last or 0, known_time or 0, chain or b"", sequence or 0, ledger_chain or b"")
+    def heads(self) -> dict[int, Head]:
+        """Return where each shard ends."""
+        return {
+            shard: Head(
+                sequence_of(last or 0), known_time or 0, chain or b"", sequence_of(place or 0), ledger_chain or b""
+            )
+            for shard, last, known_time, chain, place, ledger_chain in self._readers.rows(_HEADS)
+        }
 
     def lookup(self, slot: int) -> int | None:
-        """Return the sequence at one slot of the id index."""
+        """Return the position at one slot of the id index."""
         row = self._one("SELECT sequence FROM ids WHERE slot = %s", slot)
         return None if row is None else row[0]
 
     def slots(self) -> Iterator[tuple[int, int]]:
-        """Yield the whole id index as (slot, sequence), slots ascending."""
+        """Yield the whole id index as (slot, position), slots ascending."""
         page = "SELECT slot, sequence FROM ids{} ORDER BY slot LIMIT %s"
         rows = self._readers.rows(page.format(""), (_PAGE_IDS,))
         while rows:
@@ -152,28 +182,30 @@ class PostgresStore:
             rows = self._readers.rows(page.format(" WHERE slot > %s"), (rows[-1][0], _PAGE_IDS))
 
     def blocks(self, after: int, upto: int) -> Iterator[BlockRow]:
-        """Yield the blocks that hold any sequence in (after, upto], in order."""
+        """Yield the blocks that hold any position in (after, upto] of one shard, in order."""
         while after < upto:
             rows = self._readers.rows(_BLOCKS, (after + 1, upto))
             for row in map(BlockRow._make, rows or [(0, 0, 0, b"", b"")]):
                 if not row.first <= after + 1 <= row.last:
-                    raise IntegrityError(f"the block that holds sequence {after + 1} is missing")
+                    raise IntegrityError(f"the block that holds position {after + 1} is missing")
                 yield row
                 after = row.last
 
-    def block_at(self, sequence: int) -> BlockRow | None:
-        """Return the block that holds the sequence."""
-        row = self._one(f"{_BLOCK} WHERE first <= %s ORDER BY first DESC LIMIT 1", sequence)
-        return BlockRow(*row) if row is not None and row[1] >= sequence else None
+    def block_at(self, position: int) -> BlockRow | None:
+        """Return the block that holds the position."""
+        row = self._one(f"{_BLOCK} WHERE first <= %s ORDER BY first DESC LIMIT 1", position)
+        return BlockRow(*row) if row is not None and row[1] >= position else None
 
     def bounds(self) -> Sequence[tuple[int, int]]:
         """Return (first, last) of all blocks, in order."""
         return self._readers.rows("SELECT first, last FROM blocks ORDER BY first")
 
-    def last_block_upto(self, sequence: int) -> tuple[int, bytes] | None:
-        """Return (last sequence, link) of the last block that ends at or before the sequence."""
-        sql = "SELECT last, chain FROM blocks WHERE first <= %s AND last <= %s ORDER BY first DESC LIMIT 1"
-        row = self._one(sql, sequence, sequence)
+    def last_block_upto(self, position: int) -> tuple[int, bytes] | None:
+        """Return (last position, link) of the last block of the position's shard that ends at or before it."""
+        sql = (
+            "SELECT last, chain FROM blocks WHERE first > %s AND first <= %s AND last <= %s ORDER BY first DESC LIMIT 1"
+        )
+        row = self._one(sql, position & ~SEQUENCE_MAX, position, position)
         return None if row is None else (row[0], row[1])
 
     def schema(self, digest: bytes) -> bytes | None:
@@ -181,9 +213,9 @@ class PostgresStore:
         row = self._one("SELECT arrow FROM schemas WHERE digest = %s", digest)
         return None if row is None else row[0]
 
-    def version(self, sequence: int) -> VersionRow | None:
-        """Return the effective version at a sequence."""
-        row = self._one(f"{_VERSION} WHERE sequence = %s", sequence)
+    def version(self, position: int) -> VersionRow | None:
+        """Return the effective version at a position."""
+        row = self._one(f"{_VERSION} WHERE sequence = %s", position)
         return None if row is None else VersionRow(*row)
 
     def versions_of(self, roots: Iterable[int]) -> list[VersionRow]:
@@ -195,13 +227,13 @@ class PostgresStore:
         return [VersionRow(*row) for row in rows]
 
     def versions_visible(self, after: int, upto: int, type_name: str | None = None) -> list[VersionRow]:
-        """Return the versions, of one type or all, whose visible_sequence is in (after, upto]."""
+        """Return the versions, of one type or all, whose visible_position is in (after, upto]."""
         sql = f"{_VERSION} WHERE visible_sequence > %s AND visible_sequence <= %s AND type = coalesce(%s::text, type)"
         return [VersionRow(*row) for row in self._readers.rows(sql, (after, upto, type_name))]
 
-    def pending_row(self, sequence: int) -> PendingRow | None:
-        """Return the pending version at a sequence."""
-        row = self._one(f"{_PENDING} WHERE sequence = %s", sequence)
+    def pending_row(self, position: int) -> PendingRow | None:
+        """Return the pending version at a position."""
+        row = self._one(f"{_PENDING} WHERE sequence = %s", position)
         return None if row is None else _pending(row)
 
     def pending_on(self, target: str) -> list[PendingRow]:
@@ -214,9 +246,10 @@ class PostgresStore:
         return [_pending(row) for row in self._readers.rows(f"{_PENDING} ORDER BY sequence")]
 
     def ledger(self, after: int) -> Iterator[LedgerRow]:
-        """Yield the ledger rows after a ledger sequence, in order."""
-        page = f"{_LEDGER} WHERE sequence > %s ORDER BY sequence LIMIT {_PAGE_ROWS}"
-        while rows := [LedgerRow(*row) for row in self._readers.rows(page, (after,))]:
+        """Yield the ledger rows of a shard after a place in it, in order."""
+        page = f"{_LEDGER} WHERE sequence > %s AND sequence <= %s ORDER BY sequence LIMIT {_PAGE_ROWS}"
+        end = after | SEQUENCE_MAX
+        while rows := [LedgerRow(*row) for row in self._readers.rows(page, (after, end))]:
             yield from rows
             after = rows[-1].sequence
 
@@ -232,13 +265,13 @@ class PostgresStore:
         row = self._one(f"{_LEDGER} WHERE application_position = %s ORDER BY sequence LIMIT 1", application_position)
         return None if row is None else LedgerRow(*row)
 
-    def personal(self, sequence: int) -> bytes | None:
+    def personal(self, position: int) -> bytes | None:
         """Return the sealed personal fields of an event."""
-        row = self._one("SELECT sealed FROM personal WHERE sequence = %s", sequence)
+        row = self._one("SELECT sealed FROM personal WHERE sequence = %s", position)
         return None if row is None else row[0]
 
     def sealed(self) -> Iterator[tuple[int, bytes]]:
-        """Yield all sealed personal fields as (sequence, sealed), in order."""
+        """Yield all sealed personal fields as (position, sealed), in order."""
         after = -1
         page = f"SELECT sequence, sealed FROM personal WHERE sequence > %s ORDER BY sequence LIMIT {_PAGE_ROWS}"
         while rows := self._readers.rows(page, (after,)):
@@ -258,14 +291,14 @@ def has_log(url: str) -> bool:
 
 
 def _insert(session: Session, commit: Commit, many: bool) -> None:
-    for step in commit.offsets:
+    for step in sorted(commit.offsets):
         _advance(session, step)
-    _insert_rows(session, "schemas", list(commit.schemas.items()), "ON CONFLICT DO NOTHING")
+    _insert_rows(session, "schemas", sorted(commit.schemas.items()), "ON CONFLICT DO NOTHING")
     _insert_rows(session, "blocks", commit.blocks)
     if many:
-        _copy_ids(session, commit.slots, commit.sequences)
+        _copy_ids(session, commit.slots, commit.positions)
     elif len(commit.slots):
-        session.execute("INSERT INTO ids SELECT * FROM unnest(%b, %b)", (commit.slots, commit.sequences))
+        session.execute("INSERT INTO ids SELECT * FROM unnest(%b, %b)", (commit.slots, commit.positions))
     if commit.resolved:
         session.execute("DELETE FROM pending WHERE sequence = ANY(%b)", (np.array(commit.resolved, np.int64),))
     pending = [(row[0], row.event_id.encode(), row.target.encode(), *row[3:]) for row in commit.pending]
@@ -276,14 +309,22 @@ def _insert(session: Session, commit: Commit, many: bool) -> None:
 
 
 def _advance(session: Session, step: OffsetStep) -> None:
-    found = session.execute(f"{_OFFSETS} {_PARTITION}".encode(), step.row[:3]).fetchone()
-    if (None if found is None else found[4]) != step.before:
+    """Go on from where the step begins, in one statement that another writer's waits for."""
+    if step.before is None:
+        done = session.execute("INSERT INTO offsets VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING", step.row)
+    else:
+        update = f"UPDATE offsets SET topic_id = %s, following = %s {_PARTITION} AND following = %s"
+        done = session.execute(update.encode(), (*step.row[3:], *step.row[:3], step.before))
+    if done.rowcount != 1:
+        found = session.execute(f"{_OFFSETS} {_PARTITION}".encode(), step.row[:3]).fetchone()
         raise StaleOffset(f"expected the partition at offset {step.before}, got {found}; nothing was written")
-    session.execute(
-        "INSERT INTO offsets VALUES (%s, %s, %s, %s, %s) ON CONFLICT (source, topic, partition) "
-        "DO UPDATE SET topic_id = excluded.topic_id, following = excluded.following",
-        step.row,
-    )
+
+
+def _set_meta(session: Session, values: dict[str, bytes]) -> None:
+    for pair in sorted(values.items()):
+        session.execute(
+            "INSERT INTO meta VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET value = excluded.value", pair
+        )
 
 
 def _insert_rows(session: Session, table: str, rows: Sequence[tuple[Any, ...]], conflict: str = "") -> None:
@@ -293,12 +334,12 @@ def _insert_rows(session: Session, table: str, rows: Sequence[tuple[Any, ...]], 
         session.execute(sql.encode(), [list(column) for column in zip(*rows, strict=True)])
 
 
-def _copy_ids(session: Session, slots: npt.NDArray[np.int64], sequences: npt.NDArray[np.int64]) -> None:
+def _copy_ids(session: Session, slots: npt.NDArray[np.int64], positions: npt.NDArray[np.int64]) -> None:
     """Insert ids as a binary COPY: a count of fields, and each with its length before it."""
-    row = np.dtype([("fields", ">i2"), ("a", ">i4"), ("slot", ">i8"), ("b", ">i4"), ("sequence", ">i8")])
+    row = np.dtype([("fields", ">i2"), ("a", ">i4"), ("slot", ">i8"), ("b", ">i4"), ("position", ">i8")])
     rows = np.empty(len(slots), row)
     rows["fields"], rows["a"], rows["b"] = 2, 8, 8
-    rows["slot"], rows["sequence"] = slots, sequences
+    rows["slot"], rows["position"] = slots, positions
     with session.cursor().copy("COPY ids FROM STDIN (FORMAT binary)") as copy:
         copy.write(b"PGCOPY\n\xff\r\n\0" + bytes(8) + rows.tobytes() + b"\xff\xff")
 

@@ -1,8 +1,10 @@
 """The tables of one log in PostgreSQL, in a schema of its own, and what a server must be for a commit to be durable.
 
-Ids and targets of events are kept as UTF-8 bytes: they may hold any character, and `text` cannot hold U+0000. Bodies of
-blocks are compressed already, so they lie outside the rows as they are. `store` has one row: the format, the token of
-the writer that last opened the log, and how many transactions it has committed (`obligor.stores.postgres.writer`).
+Events are known by their positions, which hold the shard: where a column is called `sequence` it holds that, and of the
+ledger the place in the same form. Ids and targets of events are kept as UTF-8 bytes: they may hold any character, and
+`text` cannot hold U+0000. Bodies of blocks are compressed already, so they lie outside the rows as they are. `store`
+has a row for each shard: the format, the token of the writer that last opened the shard, and how many transactions it
+has committed (`obligor.stores.postgres.writer`).
 """
 
 from __future__ import annotations
@@ -16,12 +18,14 @@ from obligor.stores.postgres.address import Address
 
 __all__ = ["COLUMNS", "FORMAT", "SCHEMA", "check_format", "check_server"]
 
-FORMAT = 1
+FORMAT = 2
 SERVER_MINIMUM = 14_00_00
 
 SCHEMA = f"""
-CREATE TABLE store (format integer NOT NULL, token uuid NOT NULL, commits bigint NOT NULL) WITH (fillfactor = 10);
-INSERT INTO store VALUES ({FORMAT}, gen_random_uuid(), 0);
+CREATE TABLE store (
+    shard integer PRIMARY KEY, format integer NOT NULL, token uuid NOT NULL, commits bigint NOT NULL
+) WITH (fillfactor = 10);
+INSERT INTO store VALUES (0, {FORMAT}, gen_random_uuid(), 0);
 CREATE TABLE meta (name text PRIMARY KEY, value bytea NOT NULL);
 CREATE TABLE schemas (digest bytea PRIMARY KEY, arrow bytea NOT NULL);
 CREATE TABLE blocks (
@@ -85,6 +89,6 @@ def check_format(connection: psycopg.Connection[Any], address: Address) -> None:
         raise NotFound(f"{address}: no log here; create one with `obligor init` or `obligor ingest`")
     if row[1]:
         raise ObligorError(f"{address}: expected a log of Obligor in the schema {address.schema}, got something else")
-    formats = connection.execute("SELECT format FROM store").fetchall()
+    formats = connection.execute("SELECT DISTINCT format FROM store").fetchall()
     if formats != [(FORMAT,)]:
         raise ObligorError(f"{address}: expected log format {FORMAT}, got {formats}; use the release that wrote it")

@@ -1,11 +1,11 @@
-"""The log's one writer in PostgreSQL: a lock keeps others out, a token proves that none has been there.
+"""A shard's one writer in PostgreSQL: a lock keeps others out, a token proves that none has been there.
 
 The writer's session holds an advisory lock, which the server releases when the session ends: by the writer's death at
 once, by the loss of its machine once keep-alives fail. A session can also be lost while its process lives on, and
-another writer may then rightly take over. So whoever opens the log for writing puts a new token into `store` and begins
-to count its transactions there; each transaction counts itself up, which fails in the server unless token and count
-are what this writer left. The same count answers what became of a commit whose answer was lost: nobody else could have
-changed it.
+another writer may then rightly take over. So whoever opens a shard for writing puts a new token into its row of `store`
+and begins to count its transactions there; each transaction counts itself up, which fails in the server unless token
+and count are what this writer left. The same count answers what became of a commit whose answer was lost: nobody else
+could have changed it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 
 import psycopg
 
-from obligor.errors import ObligorError, StoreLost
-from obligor.events.store import StaleOffset, StoreBusy
+from obligor.errors import NotFound, ObligorError, StoreLost
+from obligor.events.store import IdTaken, StaleOffset, StoreBusy
 from obligor.stores.postgres.address import Address
 from obligor.stores.postgres.sessions import PATIENCE_S, PAUSE_S, Session, connect
 from obligor.stores.postgres.tables import SCHEMA, check_format, check_server
@@ -28,7 +28,9 @@ __all__ = ["Writer"]
 LOCK_PATIENCE_S = 2.0  # for the session of a writer that has just been killed
 TRIES_MAX = 3
 # Where token or count is another's, the new count is null, which the table refuses, and with it the transaction.
-_COUNT_UP = "UPDATE store SET commits = CASE WHEN token = %s AND commits = %s THEN commits + 1 END"
+_COUNT_UP = "UPDATE store SET commits = CASE WHEN token = %s AND commits = %s THEN commits + 1 END WHERE shard = %s"
+_OPEN = "UPDATE store SET token = gen_random_uuid(), commits = 0 WHERE shard = %s RETURNING token"
+_SHARD = "SELECT token, commits FROM store WHERE shard = %s"
 _HOLDER = """
 SELECT a.application_name FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND (l.classid::bigint << 32 | l.objid::bigint) = %s
@@ -41,10 +43,11 @@ WHERE pid = %s AND backend_start = %s AND pid <> pg_backend_pid()
 
 
 class Writer:
-    """Carries out transactions, each once; StoreBusy where another writer has the log."""
+    """Carries out transactions, each once; StoreBusy where another writer has the shard."""
 
-    def __init__(self, address: Address, *, create: bool, synchronous: str) -> None:
+    def __init__(self, address: Address, *, shard: int, create: bool, synchronous: str) -> None:
         self._address, self._synchronous = address, synchronous
+        self._shard, self._key = shard, address.lock(shard)
         self._lost = ""
         self._session = connect(address, "writer", synchronous)
         try:
@@ -54,7 +57,11 @@ class Writer:
                 self._create()
             check_format(self._session, address)
             self._began = self._backend()
-            row = self._one("UPDATE store SET token = gen_random_uuid(), commits = 0 RETURNING token")
+            row = self._session.execute(_OPEN, (shard,)).fetchone()
+            if row is None:
+                raise NotFound(
+                    f"{address}: expected one of the log's shards, got {shard}; obligor log shards lists them"
+                )
             self._token, self._commits = row[0], 0
         except BaseException:
             self._session.close()
@@ -73,15 +80,16 @@ class Writer:
         return found
 
     def _locked(self) -> bool:
-        return bool(self._one("SELECT pg_try_advisory_lock(%s)", (self._address.lock,))[0])
+        return bool(self._one("SELECT pg_try_advisory_lock(%s)", (self._key,))[0])
 
     def _lock(self) -> None:
         deadline_s = time.monotonic() + LOCK_PATIENCE_S
         while not self._locked():
             if time.monotonic() > deadline_s:
-                holder = self._session.execute(_HOLDER, (self._address.lock,)).fetchone() or ("unknown",)
+                holder = self._session.execute(_HOLDER, (self._key,)).fetchone() or ("unknown",)
+                what = f"shard {self._shard} of this log" if self._shard else "this log"
                 raise StoreBusy(
-                    f"{self._address}: another process is writing this log ({holder[0]}); stop it, or open the log for "
+                    f"{self._address}: another process is writing {what} ({holder[0]}); stop it, or open the log for "
                     "reading"
                 )
             time.sleep(PAUSE_S)
@@ -117,6 +125,10 @@ class Writer:
                 self._lose("another process has taken over the writing of this log; open it again")
             except StaleOffset:
                 raise  # rolled back
+            except psycopg.errors.UniqueViolation as error:
+                if error.diag.table_name != "ids":
+                    raise
+                raise IdTaken("an id is in the log already; nothing was written, look it up again") from error
             except psycopg.Error:
                 if not self._session.closed:
                     raise
@@ -136,7 +148,7 @@ class Writer:
                 if pipelined:
                     stack.enter_context(session.pipeline())
                 stack.enter_context(session.transaction())
-                session.execute(_COUNT_UP, (self._token, self._commits))
+                session.execute(_COUNT_UP, (self._token, self._commits, self._shard))
                 work(session)
         finally:
             if not session.closed and session.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
@@ -163,12 +175,12 @@ class Writer:
     def _found(self, doubt: bool) -> bool | None:
         """Look what the store says on a new session; None while the old one may still be at it."""
         self._session.execute(_END_SESSION, self._began)
-        token, _ = self._one("SELECT token, commits FROM store")
+        token, _ = self._one(_SHARD, (self._shard,))
         if token != self._token:
             self._lose("another process has taken over the writing of this log; open it again")
         if not self._locked():
             return None
-        token, commits = self._one("SELECT token, commits FROM store")  # now that nobody can change them
+        token, commits = self._one(_SHARD, (self._shard,))  # now that nobody can change them
         if token != self._token or commits not in (self._commits, self._commits + doubt):
             self._lose("the database is not the one that was written: restored, or another writer's; open it again")
         self._began = self._backend()

@@ -19,7 +19,7 @@ import apsw
 import numpy as np
 import numpy.typing as npt
 
-from obligor.errors import IntegrityError, NotFound, ObligorError
+from obligor.errors import BadInput, IntegrityError, NotFound, ObligorError
 from obligor.events.store import (
     BlockRow,
     Commit,
@@ -127,6 +127,15 @@ class SQLiteStore:
 
     # -- the writer
 
+    @property
+    def shard(self) -> int:
+        """The one shard of a log in a file."""
+        return 0
+
+    def add_shard(self, values: dict[str, bytes]) -> None:
+        """Refuse: a file has one writer, so more shards would bring nothing."""
+        raise BadInput(f"{self._path}: a log in a folder has one shard; one in PostgreSQL may have several")
+
     def write(self, commit: Commit) -> None:
         """Write one transaction, atomically and durably."""
         assert self._writer is not None, "a log opened for reading does not write"
@@ -142,7 +151,7 @@ class SQLiteStore:
         with _Transaction(self._writer) as connection:
             connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
 
-    def erase(self, sequences: Sequence[int]) -> int:
+    def erase(self, positions: Sequence[int]) -> int:
         """Delete the sealed personal fields of these events so that no trace stays in the files; return how many.
 
         StoreBusy where a reader keeps the WAL from being cut: what was deleted stays in it until this is run again.
@@ -150,9 +159,9 @@ class SQLiteStore:
         assert self._writer is not None, "a log opened for reading does not write"
         self._writer.execute("PRAGMA secure_delete = ON")  # overwritten, not only freed
         erased = 0
-        if sequences:
+        if positions:
             with _Transaction(self._writer) as connection:
-                wanted = apsw.carray(np.array(sorted(sequences), np.int64))
+                wanted = apsw.carray(np.array(sorted(positions), np.int64))
                 connection.execute("DELETE FROM personal WHERE sequence IN (SELECT value FROM carray(?))", (wanted,))
                 erased = connection.changes()
         try:
@@ -162,10 +171,10 @@ class SQLiteStore:
         return erased
 
     def find(self, slots: npt.NDArray[np.int64]) -> dict[int, int]:
-        """Return the sequence of each slot (sorted ascending) that the id index holds."""
+        """Return the position of each slot (sorted ascending) that the id index holds."""
         assert self._writer is not None, "only the writer looks up many ids"
         if len(slots) <= 4:
-            return {slot: found for slot in slots.tolist() if (found := _sequence(self._writer, slot)) is not None}
+            return {slot: found for slot in slots.tolist() if (found := _position(self._writer, slot)) is not None}
         rows = self._writer.execute(
             "SELECT ids.slot, ids.sequence FROM carray(?) AS wanted JOIN ids ON ids.slot = wanted.value",
             (apsw.carray(np.ascontiguousarray(slots)),),
@@ -191,43 +200,41 @@ class SQLiteStore:
         """Return the named values of the log."""
         return dict(self._reader().execute("SELECT name, value FROM meta"))
 
-    def head(self) -> Head | None:
-        """Return where the log ends."""
+    def heads(self) -> dict[int, Head]:
+        """Return where the one shard ends."""
         last, known_time, chain, sequence, ledger_chain = self._one(_HEAD, ())
-        if last is None and sequence is None:
-            return None
-        return Head(last or 0, known_time or 0, chain or b"", sequence or 0, ledger_chain or b"")
+        return {0: Head(last or 0, known_time or 0, chain or b"", sequence or 0, ledger_chain or b"")}
 
     def lookup(self, slot: int) -> int | None:
-        """Return the sequence at one slot of the id index."""
-        return _sequence(self._reader(), slot)
+        """Return the position at one slot of the id index."""
+        return _position(self._reader(), slot)
 
     def slots(self) -> Iterator[tuple[int, int]]:
-        """Yield the whole id index as (slot, sequence), slots ascending."""
+        """Yield the whole id index as (slot, position), slots ascending."""
         yield from self._reader().execute("SELECT slot, sequence FROM ids ORDER BY slot")
 
     def blocks(self, after: int, upto: int) -> Iterator[BlockRow]:
-        """Yield the blocks that hold any sequence in (after, upto], in order."""
+        """Yield the blocks that hold any position in (after, upto], in order."""
         while after < upto:
             row = self.block_at(after + 1)
             if row is None:
-                raise IntegrityError(f"the block that holds sequence {after + 1} is missing")
+                raise IntegrityError(f"the block that holds position {after + 1} is missing")
             yield row
             after = row.last
 
-    def block_at(self, sequence: int) -> BlockRow | None:
-        """Return the block that holds the sequence."""
-        row = self._one(f"{_BLOCK} WHERE first <= ? ORDER BY first DESC LIMIT 1", (sequence,))
-        return BlockRow(*row) if row is not None and row[1] >= sequence else None
+    def block_at(self, position: int) -> BlockRow | None:
+        """Return the block that holds the position."""
+        row = self._one(f"{_BLOCK} WHERE first <= ? ORDER BY first DESC LIMIT 1", (position,))
+        return BlockRow(*row) if row is not None and row[1] >= position else None
 
     def bounds(self) -> Sequence[tuple[int, int]]:
         """Return (first, last) of all blocks, in order."""
         return self._all("SELECT first, last FROM blocks ORDER BY first")
 
-    def last_block_upto(self, sequence: int) -> tuple[int, bytes] | None:
-        """Return (last sequence, link) of the last block that ends at or before the sequence."""
+    def last_block_upto(self, position: int) -> tuple[int, bytes] | None:
+        """Return (last position, link) of the last block that ends at or before the position."""
         sql = "SELECT last, chain FROM blocks WHERE first <= ? AND last <= ? ORDER BY first DESC LIMIT 1"
-        row = self._one(sql, (sequence, sequence))
+        row = self._one(sql, (position, position))
         return None if row is None else (row[0], row[1])
 
     def schema(self, digest: bytes) -> bytes | None:
@@ -235,9 +242,9 @@ class SQLiteStore:
         row = self._one("SELECT arrow FROM schemas WHERE digest = ?", (digest,))
         return None if row is None else row[0]
 
-    def version(self, sequence: int) -> VersionRow | None:
-        """Return the effective version at a sequence."""
-        row = self._one(f"{_VERSION} WHERE sequence = ?", (sequence,))
+    def version(self, position: int) -> VersionRow | None:
+        """Return the effective version at a position."""
+        row = self._one(f"{_VERSION} WHERE sequence = ?", (position,))
         return None if row is None else VersionRow(*row)
 
     def versions_of(self, roots: Iterable[int]) -> list[VersionRow]:
@@ -249,13 +256,13 @@ class SQLiteStore:
         return [VersionRow(*row) for row in self._reader().execute(sql, (apsw.carray(wanted),))]
 
     def versions_visible(self, after: int, upto: int, type_name: str | None = None) -> list[VersionRow]:
-        """Return the versions, of one type or all, whose visible_sequence is in (after, upto]."""
+        """Return the versions, of one type or all, whose visible_position is in (after, upto]."""
         sql = f"{_VERSION} WHERE visible_sequence > ? AND visible_sequence <= ? AND type = coalesce(?, type)"
         return [VersionRow(*row) for row in self._all(sql, (after, upto, type_name))]
 
-    def pending_row(self, sequence: int) -> PendingRow | None:
-        """Return the pending version at a sequence."""
-        row = self._one(f"{_PENDING} WHERE sequence = ?", (sequence,))
+    def pending_row(self, position: int) -> PendingRow | None:
+        """Return the pending version at a position."""
+        row = self._one(f"{_PENDING} WHERE sequence = ?", (position,))
         return None if row is None else _pending(row)
 
     def pending_on(self, target: str) -> list[PendingRow]:
@@ -268,7 +275,7 @@ class SQLiteStore:
         return [_pending(row) for row in self._reader().execute(f"{_PENDING} ORDER BY sequence")]
 
     def ledger(self, after: int) -> Iterator[LedgerRow]:
-        """Yield the ledger rows after a ledger sequence, in order."""
+        """Yield the ledger rows after a place in the ledger, in order."""
         page = f"{_LEDGER} WHERE sequence > ? ORDER BY sequence LIMIT {_PAGE_ROWS}"
         while rows := [LedgerRow(*row) for row in self._all(page, (after,))]:
             yield from rows
@@ -284,13 +291,13 @@ class SQLiteStore:
         row = self._one(f"{_LEDGER} WHERE application_position = ? ORDER BY sequence LIMIT 1", (application_position,))
         return None if row is None else LedgerRow(*row)
 
-    def personal(self, sequence: int) -> bytes | None:
+    def personal(self, position: int) -> bytes | None:
         """Return the sealed personal fields of an event."""
-        row = self._one("SELECT sealed FROM personal WHERE sequence = ?", (sequence,))
+        row = self._one("SELECT sealed FROM personal WHERE sequence = ?", (position,))
         return None if row is None else row[0]
 
     def sealed(self) -> Iterator[tuple[int, bytes]]:
-        """Yield all sealed personal fields as (sequence, sealed), in order."""
+        """Yield all sealed personal fields as (position, sealed), in order."""
         after = -1
         page = f"SELECT sequence, sealed FROM personal WHERE sequence > ? ORDER BY sequence LIMIT {_PAGE_ROWS}"
         while rows := self._all(page, (after,)):
@@ -327,7 +334,7 @@ def _insert(connection: apsw.Connection, commit: Commit) -> None:
     if commit.schemas:
         connection.executemany("INSERT OR IGNORE INTO schemas VALUES (?, ?)", commit.schemas.items())
     connection.executemany("INSERT INTO blocks VALUES (?, ?, ?, ?, ?)", commit.blocks)
-    _insert_ids(connection, np.stack([commit.slots, commit.sequences], axis=1))
+    _insert_ids(connection, np.stack([commit.slots, commit.positions], axis=1))
     if commit.resolved:
         connection.executemany("DELETE FROM pending WHERE sequence = ?", [(one,) for one in commit.resolved])
     connection.executemany("INSERT OR REPLACE INTO pending VALUES (?, ?, ?, ?, ?, ?, ?)", commit.pending)
@@ -353,7 +360,7 @@ def _insert_ids(connection: apsw.Connection, pairs: npt.NDArray[np.int64]) -> No
     connection.executemany("INSERT INTO ids VALUES (?, ?)", pairs[together:].tolist())
 
 
-def _sequence(connection: apsw.Connection, slot: int) -> int | None:
+def _position(connection: apsw.Connection, slot: int) -> int | None:
     row = connection.execute("SELECT sequence FROM ids WHERE slot = ?", (slot,)).fetchone()
     return None if row is None else row[0]
 
