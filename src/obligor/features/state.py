@@ -14,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from obligor.errors import ObligorError
+from obligor.events.ahead import ahead
 from obligor.events.log import EventLog
 from obligor.events.positions import sequence_of
 from obligor.features.edits import Editor, StateMisfit, WinnerChanges, edits_of
@@ -28,6 +29,7 @@ from obligor.features.tails import FENCE_LOWEST, ROW_FIXED, tail_columns
 __all__ = ["Head", "OnlineState", "StagedState", "StateMisfit", "TooLong", "read_head"]
 
 FORMAT = 2
+STEP_EVENTS = 1 << 20  # of a build that are applied together: an entity is looked for once a step
 _HEAD = b"\x00head"
 
 
@@ -113,7 +115,7 @@ class OnlineState:
             after = head.sequence
         else:
             self.clear()
-        for changes in log.changes(after):
+        for changes in ahead(log.changes(after, step_events=STEP_EVENTS)):
             after = sequence_of(changes.position)
             with self.begin() as staged:
                 staged.apply(changes)
