@@ -94,7 +94,7 @@ def test_what_came_while_it_was_built_is_applied_too(copy: Path, run: Run, monke
         end = {0: next(ends, log.head.sequence)}
         changes = EventLog.changes
         with monkeypatch.context() as patch:
-            patch.setattr(EventLog, "changes", lambda log, after, upto: changes(log, after, end))
+            patch.setattr(EventLog, "changes", lambda log, after, upto, **names: changes(log, after, end, **names))
             catch_up(self, log, **names)  # type: ignore[arg-type]
         return end
 

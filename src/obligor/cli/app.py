@@ -15,6 +15,7 @@ from obligor.cli.features import features
 from obligor.cli.lake import lake
 from obligor.cli.log import log
 from obligor.cli.models import backtest, evaluate, train
+from obligor.cli.outcomes import outcomes
 from obligor.cli.output import EXIT_CODES, guarded
 from obligor.cli.parity import parity
 from obligor.cli.projects import init, simulate_history
@@ -39,6 +40,7 @@ _COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {
     "ingest": (ingest, "obligor ingest raw/*.parquet --mapping mapping.toml --declared"),
     "erase": (erase, "obligor erase consumer c-000001"),
     "backfill": (backfill, "obligor backfill questions.parquet --out features.parquet --engine ray"),
+    "outcomes": (outcomes, "obligor outcomes --seen-at 2026-06-30 --out outcomes.parquet"),
     "train": (train, "obligor train"),
     "evaluate": (evaluate, "obligor evaluate --bundle champion"),
     "backtest": (backtest, "obligor backtest --policy policy.toml --since 2026-01-01"),

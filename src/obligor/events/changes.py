@@ -81,9 +81,15 @@ def merged(*parts: dict[str, pa.Table]) -> dict[str, pa.Table]:
 
 
 def changes_between(
-    store: LogStore, reader: BlockReader, registry: Registry, after: Cut, upto: Cut, chains: dict[int, bytes]
+    store: LogStore,
+    reader: BlockReader,
+    registry: Registry,
+    after: Cut,
+    upto: Cut,
+    chains: dict[int, bytes],
+    step_events: int,
 ) -> Iterator[Changes]:
-    """Yield what changed from one cut to another, in steps of about `CHUNK_EVENTS` events, each complete in itself.
+    """Yield what changed from one cut to another, in steps of about `step_events` events, each complete in itself.
 
     `chains` are the shards' links at `after`.
     """
@@ -101,7 +107,7 @@ def changes_between(
                 tables.setdefault((part.type, part.version), []).append(table)
         count += last - first
         at[shard], links[shard] = sequence_of(last), row.chain
-        if count >= CHUNK_EVENTS or at == upto:
+        if count >= step_events or at == upto:
             yield _step(tables, store, reader, registry, begin, dict(at), dict(links))
             tables, begin, count = {}, dict(at), 0
 

@@ -26,7 +26,7 @@ from obligor.events import chain
 from obligor.events.batch import TypeVersion
 from obligor.events.block import STANDARD_COLUMNS, BlockReader
 from obligor.events.chain import BrokenLink
-from obligor.events.changes import Changes, changes_between
+from obligor.events.changes import CHUNK_EVENTS, Changes, changes_between
 from obligor.events.facts import Facts, read_facts
 from obligor.events.ids import SlotHash, probe, slot_hash
 from obligor.events.lineage import version_of
@@ -371,13 +371,16 @@ class EventLog:
             self.refuse_open(upto)
         return read_facts(self.store, self.reader, self.registry[type_name], upto, columns)
 
-    def changes(self, after: Cut | None = None, upto: Cut | None = None) -> Iterator[Changes]:
+    def changes(
+        self, after: Cut | None = None, upto: Cut | None = None, *, step_events: int = CHUNK_EVENTS
+    ) -> Iterator[Changes]:
         """Yield which winners changed after a cut (up to `cut()` unless given), in steps: what a state applies.
 
         Both cuts are closed, as recorded ones are.
         """
         begin, end = {} if after is None else after, self.cut() if upto is None else upto
-        return changes_between(self.store, self.reader, self.registry, begin, end, self.chains({**end, **begin}))
+        links = self.chains({**end, **begin})
+        return changes_between(self.store, self.reader, self.registry, begin, end, links, step_events)
 
     def pending(self) -> list[PendingRow]:
         """Return the corrections and retractions that are not effective, in order."""

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from obligor.errors import ObligorError
+from obligor.events.ahead import ahead
 from obligor.events.log import EventLog
 from obligor.events.positions import Cut, pack
 from obligor.features.edits import Editor, StateMisfit, WinnerChanges, edits_of
@@ -28,6 +29,7 @@ from obligor.features.tails import FENCE_LOWEST, ROW_FIXED, tail_columns
 __all__ = ["Head", "OnlineState", "StagedState", "StateMisfit", "TooLong", "read_head"]
 
 FORMAT = 3
+STEP_EVENTS = 1 << 20  # of a build that are applied together: an entity is looked for once a step
 _HEAD = b"\x00head"
 
 
@@ -128,7 +130,7 @@ class OnlineState:
             end = {shard: max(last, after.get(shard, 0)) for shard, last in end.items()}  # a builder may have seen more
         else:
             self.clear()
-        for changes in log.changes(after, end):
+        for changes in ahead(log.changes(after, end, step_events=STEP_EVENTS)):
             after = changes.cut
             with self.begin() as staged:
                 staged.apply(changes)
