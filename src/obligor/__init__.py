@@ -15,8 +15,8 @@ __all__ = ["__version__", "open"]
 __version__ = "0.1.0"
 
 
-def open(folder: str | Path = ".") -> Project:
-    """Open the lender project in `folder`."""
+def open(folder: str | Path = ".", shard: int = 0) -> Project:
+    """Open the lender project in `folder`; `shard`: which one of the log is written where it has several."""
     from obligor.project import open_project
 
-    return open_project(folder)
+    return open_project(folder, shard)

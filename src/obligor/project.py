@@ -30,6 +30,7 @@ import pyarrow as pa
 
 from obligor.credit import Outcome
 from obligor.decisions.policy import Policy, load_policy
+from obligor.decisions.routes import Routes, ShardMap
 from obligor.engines.shipping import shipped
 from obligor.errors import BadInput, DefinitionError, NotFound, Problem
 from obligor.events.log import EventLog
@@ -88,12 +89,19 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keys: dict[str, str] = {}
 
 
+class Shards(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[shards]`: where the writers of a log's shards answer, in the shards' order, for `obligor serve` to forward."""
+
+    writers: list[str]
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`obligor.toml`: where a project runs."""
 
     zone: str = "UTC"  # of calendar features, such as the hour of an application
     store: Store = Store()
     server: Server = Server()
+    shards: Shards | None = None  # of a log of several
     kafka: KafkaSettings | None = None  # topics that come in, decisions that go out
 
     @classmethod
@@ -111,8 +119,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Project:
     """One lender project. Definitions are loaded when first asked for; nothing is opened before it is needed."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, shard: int = 0) -> None:
+        """`shard`: which one of the log is written, and whose state is used."""
+        self.root, self.shard = root, shard
         self.settings = Settings.read(root / "obligor.toml")
 
     def path(self, relative: str) -> Path:
@@ -211,7 +220,19 @@ class Project:
     def log_place(self, place: str | None = None) -> LogPlace:
         """Return where the project's log is, or is to be: a folder, or a URL of PostgreSQL."""
         store = self.settings.store
-        return LogPlace.of(store.log if place is None else place, self.root, self.path(store.key))
+        return LogPlace.of(store.log if place is None else place, self.root, self.path(store.key), self.shard)
+
+    def routes(self, log: EventLog) -> Routes | None:
+        """Return which shard decides whom; None for a log of one shard."""
+        return Routes.of(ShardMap.read(log.routing), self.registry) if log.shards > 1 else None
+
+    def deciding(self, record: object) -> Project:
+        """Return the project as the writer of the shard that decides an application, which is given as it came."""
+        if not self.log_place().in_database or not self.log_place().exists():
+            return self
+        with self.log(read_only=True) as log:
+            routes = self.routes(log)
+        return self if routes is None else Project(self.root, routes.of_record(record))
 
     @property
     def bundles(self) -> Path:
@@ -241,8 +262,9 @@ class Project:
 
     @property
     def states(self) -> StateFolder:
-        """The folder of the online states."""
-        return StateFolder(self.path(self.settings.store.state))
+        """The folder of the online states, of which each shard's writer has its own."""
+        folder = self.path(self.settings.store.state)
+        return StateFolder(folder / f"shard-{self.shard}" if self.shard else folder)
 
     def state(self, plan: Plan) -> OnlineState:
         """Open the online state of a plan's timelines; plans with equal timelines share it, one process at a time."""
@@ -401,9 +423,9 @@ def _package(root: Path) -> str:
     return name
 
 
-def open_project(folder: str | Path = ".") -> Project:
-    """Open the lender project in `folder`; NotFound where there is none."""
+def open_project(folder: str | Path = ".", shard: int = 0) -> Project:
+    """Open the lender project in `folder`; NotFound where there is none. `shard`: which one is written."""
     root = Path(folder).resolve()
     if not (root / "obligor.toml").is_file():
         raise NotFound(f"{root} is not a lender project: expected obligor.toml in it (obligor init makes one)")
-    return Project(root)
+    return Project(root, shard)

@@ -57,7 +57,7 @@ def replayed(run: Run, project: Path, decisions: int) -> None:
 
 def test_check_says_what_is_broken(run: Run, copy: Path) -> None:
     decide(run, copy, 1)
-    assert check(run, copy)["ledger_sequence"] == 1
+    assert check(run, copy)["shards"][0]["ledger_sequence"] == 1
     assert "whole" in run("log", "check", "--fast", "--project", str(copy))
     import apsw
 

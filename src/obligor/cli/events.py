@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from obligor.cli.options import AsJson, InProject, clock_us
+from obligor.cli.options import AsJson, InProject, OfShard, clock_us
 from obligor.cli.output import Output, progress_bar
 from obligor.errors import BadInput, Problem
 
@@ -36,6 +36,7 @@ def ingest(
         list[str] | None, typer.Option(help="With --spark: a column to sort by, time first and the id last.")
     ] = None,
     cluster: Annotated[str, typer.Option(help="With --spark: Spark's master.")] = "local[2]",
+    shard: OfShard = 0,
     project: InProject = Path(),
     as_json: AsJson = False,
 ) -> None:
@@ -43,7 +44,7 @@ def ingest(
     import obligor
 
     out = Output(as_json)
-    opened = obligor.open(project)
+    opened = obligor.open(project, shard)
     if spark is not None:
         sources = _sorted_by_spark(sources, spark, order or [], cluster)
     report = ingest_files(opened, sources, mapping=mapping, declared=declared, hidden=as_json)

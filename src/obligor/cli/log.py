@@ -1,25 +1,30 @@
-"""`obligor log check|copy`: is the log whole, and how it moves from one store to another."""
+"""`obligor log check|copy|shards`: is the log whole, in which store and on how many shards is it."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from obligor.cli.options import AsJson, InProject
 from obligor.cli.output import EXIT_CODES, Output, guarded, progress_bar
-from obligor.errors import BadInput, Conflict, Problem
+from obligor.errors import BadInput, Conflict, DefinitionError, Problem
 
 if TYPE_CHECKING:
     from obligor.events.chain import BrokenLink
+    from obligor.events.log import EventLog
+    from obligor.events.store import Head
+    from obligor.project import Project
     from obligor.stores.place import LogPlace
 
 __all__ = ["log"]
 
 log = typer.Typer(
-    help="Verify the log, or copy it to another store.",
+    help="Verify the log, copy it to another store, or put it on more shards.",
     epilog=f"Example: [bold]obligor log check[/]   {EXIT_CODES}",
     no_args_is_help=True,
 )
@@ -36,20 +41,29 @@ def check(
     out = Output(as_json)
     opened = obligor.open(project)
     with opened.log(read_only=True) as found:
-        head, log_id = found.head, found.id.hex()
+        heads, log_id = found.heads(), found.id.hex()
         broken = found.verify(deep=not fast)
-    out.say(f"{head.sequence:,} events, {head.ledger_sequence:,} decisions: {'broken' if broken else 'whole'}")
-    out.result(
+    out.say(f"{_size(heads)}: {'broken' if broken else 'whole'}")
+    out.result({"log": log_id, "shards": _ends(heads), "broken": [str(link) for link in broken]})
+    _fail_on(broken)
+
+
+def _size(heads: dict[int, Head]) -> str:
+    events, decisions = (sum(getattr(one, n) for one in heads.values()) for n in ("sequence", "ledger_sequence"))
+    return f"{events:,} events, {decisions:,} decisions" + (f" in {len(heads)} shards" if len(heads) > 1 else "")
+
+
+def _ends(heads: dict[int, Head]) -> list[dict[str, Any]]:
+    return [
         {
-            "log": log_id,
+            "shard": shard,
             "sequence": head.sequence,
             "chain": head.chain.hex(),
             "ledger_sequence": head.ledger_sequence,
             "ledger_chain": head.ledger_chain.hex(),
-            "broken": [str(link) for link in broken],
         }
-    )
-    _fail_on(broken)
+        for shard, head in heads.items()
+    ]
 
 
 def _fail_on(broken: list[BrokenLink]) -> None:
@@ -77,36 +91,103 @@ def copy(
     source, target = opened.log_place(), opened.log_place(to)
     if str(source) == str(target):
         raise BadInput(Problem("--to", f"expected another place than that of the log, got {target}"))
-    with EventLog.open(source.path, opened.registry, store=source.open, keys=source.keys) as log:
+    with _writers(opened) as (log, *_):
+        if log.shards > 1 and not target.in_database:
+            raise BadInput(Problem("--to", f"the log has {log.shards} shards, and one in a folder has one"))
         _copy_key(source, target)
         store = target.open(target.path, "create")
         try:
-            with progress_bar("events", total=log.head.sequence, hidden=as_json) as step:
+            with progress_bar("events", total=sum(log.ends().values()), hidden=as_json) as step:
                 done = 0
 
-                def progress(sequence: int) -> None:
+                def progress(events: int) -> None:
                     nonlocal done
-                    step(sequence - done, "")
-                    done = sequence
+                    step(events - done, "")
+                    done = events
 
                 run(log.store, store, progress)
         finally:
             store.close()
     with EventLog.open(target.path, opened.registry, read_only=True, store=target.open, keys=target.keys) as log:
-        head, log_id, broken = log.head, log.id.hex(), log.verify(deep=True)
-    out.say(f"{head.sequence:,} events and {head.ledger_sequence:,} decisions are in {target}, as they are in {source}")
+        heads, log_id, broken = log.heads(), log.id.hex(), log.verify(deep=True)
+    out.say(f"{_size(heads)} are in {target}, as they are in {source}")
     out.say("To use the copy, name it in obligor.toml: \\[store] log")
     out.result(
         {
             "from": str(source),
             "to": str(target),
             "log": log_id,
-            "sequence": head.sequence,
-            "ledger_sequence": head.ledger_sequence,
+            "shards": _ends(heads),
             "broken": [str(link) for link in broken],
         }
     )
     _fail_on(broken)
+
+
+@contextmanager
+def _writers(opened: Project) -> Iterator[list[EventLog]]:
+    """Open every shard for writing, so that nobody else writes any; StoreBusy while somebody does."""
+    from obligor.project import Project
+
+    with ExitStack() as stack:
+        logs = [stack.enter_context(opened.log())]
+        for shard in range(1, logs[0].shards):
+            logs.append(stack.enter_context(Project(opened.root, shard).log()))
+        yield logs
+
+
+def shards(
+    add: Annotated[
+        bool, typer.Option("--add", help="Put the log on one more; all writers are stopped meanwhile.")
+    ] = False,
+    entity: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose applications stay on one shard, once for all.", show_default="the application's first"
+        ),
+    ] = None,
+    project: InProject = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Show the log's shards, or add one: it takes a fair part of the entities of each other.
+
+    What is written stays where it is, and every cut shows what it did.
+    """
+    import obligor
+    from obligor.features.buckets import BUCKETS
+
+    out = Output(as_json)
+    opened = obligor.open(project)
+    if add:
+        _add_shard(opened, entity)
+    with opened.log(read_only=True) as log:
+        routes, heads = opened.routes(log), log.heads()
+    buckets = routes.map.sizes() if routes is not None else [BUCKETS]
+    found = [one | {"buckets": buckets[one["shard"]]} for one in _ends(heads)]
+    names = ("shard", "sequence", "ledger_sequence", "buckets")
+    out.table("", ["shard", "events", "decisions", "buckets"], [[one[name] for name in names] for one in found])
+    if add:
+        out.say("Name their writers in obligor.toml, \\[shards] writers, and start each: obligor serve --shard N")
+    out.result({"entity": None if routes is None else routes.entity, "shards": found})
+
+
+def _add_shard(project: Project, entity: str | None) -> None:
+    """Widen the map and add the shard in one transaction, while all shards are locked."""
+    from obligor.decisions.routes import ROUTING, Routes, ShardMap
+
+    with _writers(project) as (log, *_):
+        if log.routing:
+            before = ShardMap.read(log.routing)
+            if entity not in (None, before.entity):
+                raise BadInput(Problem("--entity", f"the log's shards are of {before.entity!r}, for good"))
+        else:
+            own = next(iter(project.application.entities().values()), None)
+            if own is None:
+                raise DefinitionError(f"{project.application.event_name} names no entity to put on shards")
+            before = ShardMap.first(entity or own.type)
+        after = before.widened()
+        Routes.of(after, project.registry)
+        log.store.add_shard({ROUTING: after.recorded()})
 
 
 def _copy_key(source: LogPlace, target: LogPlace) -> None:
@@ -121,5 +202,9 @@ def _copy_key(source: LogPlace, target: LogPlace) -> None:
         raise Conflict(f"{target.keys / KEY_FILE}: the key of another log is here; `[store] key` says where it belongs")
 
 
-for _command, _example in ((check, "obligor log check"), (copy, "obligor log copy --to 'postgresql://…/db?log=main'")):
+for _command, _example in (
+    (check, "obligor log check"),
+    (copy, "obligor log copy --to 'postgresql://…/db?log=main'"),
+    (shards, "obligor log shards --add"),
+):
     log.command(_command.__name__, epilog=f"Example: [bold]{_example}[/]   {EXIT_CODES}")(guarded(_command))

@@ -11,9 +11,10 @@ import typer
 from obligor.errors import BadInput, Problem
 from obligor.events.fields import parse_timestamp
 
-__all__ = ["AsJson", "InProject", "clock_us", "instant"]
+__all__ = ["AsJson", "InProject", "OfShard", "clock_us", "instant"]
 
 InProject = Annotated[Path, typer.Option("--project", "-p", help="The lender project's folder.", show_default="here")]
+OfShard = Annotated[int, typer.Option("--shard", min=0, help="Which shard of the log; see obligor log shards.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from obligor.cli.options import AsJson, InProject, clock_us
+from obligor.cli.options import AsJson, InProject, OfShard, clock_us
 from obligor.cli.output import Output
 from obligor.errors import BadInput, NotFound, Problem
 
@@ -30,6 +30,7 @@ def parity(
         str, typer.Option(help="How many events to draw, to ask about their entities, or `all`.")
     ] = "1000",
     seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 7,
+    shard: OfShard = 0,
     as_json: AsJson = False,
 ) -> None:
     """Compute recorded features, and what the online state says now, again from the log: not a bit may differ.
@@ -41,7 +42,7 @@ def parity(
     from obligor.features.parity import Comparison
 
     out, chance = Output(as_json), random.Random(seed)
-    opened = obligor.open(project)
+    opened = obligor.open(project, shard)
     drawn, asked = _count("--decisions", decisions), _count("--entities", entities)
     with opened.log(read_only=True) as log:
         recorded = check_decisions(log, opened.all_bundles(), draw_decisions(log, drawn, chance), threads=2)

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from threading import Event
@@ -20,6 +20,7 @@ from obligor.cli.output import Output, progress_bar
 from obligor.errors import BadInput, LimitError, Problem
 
 if TYPE_CHECKING:
+    from obligor.decisions.auth import ApiKeys
     from obligor.decisions.http import Companion
     from obligor.decisions.service import Service
     from obligor.project import Project
@@ -41,9 +42,14 @@ def serve(
     no_parity: Annotated[
         bool, typer.Option("--no-parity", help="Do not compare online and offline features in the background.")
     ] = False,
+    shard: Annotated[
+        int | None,
+        typer.Option("--shard", min=0, help="Be the writer of one shard of the log.", show_default="the front end"),
+    ] = None,
 ) -> None:
     """Serve decisions over HTTP: POST /v1/events, POST /v1/decisions; pages at /docs, metrics at /metrics.
 
+    With [shards] in obligor.toml this is the front end, which forwards to the writers; --shard N is one of those.
     SIGHUP moves it, without a pause, to the bundle that is the champion then.
     Every few minutes the lake is brought to the end of the log ([store] lake_every_s).
     With [kafka] in obligor.toml its topics are read as well, and decisions and outcomes are published.
@@ -54,7 +60,7 @@ def serve(
     from obligor.decisions.auth import ApiKeys
     from obligor.decisions.http import create_app
 
-    opened = obligor.open(project)
+    opened = obligor.open(project, shard or 0)
     server = opened.settings.server
     host, port = host or server.host, server.port if port is None else port
     if no_keys and host not in LOOPBACK:
@@ -62,19 +68,40 @@ def serve(
     if not no_keys and not server.keys:
         hint = "make one with `obligor key NAME`, or use --no-keys on a loopback address"
         raise BadInput(Problem("obligor.toml $.server.keys", f"no API key is configured: {hint}"))
+    api_keys = None if no_keys else ApiKeys(server.keys)
+    if shard is None and opened.settings.shards is not None:
+        front = _front(opened, opened.settings.shards.writers, api_keys)
+        uvicorn.run(front, host=host, port=port, log_level="warning", access_log=False, ws="none")
+        return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until the service is there that it is for
     service = _service(opened, bundle, parity=not no_parity)
     signal.signal(signal.SIGHUP, lambda number, frame: service.move())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     beside = [*opened.beside(service), *_processes_beside(opened, bundle, service)]
-    app = create_app(service, None if no_keys else ApiKeys(server.keys), beside=beside)
+    app = create_app(service, api_keys, beside=beside)
     uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, ws="none")
 
 
+def _front(project: Project, writers: Sequence[str], keys: ApiKeys | None) -> Any:
+    """Return the application of the front end of a log's shards; the log is read once, for its map."""
+    from obligor.decisions.front import create_front
+
+    with project.log(read_only=True) as log:
+        routes = project.routes(log)
+    if routes is None:
+        raise BadInput(Problem("obligor.toml $.shards", "the log has one shard; see obligor log shards, or remove it"))
+    return create_front(project.registry, project.application.event_name, routes, writers, keys)
+
+
 def _processes_beside(project: Project, bundle: str, service: Service) -> Iterator[Companion]:
-    """Yield what has processes of its own work for the service: on its lake, on the outcomes that are published."""
+    """Yield what has processes of its own work for the service: on its lake, on the outcomes that are published.
+
+    Both are the whole log's: of several shards the first one's writer has them done.
+    """
     from obligor.cli.lake_keeper import LakeKeeper
 
+    if project.shard:
+        return
     every_s, kafka = project.settings.store.lake_every_s, project.settings.kafka
     if every_s:
         yield LakeKeeper(project.root, bundle, every_s, service.metrics.registry)
@@ -91,9 +118,9 @@ def _service(
     from obligor.decisions.service import Service
     from obligor.decisions.watch import BUDGET
 
-    loaded = project.bundle(bundle)
+    loaded, log = project.bundle(bundle), project.log()
     return Service(
-        project.log(),
+        log,
         project.state(loaded.plan),
         loaded,
         bundles=project.all_bundles(),
@@ -101,6 +128,7 @@ def _service(
         ready=ready,
         parity=BUDGET if parity else None,
         sources=Beside(project, bundle),
+        routes=project.routes(log),
     )
 
 
@@ -143,6 +171,7 @@ def decide(
         record.setdefault("type", opened.application.event_name)
         if record["type"] != opened.application.event_name:
             raise BadInput(Problem("$.type", f"expected {opened.application.event_name!r}, got {record['type']!r}"))
+    opened = opened.deciding(record)
     ready = Event()
     service = _service(opened, bundle, ready.set)
     try:

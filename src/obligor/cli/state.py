@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from obligor.cli.attended import attend
-from obligor.cli.options import AsJson, InProject
+from obligor.cli.options import AsJson, InProject, OfShard
 from obligor.cli.output import EXIT_CODES, Output, guarded, progress_bar
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ KEYS_AT_ONCE = 10_000
 def build(
     bundle: Annotated[str, typer.Option(help="`champion`, or the first characters of a bundle's hash.")] = "champion",
     attended: Annotated[bool, typer.Option("--attended", hidden=True)] = False,
+    shard: OfShard = 0,
     project: InProject = Path(),
     as_json: AsJson = False,
 ) -> None:
@@ -47,7 +48,7 @@ def build(
     if attended:
         attend()
     out, started_s = Output(as_json), time.perf_counter()
-    opened = obligor.open(project)
+    opened = obligor.open(project, shard)
     loaded = opened.bundle(bundle)
     name = opened.states.name(loaded.plan)
     with opened.log(read_only=True) as log:
@@ -113,12 +114,12 @@ def _entities(online: OnlineState, plan: Plan) -> int:
     return count
 
 
-def list_states(project: InProject = Path(), as_json: AsJson = False) -> None:
+def list_states(shard: OfShard = 0, project: InProject = Path(), as_json: AsJson = False) -> None:
     """List the online states: whose they are, how far behind the log, how large, and whether in use."""
     import obligor
 
     out = Output(as_json)
-    opened = obligor.open(project)
+    opened = obligor.open(project, shard)
     owners = _owners(opened)
     with opened.log(read_only=True) as log:
         found = [_described(one, owners.get(one.name, []), log) for one in opened.states.all()]
@@ -172,6 +173,7 @@ def remove(
         list[str] | None,
         typer.Argument(help="States to remove, as listed.", show_default="those that no held bundle needs"),
     ] = None,
+    shard: OfShard = 0,
     project: InProject = Path(),
     as_json: AsJson = False,
 ) -> None:
@@ -183,7 +185,7 @@ def remove(
     from obligor.features.state_store import StateBusy
 
     out = Output(as_json)
-    opened = obligor.open(project)
+    opened = obligor.open(project, shard)
     held = {one.name: one for one in opened.states.all()}
     wanted = states or [name for name in held if name not in _owners(opened)]
     removed, busy = [], []

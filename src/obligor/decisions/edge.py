@@ -30,9 +30,10 @@ from obligor.decisions.writer import Misdirected
 from obligor.errors import BadInput, Conflict, LimitError, NotFound, ObligorError, Problem
 from obligor.events.schema import Registry
 
-__all__ = ["LIMITS", "Edge", "Handler", "Limits", "Refusal", "json_response", "not_routed"]
+__all__ = ["INLINE_BYTES", "LIMITS", "Edge", "Handler", "Limits", "Refusal", "json_response", "not_routed"]
 
 _log = logging.getLogger("obligor.http")
+INLINE_BYTES = 16_384  # a longer body is parsed on a thread, so that it does not hold up short ones
 _PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
 _STATUSES: tuple[tuple[type[ObligorError], int], ...] = (
     (Unavailable, 503),

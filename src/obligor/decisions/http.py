@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from obligor.decisions.answers import decision_answer, event_answers, events_status
 from obligor.decisions.auth import ApiKeys
-from obligor.decisions.edge import LIMITS, Edge, Limits, Refusal, json_response, not_routed
+from obligor.decisions.edge import INLINE_BYTES, LIMITS, Edge, Limits, Refusal, json_response, not_routed
 from obligor.decisions.intake import Unavailable
 from obligor.decisions.record import decode
 from obligor.decisions.service import Service
@@ -23,8 +23,6 @@ from obligor.errors import BadInput, LimitError, Problem
 from obligor.events.records import decode_json, parse_records
 
 __all__ = ["Companion", "Limits", "create_app"]
-
-_PARSE_INLINE_BYTES = 16_384  # a longer body is parsed on a thread, so that it does not hold up short ones
 
 
 class Companion(Protocol):
@@ -81,7 +79,7 @@ class _Api(Edge):
     async def events(self, request: Request) -> Response:
         """POST /v1/events."""
         body = await self.body(request)
-        if len(body) <= _PARSE_INLINE_BYTES:
+        if len(body) <= INLINE_BYTES:
             records, batch, problems = self._parse(body)
         else:
             loop = asyncio.get_running_loop()

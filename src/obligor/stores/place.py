@@ -6,7 +6,7 @@ import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from obligor.errors import BadInput, ObligorError
+from obligor.errors import BadInput, ObligorError, Problem
 from obligor.events.store import LogStore, Mode
 from obligor.stores.sqlite import SQLiteStore
 
@@ -24,12 +24,18 @@ class LogPlace:
 
     path: str = field(repr=False)
     keys: Path
+    shard: int = 0  # which is written
 
     @classmethod
-    def of(cls, text: str, root: Path, keys: Path) -> LogPlace:
-        """Read a setting: a URL, or a path relative to `root`; `keys` is for logs that have no folder."""
+    def of(cls, text: str, root: Path, keys: Path, shard: int = 0) -> LogPlace:
+        """Read a setting: a URL, or a path relative to `root`; `keys` is for logs that have no folder.
+
+        BadInput for a shard of a log in a folder, which has only the first.
+        """
         if text.startswith(POSTGRES):
-            return cls(text, keys)
+            return cls(text, keys, shard)
+        if shard:
+            raise BadInput(Problem("--shard", f"a log in a folder has one shard, 0, got {shard}; see [store] log"))
         scheme, found, _ = text.partition("://")
         if found:
             raise BadInput(f"expected a folder or a URL that begins with postgresql://, got one with {scheme!r:.20}")
@@ -56,7 +62,7 @@ class LogPlace:
         _needs_psycopg()
         from obligor.stores.postgres import PostgresStore
 
-        return PostgresStore(path, mode)
+        return PostgresStore(path, mode, shard=self.shard)
 
     def __str__(self) -> str:
         if not self.in_database:
