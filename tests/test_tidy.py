@@ -26,6 +26,7 @@ CONFINED = {
     "apsw": "stores/sqlite/",
     "deltalake": "stores/delta/",
     "lmdb": "stores/lmdb/",
+    "redis": "stores/redis/",
     "xgboost": "models/",
     "starlette": "decisions/",
     "uvicorn": "cli/",
@@ -128,7 +129,7 @@ def test_libraries_stay_in_their_place() -> None:
 
 
 def test_importing_obligor_is_light() -> None:
-    heavy = "numpy|numba|pyarrow|polars|pandas|xgboost|scipy|starlette|apsw|lmdb|typer|rich"
+    heavy = "numpy|numba|pyarrow|polars|pandas|xgboost|scipy|starlette|apsw|lmdb|redis|typer|rich"
     script = f"import sys, re, obligor; print([m for m in sys.modules if re.fullmatch('{heavy}', m)])"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

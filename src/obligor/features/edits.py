@@ -120,7 +120,12 @@ class Editor:
         merged, ends = out.tobytes(), (offsets * 8).tolist()
         plain = (status == MERGED) & (np.diff(offsets) * 8 <= TAIL_BYTES_MAX)
         self._store.put_many((names[i], merged[ends[i] : ends[i + 1]]) for i in np.flatnonzero(plain).tolist())
-        for i in np.flatnonzero(~plain).tolist():
+        rest = np.flatnonzero(~plain).tolist()
+        if rest and self._store.far:
+            closing = (i for i in rest if status[i] == MERGED)
+            fences = ((i, (int(out[offsets[i]]), int(out[offsets[i] + 1]))) for i in closing)
+            self._store.fetch([chunk_key(starts[i], fence) for i, fence in fences])
+        for i in rest:
             if status[i] == UNDER_FENCE:
                 self._apply_below(starts[i], *edits.of(i))
             elif status[i] == MERGED:

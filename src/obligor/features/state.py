@@ -8,7 +8,7 @@ chunks that reach into it. Where they lie is said in `entries`, how they change 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -18,16 +18,17 @@ from obligor.events.log import EventLog
 from obligor.events.positions import sequence_of
 from obligor.features.edits import Editor, StateMisfit, WinnerChanges, edits_of
 from obligor.features.entries import after_all, chunks_start, entity_of, fence_of, prefix, tail_key
-from obligor.features.history import History, TimelineReader
+from obligor.features.history import Asked, History, TimelineReader
 from obligor.features.indexes import BYTES_MAX, CHUNKS_MIN, Indexes
 from obligor.features.pieces import pieces_of
 from obligor.features.plan import Plan
-from obligor.features.state_store import Entry, StateStore, StateTransaction
+from obligor.features.state_store import Entry, Range, StateStore, StateTransaction
 from obligor.features.tails import FENCE_LOWEST, ROW_FIXED, tail_columns
 
 __all__ = ["Head", "OnlineState", "StagedState", "StateMisfit", "TooLong"]
 
 FORMAT = 2
+_NAMES_AT_ONCE = 64
 _HEAD = b"\x00head"
 
 
@@ -98,8 +99,12 @@ class OnlineState:
 
     def clear(self) -> None:
         """Forget everything, before a rebuild."""
-        self._indexes.forget()
+        self.forget()
         self._store.clear()
+
+    def forget(self) -> None:
+        """Drop what is kept in memory, because the store may hold something else by now."""
+        self._indexes.forget()
 
     def close(self) -> None:
         """Close the store, durably."""
@@ -141,25 +146,52 @@ class StagedState:
         if after is not None:
             start = after_all(prefix(number, after.encode()))
         found: list[str] = []
-        while len(found) < limit and (entries := self._store.scan(start, stop, limit=1)):
-            own, key = entity_of(entries[0][0])
-            start = after_all(own)
-            if key is not None:
-                found.append(key.decode())
+        while len(found) < limit and (names := self._store.names(start, stop, _NAMES_AT_ONCE if self.far else 1)):
+            for name in names:
+                if name >= start and len(found) < limit:
+                    own, key = entity_of(name)
+                    start = after_all(own)
+                    if key is not None:
+                        found.append(key.decode())
         return found
 
     def apply(self, changes: WinnerChanges) -> None:
         """Stage the changed winners; IntegrityError where they do not fit the rows that are there."""
         self._applied = True
-        for name in self._plan.timelines:
-            edits = edits_of(self._plan, name, changes)
-            if edits is not None:
-                width = edits.inserted.shape[1]
-                Editor(name, self._numbers[name], width, self._store, self._changed).apply(edits)
+        found = [(name, edits_of(self._plan, name, changes)) for name in self._plan.timelines]
+        some = [(name, edits) for name, edits in found if edits is not None]
+        if self.far:
+            self._store.fetch(
+                [tail_key(prefix(self._numbers[name], key)) for name, edits in some for key in edits.keys]
+            )
+        for name, edits in some:
+            width = edits.inserted.shape[1]
+            Editor(name, self._numbers[name], width, self._store, self._changed).apply(edits)
 
     def _changed(self, start: bytes, name: bytes, entry: Entry | None) -> None:
         if self._indexes.changed(start, name, entry):
             self._touched.add(start)
+
+    @property
+    def far(self) -> bool:
+        """Whether reading is a round trip, so that `fetch` is worth its while."""
+        return self._store.far
+
+    def fetch(self, asked: Sequence[Asked]) -> None:
+        """Bring what `read` will be asked for, all of it together."""
+        tails, ranges = [], []
+        for timeline, key, since_us in asked:
+            start = prefix(self._numbers[timeline], key.encode())
+            tails.append(tail_key(start))
+            if self._indexes.find(start) is None:
+                ranges.append(self._closed(start, since_us, None))
+        self._store.fetch(tails, ranges)
+
+    @staticmethod
+    def _closed(start: bytes, since_us: int | None, chunks_max: int | None) -> Range:
+        """Return the chunks that reach into a window, so many that it is seen when they are too many."""
+        first = chunks_start(start, None if since_us is None else (since_us, FENCE_LOWEST))
+        return Range(first, tail_key(start), CHUNKS_MIN if chunks_max is None else chunks_max + 1)
 
     def read(self, timeline: str, key: str, since_us: int | None) -> History:
         """Return the entity's history, at least the rows with event_time >= `since_us`; see TimelineReader.
@@ -186,8 +218,7 @@ class StagedState:
             return History(pieces_of((newest,), width), None)
         indexed = self._indexes.find(start)
         if indexed is None:
-            first = chunks_start(start, None if since_us is None else (since_us, FENCE_LOWEST))
-            closed = self._store.scan(first, tail_key(start), limit=None if chunks_max is None else chunks_max + 1)
+            closed = self._store.scan(*self._closed(start, since_us, chunks_max))
             if chunks_max is not None and len(closed) > chunks_max:
                 raise TooLong(f"{timeline} {key!r:.80} has more than {chunks_max} chunks that are not in memory")
             if chunks_max is not None or len(closed) < CHUNKS_MIN:

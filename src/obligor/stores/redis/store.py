@@ -1,0 +1,212 @@
+"""A state in Redis, for its one writer and for readers.
+
+Redis is where rows may vanish: it restarts empty or from an old snapshot, a failover loses the newest commits, another
+writer comes. So nothing is believed without the fence (`scripts`): every read and every commit names the one that
+this writer left, and fails with StateGone where another is there. `begin` after that takes the state again: with what
+it holds, which the log then brings forward, unless somebody else has taken it since (StateBusy, for good).
+
+No entry has a time to live and no single one can be evicted, because an entity with fewer rows would look like one
+that is less indebted; with `maxmemory` use `noeviction`: whatever else happens is found by the counts, and rebuilt.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import NoReturn
+
+from obligor.errors import BadInput, NotFound
+from obligor.features.state_store import Range, StateBusy, StateGone, StateMoved, StateTaken
+from obligor.stores.redis.link import FenceMoved, Link
+from obligor.stores.redis.scripts import ABSENT, CLAIM, CLEAR, COMMIT, LAYOUT, NAMES, READ, Fence, Script
+from obligor.stores.redis.transaction import Fetched, RedisTransaction
+
+__all__ = ["RedisStateReader", "RedisStateStore", "keys_of"]
+
+_CLIENT = "obligor-state-"
+_CLAIMS_MAX = 5
+
+
+def keys_of(name: str) -> tuple[bytes, bytes]:
+    """Return a state's two keys; the braces keep them in one slot of a cluster.
+
+    >>> keys_of("lender:1f")
+    (b'obligor:{lender:1f}:entries', b'obligor:{lender:1f}:order')
+    """
+    return b"obligor:{%s}:entries" % name.encode(), b"obligor:{%s}:order" % name.encode()
+
+
+class _Reading:
+    """Reads under a fence; where another is there, `_moved` says what that means."""
+
+    def __init__(self, address: str, name: str, client_name: str) -> None:
+        self._name, self._keys = name, keys_of(name)
+        self._link = Link(address, client_name)
+
+    def _moved(self, there: bytes) -> NoReturn:
+        raise NotImplementedError
+
+    def _fence_there(self) -> bytes:
+        there: bytes | None = self._link.ask(b"HGET", self._keys[0], b"")
+        return there or ABSENT
+
+    def _read(self, fence: bytes, keys: Sequence[bytes], ranges: Sequence[Range]) -> Fetched:
+        limits = (part for one in ranges for part in (one.start, one.stop, -1 if one.limit is None else one.limit))
+        try:
+            values, *found = self._link.run(READ, self._keys, fence, len(keys), *keys, *limits)
+        except FenceMoved as moved:
+            self._moved(moved.there)
+        pairs = zip(found[::2], found[1::2], strict=True)
+        return values, [list(zip(names, entries, strict=True)) for names, entries in pairs]
+
+    def _names(self, fence: bytes, start: bytes, stop: bytes, limit: int) -> list[bytes]:
+        try:
+            names: list[bytes] = self._link.run(NAMES, self._keys, fence, start, stop, limit)
+        except FenceMoved as moved:
+            self._moved(moved.there)
+        return names
+
+
+class RedisStateStore(_Reading):
+    """The state called `name` on the server at `address`, for writing; nothing is asked of Redis before `begin`."""
+
+    def __init__(self, address: str, name: str) -> None:
+        self._token = secrets.token_hex(8)
+        super().__init__(address, name, _CLIENT + self._token)
+        self._fence: Fence | None = None  # what this writer left; None where that is to be looked at again
+        self._epoch = 0  # of this writer's last claim; 0: it has made none
+        self._lost_to = ""  # the token of another writer
+
+    def begin(self) -> RedisTransaction:
+        """Start the one write transaction; StateGone, StateTaken or StateBusy where it is not there."""
+        fence = self._claimed()
+        own = bytes(fence)
+        return RedisTransaction(
+            lambda keys, ranges: self._read(own, keys, ranges),
+            lambda start, stop, limit: self._names(own, start, stop, limit),
+            lambda puts, gone: self._commit(fence, puts, gone),
+        )
+
+    def clear(self) -> None:
+        """Remove everything, for a rebuild; Redis frees the memory in the background."""
+        fence = self._claimed()
+        self._step(CLEAR, fence)
+
+    def close(self) -> None:
+        """End the connection. What Redis makes durable, and when, is its own configuration."""
+        self._fence = None
+        self._link.close()
+
+    def _commit(self, fence: Fence, puts: list[tuple[bytes, bytes]], gone: list[bytes]) -> None:
+        if fence != self._fence:
+            raise StateGone(f"the online state {self._name} was lost while this was staged")
+        items = (part for item in puts for part in item)
+        self._step(COMMIT, fence, len(puts), *items, *gone)
+
+    def _step(self, script: Script, fence: Fence, *arguments: bytes | int) -> None:
+        """Carry out a script that leaves the next fence."""
+        following = fence.next()
+        self._fence = None  # until it is known
+        try:
+            self._link.run(script, self._keys, bytes(fence), bytes(following), *arguments)
+        except FenceMoved as moved:
+            if moved.there != bytes(following):  # else it was done, and only the answer was lost with the connection
+                self._moved(moved.there)
+        self._fence = following
+
+    def _moved(self, there: bytes) -> NoReturn:
+        self._fence = None
+        self._check_own(there)
+        raise StateGone(f"the online state {self._name} in Redis is not what this writer left: {_words(there)}")
+
+    def _check_own(self, there: bytes) -> None:
+        """StateTaken where a fence shows that another writer came after this one's claim."""
+        stored = Fence.read(there)
+        if self._epoch and stored is not None and stored.token != self._token and stored.epoch >= self._epoch:
+            self._lost_to = stored.token
+        if self._lost_to:
+            raise StateTaken(
+                f"the online state {self._name} was taken over by another writer, {self._lost_to}; this one is to be "
+                "stopped, or the other one first and this one started again"
+            )
+
+    # -- taking the state
+
+    def _claimed(self) -> Fence:
+        if self._fence is None:
+            self._check_own(ABSENT)
+            self._fence = self._claim()
+        return self._fence
+
+    def _claim(self) -> Fence:
+        """Take the state, in an epoch of its own, so that whatever another or this writer sent before does nothing."""
+        for _ in range(_CLAIMS_MAX):
+            there = self._fence_there()
+            self._check_own(there)
+            stored = Fence.read(there)
+            if not self._epoch and stored is not None:
+                self._check_left(stored)
+            own = Fence(max(self._epoch, 0 if stored is None else stored.epoch) + 1, self._token, 0)
+            try:
+                self._link.run(CLAIM, self._keys, there, bytes(own), b"%d:" % LAYOUT)
+            except FenceMoved as moved:
+                if moved.there != bytes(own):
+                    continue
+            self._epoch = own.epoch
+            return own
+        raise StateGone(f"the online state {self._name} in Redis is being taken by several writers")
+
+    def _check_left(self, stored: Fence) -> None:
+        """StateBusy while the writer that a fence names is connected; where Redis does not tell, the fence must do."""
+        clients = self._link.may(b"CLIENT", b"LIST") or b""
+        if f"name={_CLIENT}{stored.token} ".encode() in clients:
+            raise StateBusy(
+                f"another process is writing the online state {self._name} in Redis (its connection is named "
+                f"{_CLIENT}{stored.token}), and one may; stop it, or give each project its own `?prefix=`"
+            )
+
+
+class RedisStateReader(_Reading):
+    """The state called `name` as another process writes it; a transaction only reads, and all of it of one moment.
+
+    Redis keeps no old versions, so it ends with StateMoved as soon as the writer has gone on. NotFound where there is
+    no state.
+    """
+
+    def __init__(self, address: str, name: str) -> None:
+        super().__init__(address, name, "obligor-reader")
+        try:
+            self.begin()
+        except StateGone as error:
+            raise NotFound(f"the online state cannot be read: {error}") from None
+
+    def begin(self) -> RedisTransaction:
+        """Look at the state as it is now."""
+        fence = self._fence_there()
+        if Fence.read(fence) is None:
+            raise NotFound(f"no online state {self._name} in Redis; a service builds it when it starts")
+        return RedisTransaction(
+            lambda keys, ranges: self._read(fence, keys, ranges),
+            lambda start, stop, limit: self._names(fence, start, stop, limit),
+            _refuse,
+        )
+
+    def _moved(self, there: bytes) -> NoReturn:
+        raise StateMoved(f"the online state {self._name} was changed while it was read")
+
+    def clear(self) -> None:
+        """Refuse: only the writer may."""
+        _refuse()
+
+    def close(self) -> None:
+        """End the connection."""
+        self._link.close()
+
+
+def _refuse(*_: object) -> None:
+    raise BadInput("this state is open for reading only")
+
+
+def _words(there: bytes) -> str:
+    stored = Fence.read(there)
+    return "it is empty" if not there else repr(there) if stored is None else f"an older state, {stored.commits}"
