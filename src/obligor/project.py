@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -44,6 +44,9 @@ from obligor.stores.delta import DeltaLake
 from obligor.stores.lmdb import LmdbStateReader, LmdbStateStore
 from obligor.stores.sqlite import SQLiteStore
 
+if TYPE_CHECKING:
+    from obligor.stores.redis import RedisStates
+
 __all__ = ["CHAMPION", "WORKING_COPY", "Project", "Settings", "open_project"]
 
 CHAMPION = "champion"
@@ -54,7 +57,9 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[store]`: paths, relative to the project's folder."""
 
     log: str = "store/log"  # events and decisions
-    state: str = "store/state"  # online state, derived from the log
+    state: str = (
+        "store/state"  # online state, derived from the log; or redis://…, rediss://…, unix://… (docs/operations)
+    )
     lake: str = "store/lake"  # timelines of all entities, derived from the log
     bundles: str = "bundles"  # trained bundles, one folder each, named by hash
     reports: str = "reports"  # evaluation reports, dead letters
@@ -212,13 +217,27 @@ class Project:
 
     def state(self, plan: Plan) -> OnlineState:
         """Open the online state of a plan's timelines; plans with equal timelines share it."""
+        if self._redis is not None:
+            return OnlineState(plan, self._redis.open(plan))
         folder = self._state_folder(plan)
         folder.parent.mkdir(parents=True, exist_ok=True)
         return OnlineState(plan, LmdbStateStore(folder))
 
     def read_state(self, plan: Plan) -> OnlineState:
         """Open the online state for reading, beside a service or without one; NotFound where there is none."""
+        if self._redis is not None:
+            return OnlineState(plan, self._redis.read(plan))
         return OnlineState(plan, LmdbStateReader(self._state_folder(plan)))
+
+    @cached_property
+    def _redis(self) -> RedisStates | None:
+        """The states in Redis, where the project names one."""
+        address = self.settings.store.state
+        if "://" not in address:
+            return None
+        from obligor.stores.redis import RedisStates  # the extra `redis`
+
+        return RedisStates(address)
 
     def _state_folder(self, plan: Plan) -> Path:
         return self.path(self.settings.store.state) / plan.timelines_hash[:16]

@@ -113,6 +113,7 @@ class Service:
         if self._watch is not None:
             self._watch.stop()
         self._intake.stop()
+        self._writer.stop()
         self._state.close()
         self._log.close()
 
@@ -142,6 +143,7 @@ class Service:
         watch("obligor_state_lag_events", lambda: float(self._log.head.sequence - self._writer.applied))
         watch("obligor_newest_event_age_seconds", lambda: (self._clock() - self._log.head.known_time) / 1e6)
         watch("obligor_ready", lambda: float(self.ready))
+        watch("obligor_state_gone", lambda: float(self._writer.state_gone))
         watch("obligor_state_suspect", lambda: float(self._writer.trust != "sound"))
 
     def submit_events(self, batch: Batch) -> Future[Appended]:

@@ -37,7 +37,7 @@ from obligor.features.plan import Plan
 from obligor.features.questions import Instants, Pool, Together, questions, read_pool
 from obligor.features.state import StagedState, TooLong
 
-__all__ = ["BUDGET", "Budget", "State", "Watch"]
+__all__ = ["BUDGET", "Budget", "State", "Watch", "giving_way"]
 
 _log = logging.getLogger("obligor.parity")
 T = TypeVar("T")
@@ -128,7 +128,7 @@ class Watch:
         while not self._stopping.wait(wait_s):
             started_s, busy_s = time.monotonic(), time.thread_time()
             try:
-                with _giving_way():
+                with giving_way():
                     self.round()
             except ObligorError as error:  # the writer is busy or stopping
                 _log.info("a round of parity was cut short and will be tried again: %s", error)
@@ -246,7 +246,7 @@ class Watch:
 
 
 @contextmanager
-def _giving_way() -> Iterator[None]:
+def giving_way() -> Iterator[None]:
     """Let other threads have the interpreter sooner than usual.
 
     A decision asks for it at each of its many steps; waiting Python's 5 ms every time would cost it tens of them.

@@ -12,8 +12,9 @@ that is less indebted; with `maxmemory` use `noeviction`: whatever else happens 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
 from obligor.errors import BadInput, NotFound
 from obligor.features.state_store import Range, StateBusy, StateGone, StateMoved, StateTaken
@@ -50,20 +51,21 @@ class _Reading:
         there: bytes | None = self._link.ask(b"HGET", self._keys[0], b"")
         return there or ABSENT
 
-    def _read(self, fence: bytes, keys: Sequence[bytes], ranges: Sequence[Range]) -> Fetched:
-        limits = (part for one in ranges for part in (one.start, one.stop, -1 if one.limit is None else one.limit))
+    def _run(self, script: Script, *arguments: bytes | int) -> Any:
+        """Have a script read."""
         try:
-            values, *found = self._link.run(READ, self._keys, fence, len(keys), *keys, *limits)
+            return self._link.run(script, self._keys, *arguments)
         except FenceMoved as moved:
             self._moved(moved.there)
+
+    def _read(self, fence: bytes, keys: Sequence[bytes], ranges: Sequence[Range]) -> Fetched:
+        limits = (part for one in ranges for part in (one.start, one.stop, -1 if one.limit is None else one.limit))
+        values, *found = self._run(READ, fence, len(keys), *keys, *limits)
         pairs = zip(found[::2], found[1::2], strict=True)
         return values, [list(zip(names, entries, strict=True)) for names, entries in pairs]
 
     def _names(self, fence: bytes, start: bytes, stop: bytes, limit: int) -> list[bytes]:
-        try:
-            names: list[bytes] = self._link.run(NAMES, self._keys, fence, start, stop, limit)
-        except FenceMoved as moved:
-            self._moved(moved.there)
+        names: list[bytes] = self._run(NAMES, fence, start, stop, limit)
         return names
 
 
@@ -175,14 +177,16 @@ class RedisStateReader(_Reading):
 
     def __init__(self, address: str, name: str) -> None:
         super().__init__(address, name, "obligor-reader")
-        try:
-            self.begin()
-        except StateGone as error:
-            raise NotFound(f"the online state cannot be read: {error}") from None
+        self.begin()
+
+    def _run(self, script: Script, *arguments: bytes | int) -> Any:
+        with _not_found():
+            return super()._run(script, *arguments)
 
     def begin(self) -> RedisTransaction:
         """Look at the state as it is now."""
-        fence = self._fence_there()
+        with _not_found():
+            fence = self._fence_there()
         if Fence.read(fence) is None:
             raise NotFound(f"no online state {self._name} in Redis; a service builds it when it starts")
         return RedisTransaction(
@@ -201,6 +205,14 @@ class RedisStateReader(_Reading):
     def close(self) -> None:
         """End the connection."""
         self._link.close()
+
+
+@contextmanager
+def _not_found() -> Iterator[None]:
+    try:
+        yield
+    except StateGone as error:
+        raise NotFound(f"the online state cannot be read: {error}") from None
 
 
 def _refuse(*_: object) -> None:
