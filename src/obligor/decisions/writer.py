@@ -66,6 +66,10 @@ _log = logging.getLogger("obligor.state")
 
 REBUILDS_MAX = 3  # of the state, in one writer's life
 
+UNSEEN_MAX = 10_000  # requests whose freshness is measured once the state is back
+EXPIRY_ENTRIES = 256  # of the state, that are looked at together
+EXPIRY_PAUSE_S = 1.0  # until the next are
+
 # What computing one item can raise; anything else (the disk, memory) is the writer's own failure and stops it.
 _ITEM_FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, ObligorError, TypeError, ValueError)
 
@@ -159,6 +163,7 @@ class Writer:
         self._unseen: list[float] = []  # when what is durable and not yet in the state was accepted
         self._unsettled: StagedState | None = None  # its log transaction is durable, `_trailing` is to be applied
         self._trailing: Changes
+        self._expired_s = time.monotonic()  # when rows that no window reaches were last looked for
         self._recovery: Recovery | None = None  # while the state is gone
 
     # -- state
@@ -330,7 +335,8 @@ class Writer:
             undo.pop_all()
         self._unsettled = batch.state
         durable = (one for one, result in zip(items, results, strict=True) if not isinstance(result, ObligorError))
-        self._unseen += [one.accepted_s for one in durable if one.accepted_s is not None]
+        accepted_s = [one.accepted_s for one in durable if one.accepted_s is not None]
+        self._unseen += accepted_s[: UNSEEN_MAX - len(self._unseen)]
         self._metrics.batch(len(items))
         for decision in batch.taken:
             self._metrics.decision(decision.outcome, decision.rung)
@@ -351,12 +357,21 @@ class Writer:
                 state.commit(Head(self._log.id.hex(), head.sequence, head.chain.hex()))
             self.applied = head.sequence
             self._seen()
+            self._expire()
         except StateGone as error:
             self._lose(error)
         except (OSError, StateMisfit) as error:
             self._metrics.failure(type(error).__name__)
             if isinstance(error, StateMisfit):
                 self._rebuild()
+
+    def _expire(self) -> None:
+        """Drop some rows of the state that no window reaches any more, now and then."""
+        now_s = time.monotonic()
+        if now_s - self._expired_s >= EXPIRY_PAUSE_S:
+            self._expired_s = now_s
+            with self._timed("expire"):
+                self._state.expire(self._log.head.known_time, EXPIRY_ENTRIES)
 
     def _item(self, batch: _Staged, item: Item) -> Result | ObligorError:
         """Stage one item; what it staged is undone when it fails."""

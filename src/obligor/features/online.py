@@ -96,7 +96,7 @@ def fetch(plan: Plan, state: StagedState, as_of: int, entities: Mapping[str, str
         return
     asked = []
     for timeline, via, reach_us, _ in compiled(plan).sources:
-        key = composite_key([entities.get(name) for name in via])
+        key = entities.get(via[0]) if len(via) == 1 else composite_key([entities.get(name) for name in via])
         if key is not None:
             asked.append(Asked(timeline, key, None if reach_us is None else as_of - reach_us))
     state.fetch(asked)

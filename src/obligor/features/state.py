@@ -17,19 +17,21 @@ from obligor.errors import ObligorError
 from obligor.events.log import EventLog
 from obligor.events.positions import sequence_of
 from obligor.features.edits import Editor, StateMisfit, WinnerChanges, edits_of
-from obligor.features.entries import after_all, chunks_start, entity_of, fence_of, prefix, tail_key
+from obligor.features.entries import after_all, chunks_start, entity_of, fence_of, prefix, tail_key, unbound
+from obligor.features.expiry import Kept, decode_kept, encode_kept, reaches, serves
 from obligor.features.history import Asked, History, TimelineReader
 from obligor.features.indexes import BYTES_MAX, CHUNKS_MIN, Indexes
 from obligor.features.pieces import pieces_of
 from obligor.features.plan import Plan
 from obligor.features.state_store import Entry, Range, StateStore, StateTransaction
-from obligor.features.tails import FENCE_LOWEST, ROW_FIXED, tail_columns
+from obligor.features.tails import FENCE_LOWEST, ROW_FIXED, decode_tail, tail_columns
 
 __all__ = ["Head", "OnlineState", "StagedState", "StateMisfit", "TooLong"]
 
-FORMAT = 2
+FORMAT = 3
 _NAMES_AT_ONCE = 64
-_HEAD = b"\x00head"
+_HEAD, _KEPT = b"\x00head", b"\x00kept"
+_EXPIRED_MIN = 64  # chunks that must be due of an entity in memory, because it is then read again
 
 
 class TooLong(ObligorError):
@@ -66,6 +68,7 @@ class OnlineState:
         self._plan, self._store = plan, store
         self._indexes = Indexes(memory_bytes_max)
         self._numbers = {name: number for number, name in enumerate(sorted(plan.timelines), start=1)}
+        self._expiring = b""  # the key from which `expire` goes on
 
     @property
     def head(self) -> Head | None:
@@ -96,6 +99,23 @@ class OnlineState:
                 staged.commit(Head(log.id.hex(), after, changes.chain.hex()))
             progress(after, end)
         return after
+
+    def expire(self, now_us: int, entries_max: int) -> int:
+        """Look at the next `entries_max` entries, drop what no window reaches from `now_us` on, and return how many.
+
+        One call after the other goes through all of the state and begins again. `now_us` is an instant that no later
+        question is before.
+        """
+        reach = {self._numbers[name]: (name, reach_us) for name, reach_us in reaches(self._plan).items()}
+        if not reach:
+            return 0
+        with self.begin() as staged:
+            head = staged.head
+            if head is None:
+                return 0
+            dropped, self._expiring = staged.expire(reach, now_us, self._expiring, entries_max)
+            staged.commit(head)
+        return dropped
 
     def clear(self) -> None:
         """Forget everything, before a rebuild."""
@@ -129,9 +149,11 @@ class StagedState:
     @property
     def head(self) -> Head | None:
         """What the state stands for without what is staged; None of an empty state or one of another form."""
-        entry = self._store.get(_HEAD)
+        entry, kept = self._store.get_many([_HEAD, _KEPT])
         stored = None if entry is None else msgspec.json.decode(bytes(entry), type=_StoredHead)
         if stored is None or (stored.format, stored.timelines) != (FORMAT, self._plan.timelines_hash):
+            return None
+        if not serves(decode_kept(kept), self._plan):
             return None
         return Head(stored.log, stored.sequence, stored.chain)
 
@@ -161,12 +183,54 @@ class StagedState:
         found = [(name, edits_of(self._plan, name, changes)) for name in self._plan.timelines]
         some = [(name, edits) for name, edits in found if edits is not None]
         if self.far:
-            self._store.fetch(
-                [tail_key(prefix(self._numbers[name], key)) for name, edits in some for key in edits.keys]
-            )
+            tails = [tail_key(prefix(self._numbers[name], key)) for name, edits in some for key in edits.keys]
+            self._store.fetch([_KEPT, *tails])
+        kept = decode_kept(self._store.get(_KEPT))
+        some = [(name, edits.since(kept[name].since_us) if name in kept else edits) for name, edits in some]
         for name, edits in some:
             width = edits.inserted.shape[1]
             Editor(name, self._numbers[name], width, self._store, self._changed).apply(edits)
+
+    def expire(
+        self, reach: Mapping[int, tuple[str, int]], now_us: int, start: bytes, entries_max: int
+    ) -> tuple[int, bytes]:
+        """Drop old rows among the next entries; return how many entries went, and the key to go on from.
+
+        `reach`: by timelines' numbers, their names and how far their windows reach back in microseconds.
+        """
+        start = max(start, bytes([min(reach)]))
+        names = self._store.names(start, bytes([max(reach) + 1]), entries_max)
+        mine = [name for name in names if name[0] in reach]
+        kept = decode_kept(self._store.get(_KEPT))
+        for timeline, reach_us in reach.values():
+            since_us = max(now_us - reach_us, kept[timeline].since_us if timeline in kept else FENCE_LOWEST)
+            kept[timeline] = Kept(since_us, reach_us)
+        due: dict[bytes, list[bytes]] = {}
+        for name in self._due(mine, {number: kept[timeline].since_us for number, (timeline, _) in reach.items()}):
+            due.setdefault(entity_of(name)[0], []).append(name)
+        dropped = 0
+        for entity, old in due.items():
+            if self._indexes.find(entity) is None or len(old) >= _EXPIRED_MIN or tail_key(entity) in old:
+                dropped += len(old)
+                for name in old:
+                    self._store.delete(name)
+                    if name != tail_key(entity):
+                        self._changed(entity, name, None)
+        self._store.put_many([(_KEPT, encode_kept(kept))])
+        return dropped, names[-1] + b"\x00" if len(names) == entries_max else b""
+
+    def _due(self, names: Sequence[bytes], since: Mapping[int, int]) -> list[bytes]:
+        """Return the chunks and tails among `names` that hold only rows before their timeline's `since`."""
+        tails = [name for name in names if tail_key(entity_of(name)[0]) == name]
+        newest = dict(zip(tails, map(self._newest, tails, self._store.get_many(tails)), strict=True))
+        return [name for name in names if (newest[name] if name in newest else unbound(name)[0]) < since[name[0]]]
+
+    def _newest(self, name: bytes, tail: Entry | None) -> int:
+        """Return when the newest row of a tail happened, and of an empty one when the rows below it ended."""
+        assert tail is not None, "its name was there"
+        width = self._widths[next(one for one, number in self._numbers.items() if number == name[0])]
+        rows = decode_tail(tail, width)
+        return int(rows[-1, 0]) if len(rows) else fence_of(tail)[0]
 
     def _changed(self, start: bytes, name: bytes, entry: Entry | None) -> None:
         if self._indexes.changed(start, name, entry):

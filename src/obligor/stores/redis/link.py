@@ -55,9 +55,11 @@ class Link:
             raise BadInput(f"not an address of Redis: {error}") from None
         self._patience_s = float(pool.connection_kwargs["socket_timeout"])
 
-    def run(self, script: Script, keys: tuple[bytes, bytes], *arguments: bytes | int) -> Any:
-        """Have a script run on a state's two keys and return its answer; StateGone or FenceMoved."""
-        size_bytes = sum(len(one) for one in arguments if isinstance(one, bytes))
+    def run(self, script: Script, keys: tuple[bytes, bytes], *arguments: bytes | int, size_bytes: int = 0) -> Any:
+        """Have a script run on a state's two keys and return its answer; StateGone or FenceMoved.
+
+        `size_bytes`: of the arguments, where they may be many.
+        """
         patience_s = self._patience_s + size_bytes / BYTES_A_SECOND
         try:
             try:

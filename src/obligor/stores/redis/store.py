@@ -102,15 +102,15 @@ class RedisStateStore(_Reading):
     def _commit(self, fence: Fence, puts: list[tuple[bytes, bytes]], gone: list[bytes]) -> None:
         if fence != self._fence:
             raise StateGone(f"the online state {self._name} was lost while this was staged")
-        items = (part for item in puts for part in item)
-        self._step(COMMIT, fence, len(puts), *items, *gone)
+        items = [part for item in puts for part in item]
+        self._step(COMMIT, fence, len(puts), *items, *gone, size_bytes=sum(map(len, items)))
 
-    def _step(self, script: Script, fence: Fence, *arguments: bytes | int) -> None:
+    def _step(self, script: Script, fence: Fence, *arguments: bytes | int, size_bytes: int = 0) -> None:
         """Carry out a script that leaves the next fence."""
         following = fence.next()
         self._fence = None  # until it is known
         try:
-            self._link.run(script, self._keys, bytes(fence), bytes(following), *arguments)
+            self._link.run(script, self._keys, bytes(fence), bytes(following), *arguments, size_bytes=size_bytes)
         except FenceMoved as moved:
             if moved.there != bytes(following):  # else it was done, and only the answer was lost with the connection
                 self._moved(moved.there)

@@ -48,6 +48,12 @@ class RedisTransaction:
             met = one.limit if len(entries) == one.limit else None
             self._scanned[one.start, one.stop] = entries, met
 
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes of values were read."""
+        scanned = (value for entries, _ in self._scanned.values() for _, value in entries)
+        return sum(map(len, scanned)) + sum(len(value) for value in self._read.values() if value is not None)
+
     def _known(self, wanted: Range) -> Entries | None:
         """Return what an earlier scan found, where it went as far."""
         entries, met = self._scanned.get((wanted.start, wanted.stop), ([], 0))
@@ -62,6 +68,8 @@ class RedisTransaction:
 
     def get(self, key: bytes) -> Entry | None:
         """Return the value of `key`, or None."""
+        if key in self._read and key not in self._staged.values:
+            return self._read[key]
         return self.get_many([key])[0]
 
     def get_many(self, keys: Sequence[bytes]) -> list[Entry | None]:
@@ -81,17 +89,24 @@ class RedisTransaction:
 
     def scan(self, start: bytes, stop: bytes, limit: int | None = None) -> list[tuple[bytes, Entry]]:
         """Return the entries with start <= key < stop in the order of their keys, the first `limit` of them."""
+        if not self._staged.values:
+            return list(self._found(Range(start, stop, limit)))
         own = self._staged.between(start, stop)
         gone = sum(self._staged.values[key] is None for key in own)
         wanted = Range(start, stop, None if limit is None else limit + gone)
-        self.fetch((), (wanted,))
-        found = self._known(wanted)
-        assert found is not None, "it was fetched"
-        entries: dict[bytes, Entry | None] = dict(found[: wanted.limit])
-        if own:
-            entries.update((key, self._staged.values[key]) for key in own)
-            entries = dict(sorted(entries.items()))
+        entries: dict[bytes, Entry | None] = dict(self._found(wanted))
+        entries.update((key, self._staged.values[key]) for key in own)
+        entries = dict(sorted(entries.items())) if own else entries
         return [(key, value) for key, value in entries.items() if value is not None][:limit]
+
+    def _found(self, wanted: Range) -> Entries:
+        """Return the entries of a range as Redis holds them."""
+        found = self._known(wanted)
+        if found is None:
+            self.fetch((), (wanted,))
+            found = self._known(wanted)
+            assert found is not None, "it was fetched"
+        return found[: wanted.limit]
 
     def names(self, start: bytes, stop: bytes, limit: int) -> list[bytes]:
         """Return the keys of a scan without their values."""
