@@ -47,7 +47,7 @@ from obligor.models.model import Model
 from obligor.models.training import train
 from obligor.models.training_set import TrainingSet
 from obligor.stores.lmdb import LmdbStateStore
-from obligor.stores.sqlite import SQLiteStore
+from obligor.stores.place import LogPlace
 
 DAY_US = 86_400_000_000
 TREES, DEPTH, FEATURES = 300, 4, 60
@@ -240,11 +240,17 @@ def clock_us() -> int:
 WATCHES = {"unwatched": None, "watched": Budget(round_s=0.0)}
 
 
+def log_place(folder: Path) -> LogPlace:
+    """Return where a benchmark's log goes: into its folder, or to the URL of a new log in `OBLIGOR_BENCH_LOG`."""
+    return LogPlace.of(os.environ.get("OBLIGOR_BENCH_LOG", "log"), folder, folder / "log")
+
+
 def service(folder: Path, bundle_path: Path, parity: Budget | None = BUDGET) -> Service:
     """Open log and state in `folder` under the bundle."""
     loaded = Bundle.load(bundle_path)
     state = OnlineState(loaded.plan, LmdbStateStore(folder / "state"))
-    log = EventLog.open(folder / "log", REGISTRY, store=SQLiteStore)
+    place = log_place(folder)
+    log = EventLog.open(place.path, REGISTRY, store=place.open, keys=place.keys)
     return Service(log, state, loaded, clock=clock_us, parity=parity)
 
 

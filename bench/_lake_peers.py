@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 from bench._lake_data import DAY, WINDOWS
 
-__all__ = ["Formulations", "duckdb_formulations", "polars_formulations"]
+__all__ = ["Formulations", "duckdb_formulations", "duckdb_loaded", "polars_formulations"]
 
 Formulations = dict[str, Callable[[], pa.Table]]
 LONGEST_US = max(WINDOWS) * DAY
@@ -73,12 +73,20 @@ def _queries() -> dict[str, str]:
     }
 
 
-def duckdb_formulations(files: Sequence[str], requests: Path, threads: int) -> Formulations:
-    """Return the ways to ask DuckDB: each query over the files, and over a table that is loaded from them first."""
+def _connect(requests: Path, threads: int) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(config={"threads": threads, "preserve_insertion_order": False})
     connection.execute(f"CREATE TABLE requests AS SELECT * FROM read_parquet('{requests}')")
-    rows = f"""SELECT entity AS consumer, event_time, known, replaced_known, "repayment.amount" AS amount
+    return connection
+
+
+def _rows(files: Sequence[str]) -> str:
+    return f"""SELECT entity AS consumer, event_time, known, replaced_known, "repayment.amount" AS amount
         FROM read_parquet({list(files)})"""
+
+
+def duckdb_formulations(files: Sequence[str], requests: Path, threads: int) -> Formulations:
+    """Return the ways to ask DuckDB: each query over the files, and over a table that is loaded from them first."""
+    connection, rows = _connect(requests, threads), _rows(files)
 
     def over_files(query: str) -> pa.Table:
         connection.execute(f"CREATE OR REPLACE TEMP VIEW events AS {rows}")
@@ -96,6 +104,18 @@ def duckdb_formulations(files: Sequence[str], requests: Path, threads: int) -> F
         found[f"over the files: {name}"] = partial(over_files, query)
         found[f"loaded, then {name}"] = partial(over_table, query)
     return found
+
+
+def duckdb_loaded(files: Sequence[str], requests: Path, threads: int) -> Formulations:
+    """Return the same over a table that is in memory already, in the order of the files."""
+    connection = _connect(requests, threads)
+    connection.execute("SET preserve_insertion_order = true")
+    connection.execute(f"CREATE TABLE events AS {_rows(files)}")
+
+    def ask(query: str) -> pa.Table:
+        return connection.sql(_all_requests(query)).to_arrow_table()
+
+    return {name: partial(ask, query) for name, query in _queries().items()}
 
 
 # ---- polars ---------------------------------------------------------------------------------------------------------

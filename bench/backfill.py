@@ -8,6 +8,8 @@ before it. Applicants without events count too. They start from the same Parquet
 page cache), with the instants in memory, and end with the finished columns in memory, in the order of the instants;
 each has two threads and a process of its own, whose start and compiling are not timed. DuckDB and polars are asked in
 several formulations; the best time of each side counts (`ratios`), and the results are compared value by value.
+The same question is then asked of data that Obligor and DuckDB have loaded before the clock starts, in the same order:
+Obligor's timelines, DuckDB's table (`ratios.duckdb_loaded`).
 
 Then Obligor alone, with one instant for ten events: one, ten and a hundred million events, the cost of an event at each
 (`flatness` is the dearest over the cheapest) and the peak of memory; and what it takes to make a lake from a log.
@@ -30,9 +32,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from bench._lake_data import SEED, lake_files, make_from_log, open_lake, plan, write_lake, write_requests
-from bench._lake_peers import duckdb_formulations, polars_formulations
+from bench._lake_peers import duckdb_formulations, duckdb_loaded, polars_formulations
+from numpy.typing import NDArray
 
 from obligor.features.backfill import backfill
+from obligor.features.evaluate import evaluate
 from obligor.features.requests import Requests
 
 EVENTS, EVENTS_PER_REQUEST = 10_000_000, 10
@@ -66,6 +70,19 @@ def _peak_gb() -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) / 2**20
 
 
+def _best_of(run: Callable[[], NDArray[np.float64]], folder: Path) -> float:
+    """Return the least of the seconds that some runs take; the first one's columns are kept in `folder`."""
+    seconds: list[float] = []
+    while len(seconds) < REPEATS or sum(seconds) < SECONDS_MIN:
+        start = time.perf_counter()
+        out = run()
+        seconds.append(time.perf_counter() - start)
+        if len(seconds) == 1:
+            np.save(folder / "obligor.npy", out)
+        del out  # two of them at a time would count as memory that one needs
+    return min(seconds)
+
+
 def obligor_side(folder: Path) -> dict[str, Any]:
     """Compute Obligor's columns into `folder`; return its figures."""
     compiled, requests, lake = plan(), read_requests(folder), open_lake(folder)
@@ -76,17 +93,26 @@ def obligor_side(folder: Path) -> dict[str, Any]:
     start = time.perf_counter()
     backfill(compiled, lake, first, THREADS)
     compile_s = time.perf_counter() - start
-    seconds: list[float] = []
-    while len(seconds) < REPEATS or sum(seconds) < SECONDS_MIN:
-        start = time.perf_counter()
-        out = backfill(compiled, lake, requests, THREADS)
-        seconds.append(time.perf_counter() - start)
-        if len(seconds) == 1:
-            np.save(folder / "obligor.npy", out)
-        del out  # two of them at a time would count as memory that one needs
+    seconds = _best_of(lambda: backfill(compiled, lake, requests, THREADS), folder)
     peak = _peak_gb()
     one = [_one(lake, requests, i) for i in range(0, len(requests), max(1, len(requests) // 200))]
-    return {"seconds": min(seconds), "compile_s": compile_s, "peak_gb": peak, "one_ms_p50": float(np.median(one))}
+    return {"seconds": seconds, "compile_s": compile_s, "peak_gb": peak, "one_ms_p50": float(np.median(one))}
+
+
+def obligor_loaded_side(folder: Path) -> dict[str, Any]:
+    """Compute Obligor's columns from timelines in memory; return the seconds it took, and those of loading."""
+    compiled, requests, lake = plan(), read_requests(folder), open_lake(folder)
+    start = time.perf_counter()
+    timelines = lake.timelines(compiled)
+    load_s = time.perf_counter() - start
+    evaluate(compiled, timelines, requests, THREADS)  # compiles the kernels
+    seconds = _best_of(lambda: evaluate(compiled, timelines, requests, THREADS), folder)
+    return {"seconds": seconds, "load_s": load_s}
+
+
+def duckdb_loaded_side(folder: Path) -> dict[str, Any]:
+    """Compute DuckDB's columns from a table in memory; return the seconds of its best formulation."""
+    return _best(folder, "duckdb", duckdb_loaded(lake_files(folder), folder / "requests.parquet", THREADS))
 
 
 def _one(lake: Any, requests: Requests, i: int) -> float:
@@ -175,6 +201,11 @@ def _compare(folder: Path, events: int) -> tuple[bool, dict[str, float], dict[st
         equal &= agree(folder, peer)
         ratios[peer] = theirs["seconds"] / ours["seconds"]
         figures |= {f"{peer}_seconds": theirs["seconds"], f"{peer}_peak_gb": theirs["peak_gb"]}
+    ours, theirs = run_side("obligor_loaded", folder), run_side("duckdb_loaded", folder)
+    print(f"loaded before: Obligor {ours['seconds']:.3f} s, DuckDB's best {theirs['seconds']:.3f} s")
+    equal &= agree(folder, "duckdb")
+    ratios["duckdb_loaded"] = theirs["seconds"] / ours["seconds"]
+    figures |= {"obligor_loaded_seconds": ours["seconds"], "duckdb_loaded_seconds": theirs["seconds"]}
     return equal, ratios, figures
 
 
@@ -218,7 +249,7 @@ if __name__ == "__main__":
     if len(sys.argv) > 2:
         sides: dict[str, Callable[..., Any]] = {
             "write": _write, "obligor": obligor_side, "duckdb": duckdb_side, "polars": polars_side,
-            "from_log": make_from_log,
+            "obligor_loaded": obligor_loaded_side, "duckdb_loaded": duckdb_loaded_side, "from_log": make_from_log,
         }  # fmt: skip
         print(json.dumps(sides[sys.argv[1]](Path(sys.argv[2]), *map(int, sys.argv[3:]))))
     else:

@@ -7,6 +7,8 @@ reasons, a policy, an application and a decision on disk. Then a sample is repla
 p99 <= 25 ms at 50 a second.
 
     python -m bench.decide            60 s;  QUICK=1: 10 s, a merchant of 100,000
+
+With `OBLIGOR_BENCH_LOG`, the URL of a new log in PostgreSQL, the log is there.
 """
 
 from __future__ import annotations
@@ -32,7 +34,6 @@ from obligor.decisions.answers import moment
 from obligor.decisions.replay import replay
 from obligor.events.log import EventLog
 from obligor.models.bundle import Bundle
-from obligor.stores.sqlite import SQLiteStore
 
 SEED = 20_261_122
 RATE_PER_S = 50
@@ -158,7 +159,8 @@ def main(quick: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bundle = _desk.bundle(folder / "bundles", SEED)
-        log = EventLog.create(folder / "log", _desk.REGISTRY, store=SQLiteStore)
+        place = _desk.log_place(folder)
+        log = EventLog.create(place.path, _desk.REGISTRY, store=place.open, keys=place.keys)
         now_us = _desk.clock_us()
         sales = MERCHANT_EVENTS // 10 if quick else MERCHANT_EVENTS
         loaded = _desk.load(log, history(now_us, SEED, sales), now_us)
@@ -169,7 +171,7 @@ def main(quick: bool) -> dict[str, Any]:
             latencies, answers = asyncio.run(send(port, seconds, SEED))
             steps = {step: ms for step, ms in _desk.steps_ms(port).items() if step not in before}
         sync_p50, sync_p99 = _desk.fdatasync_ms(folder)
-        with EventLog.open(folder / "log", _desk.REGISTRY, read_only=True, store=SQLiteStore) as log:
+        with EventLog.open(place.path, _desk.REGISTRY, read_only=True, store=place.open) as log:
             sample = [row.decision_id for row in log.decisions()]
             assert len(sample) == len(latencies), "a decision a request"
             verdicts = Counter(

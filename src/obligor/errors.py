@@ -19,6 +19,7 @@ __all__ = [
     "NotFound",
     "ObligorError",
     "Problem",
+    "StoreLost",
     "did_you_mean",
 ]
 
@@ -72,6 +73,13 @@ class IntegrityError(ObligorError):
 
 class LimitError(ObligorError):
     """A named bound was crossed (overflow, too many versions of a fact, too many distinct values)."""
+
+
+class StoreLost(OSError):
+    """A store cannot be reached, or another process has taken over its writing; opening it again may help.
+
+    No item of a batch is to blame for it, so it is no ObligorError: whoever writes the log stops, as when a disk fails.
+    """
 
 
 def did_you_mean(name: str, valid: Sequence[str]) -> str:

@@ -38,14 +38,17 @@ from obligor.features.lake import Lake
 from obligor.features.plan import Plan
 from obligor.features.retrieval import Retrieval
 from obligor.features.state import OnlineState
+from obligor.features.states import States
 from obligor.models.bundle import Bundle
 from obligor.models.model import Model
 from obligor.stores.delta import DeltaLake
-from obligor.stores.lmdb import LmdbStateReader, LmdbStateStore
-from obligor.stores.sqlite import SQLiteStore
+from obligor.stores.kafka import KafkaSettings
+from obligor.stores.lmdb import StateFolder
+from obligor.stores.place import LogPlace
 
 if TYPE_CHECKING:
-    from obligor.stores.redis import RedisStates
+    from obligor.decisions.http import Companion
+    from obligor.decisions.service import Service
 
 __all__ = ["CHAMPION", "WORKING_COPY", "Project", "Settings", "open_project"]
 
@@ -54,12 +57,11 @@ WORKING_COPY = "working copy"  # the definitions as they are in the project's fi
 
 
 class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[store]`: paths, relative to the project's folder."""
+    """`[store]`: paths, relative to the project's folder; log and state may be on servers instead, at URLs."""
 
     log: str = "store/log"  # events and decisions
-    state: str = (
-        "store/state"  # online state, derived from the log; or redis://…, rediss://…, unix://… (docs/operations)
-    )
+    key: str = "store/log"  # the key of a log in PostgreSQL; a log in a folder keeps its own
+    state: str = "store/state"  # online state, derived from the log; it may be in Redis, at a URL
     lake: str = "store/lake"  # timelines of all entities, derived from the log
     bundles: str = "bundles"  # trained bundles, one folder each, named by hash
     reports: str = "reports"  # evaluation reports, dead letters
@@ -79,6 +81,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     zone: str = "UTC"  # of calendar features, such as the hour of an application
     store: Store = Store()
     server: Server = Server()
+    kafka: KafkaSettings | None = None  # topics that come in, decisions that go out
 
     @classmethod
     def read(cls, path: Path) -> Settings:
@@ -185,13 +188,17 @@ class Project:
 
     def log(self, *, read_only: bool = False) -> EventLog:
         """Open the project's log; a log is created by the first writer."""
-        path = self.path(self.settings.store.log)
-        if path.exists():
-            return EventLog.open(path, self.registry, read_only=read_only, store=SQLiteStore)
+        place = self.log_place()
+        if place.exists():
+            return EventLog.open(place.path, self.registry, read_only=read_only, store=place.open, keys=place.keys)
         if read_only:
-            raise NotFound(f"no log at {path}: ingest something first (obligor ingest)")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return EventLog.create(path, self.registry, store=SQLiteStore)
+            raise NotFound(f"no log at {place}: ingest something first (obligor ingest)")
+        return EventLog.create(place.path, self.registry, store=place.open, keys=place.keys)
+
+    def log_place(self, place: str | None = None) -> LogPlace:
+        """Return where the project's log is, or is to be: a folder, or a URL of PostgreSQL."""
+        store = self.settings.store
+        return LogPlace.of(store.log if place is None else place, self.root, self.path(store.key))
 
     @property
     def bundles(self) -> Path:
@@ -200,47 +207,50 @@ class Project:
 
     def bundle(self, name: str = CHAMPION) -> Bundle:
         """Load a bundle: the champion, or the one whose hash starts with `name` (8 characters or more)."""
+        return Bundle.load(self.bundle_path(name))
+
+    def bundle_path(self, name: str = CHAMPION) -> Path:
+        """Return the folder of a bundle, which is named by its hash; NotFound where no single one has the name."""
         if name == CHAMPION:
             pointer = self.bundles / CHAMPION
             if not pointer.is_file():
                 raise NotFound(f"no champion in {self.bundles}: train one first (obligor train)")
-            return Bundle.load(self.bundles / pointer.read_text().strip())
+            return self.bundles / pointer.read_text().strip()
         found = sorted(self.bundles.glob(f"{name}*/manifest.json")) if len(name) >= 8 else []
         if len(found) != 1:
             held = ", ".join(path.parent.name[:12] for path in self.bundles.glob("*/manifest.json")) or "none"
             raise NotFound(f"no single bundle {name!r} (at least 8 characters of its hash); held: {held}")
-        return Bundle.load(found[0].parent)
+        return found[0].parent
 
     def all_bundles(self) -> Mapping[str, Bundle]:
         """Return the held bundles by hash, each loaded when it is first asked for: replay needs only those it meets."""
         return _Bundles(self.bundles)
 
+    @property
+    def states(self) -> States:
+        """The online states: in a folder, or in Redis."""
+        place = self.settings.store.state
+        if "://" not in place:
+            return StateFolder(self.path(place))
+        from obligor.stores.redis import RedisStates  # the extra `redis`
+
+        return RedisStates(place)
+
     def state(self, plan: Plan) -> OnlineState:
-        """Open the online state of a plan's timelines; plans with equal timelines share it."""
-        if self._redis is not None:
-            return OnlineState(plan, self._redis.open(plan))
-        folder = self._state_folder(plan)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        return OnlineState(plan, LmdbStateStore(folder))
+        """Open the online state of a plan; plans that look at the same rows share it, one process at a time."""
+        return OnlineState(plan, self.states.open(plan))
 
     def read_state(self, plan: Plan) -> OnlineState:
         """Open the online state for reading, beside a service or without one; NotFound where there is none."""
-        if self._redis is not None:
-            return OnlineState(plan, self._redis.read(plan))
-        return OnlineState(plan, LmdbStateReader(self._state_folder(plan)))
+        return OnlineState(plan, self.states.read(plan))
 
-    @cached_property
-    def _redis(self) -> RedisStates | None:
-        """The states in Redis, where the project names one."""
-        address = self.settings.store.state
-        if "://" not in address:
-            return None
-        from obligor.stores.redis import RedisStates  # the extra `redis`
+    def beside(self, service: Service) -> list[Companion]:
+        """Return what the settings say works beside a service: the topics that come in, the decisions that go out."""
+        if self.settings.kafka is None:
+            return []
+        from obligor.stores.kafka.beside import KafkaBeside
 
-        return RedisStates(address)
-
-    def _state_folder(self, plan: Plan) -> Path:
-        return self.path(self.settings.store.state) / plan.timelines_hash[:16]
+        return [KafkaBeside(self.settings.kafka, service, self.root)]
 
     def lake(self, log: EventLog) -> Lake:
         """Return the lake beside a log; `Lake.update` makes its tables."""

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.stores.redis_server import RedisServer
 from typer.testing import CliRunner
 
 from obligor.cli.app import app
+from obligor.simulator.history import TRUTH
 
 Run = Callable[..., Any]
 
@@ -35,9 +37,9 @@ def lender(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("lenders") / "lender"
     run("init", str(folder))
     run("simulate", str(folder / "raw"), "--consumers", "500", "--days", "720", "--seed", "3", "--end", "2026-11-01")
-    files = sorted(str(path) for path in (folder / "raw").glob("*.parquet") if path.stem != "truth")
+    files = sorted(str(path) for path in (folder / "raw").glob("*.parquet"))
     run("ingest", *files, "--declared", "--project", str(folder))
-    run("train", "--project", str(folder), "--cutoff", "2026-04-05", "--ceiling", str(folder / "raw" / "truth.parquet"))
+    run("train", "--project", str(folder), "--cutoff", "2026-04-05", "--ceiling", str(folder / "raw" / TRUTH))
     return folder
 
 
@@ -45,3 +47,16 @@ def lender(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copy(lender: Path, tmp_path: Path) -> Path:
     """A copy that a test may write to."""
     return Path(shutil.copytree(lender, tmp_path / "lender"))
+
+
+@pytest.fixture(params=["lmdb", "redis"])
+def stored(request: pytest.FixtureRequest, copy: Path) -> Path:
+    """A project whose online state is in a folder, or in Redis."""
+    if request.param == "redis":
+        server: RedisServer = request.getfixturevalue("redis_server")
+        settings = copy / "obligor.toml"
+        address = f"{server.address}?prefix={copy.parent.name}-{copy.name}"
+        text = settings.read_text().replace('state = "store/state"', f'state = "{address}"')
+        assert address in text
+        settings.write_text(text)
+    return copy

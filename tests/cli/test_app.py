@@ -15,7 +15,7 @@ def test_every_command_has_help_with_an_example(run: Run) -> None:
     for group in app.registered_groups:
         assert group.typer_instance is not None
         names += [f"{group.name} {command.name}" for command in group.typer_instance.registered_commands]
-    assert len(names) == 24
+    assert len(names) == 29
     for name in names:
         assert f"obligor {name}" in " ".join(run(*name.split(), "--help").split())
 

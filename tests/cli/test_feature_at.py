@@ -33,7 +33,7 @@ def test_features_of_a_file_s_questions(run: Run, lender: Path, tmp_path: Path) 
     absent = [{None: None, "not given": "not given"}[one] for one in found["missing.bureau_score"].to_list()]
     assert [one is None for one in absent] == [one is not None for one in answers["feature.bureau_score"].to_pylist()]
     now = ("features", "at", str(parquet), "--out", str(tmp_path / "now.parquet"), "--as-of", "now", *chosen)
-    assert "12 rows with 3 columns more" in run(*now, "--project", str(lender))
+    assert "12 rows with 3 more columns" in run(*now, "--project", str(lender))
     for arguments, code, words in (
         ((str(tmp_path / "none.csv"), "--out", "x.csv"), 4, "no file"),
         ((str(lender / "model.py"), "--out", "x.csv"), 3, "expected a .csv or .parquet file, got 'model.py'"),
@@ -41,3 +41,5 @@ def test_features_of_a_file_s_questions(run: Run, lender: Path, tmp_path: Path) 
         ((str(parquet), "--out", "x.csv", "--as-of", "2026-01-01"), 3, "expected a moment with a time zone"),
     ):
         assert words in run("features", "at", *arguments, "--project", str(lender), code=code)
+    typo = run("features", "at", str(parquet), "--out", "x.csv", "--limits", "nul", "--project", str(lender), code=2)
+    assert "Invalid value for '--limits'" in typo

@@ -36,6 +36,12 @@ def test_the_difference_of_two_plans_in_words_and_rows(run: Run, copy: Path, len
     shown = run("features", "diff", found["old"][:12], "working copy", "--rows", "20", "--project", str(copy))
     assert "window: 90 days → 30 days" in shown
     assert "spent is spending now (the same computation, " in shown
+    lines = shown.splitlines()
+    header = next(i for i, line in enumerate(lines) if line.startswith("feature "))
+    assert lines[header].split() == ["feature", "unit", "rows", "was", "null", "is", "null", "by", "at", "most"]
+    assert lines[header + 1].split()[:3] == ["cash_of_income", "ratio", "20"]
+    assert lines[header + 2].startswith("    a-")
+    assert max(map(len, lines)) <= 80
     asked = copy / "asked.parquet"
     with obligor.open(copy).log(read_only=True) as log:
         pq.write_table(asked_questions(log, obligor.open(copy).application, 7), asked)
@@ -43,4 +49,4 @@ def test_the_difference_of_two_plans_in_words_and_rows(run: Run, copy: Path, len
     assert given["questions"] == f"the 7 rows of {asked}"
     assert "no single plan 'nowhere'" in run("features", "diff", "nowhere", "--project", str(copy), code=4)
     (copy / "policy.toml").write_text((copy / "policy.toml").read_text().replace("arrears >", "arears >"))
-    assert "policy.toml does not fit these features in 1 places" in run("features", "list", "--project", str(copy))
+    assert "policy.toml does not fit these features in one place" in run("features", "list", "--project", str(copy))

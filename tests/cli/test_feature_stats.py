@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
 from tests.cli.conftest import Run
 
 import obligor
@@ -17,7 +18,7 @@ from obligor.decisions.asked import asked_questions
 
 def test_statistics_are_measured_once_and_kept(run: Run, copy: Path) -> None:
     before = run("features", "list", "--project", str(copy))
-    assert "not measured yet for this plan; run obligor features stats" in before
+    assert "not measured yet for this plan; run obligor features stats" in " ".join(before.split())
     shown = run("features", "stats", "--project", str(copy))
     kept = stats_path(obligor.open(copy), obligor.open(copy).plan)
     first = kept.read_bytes()
@@ -38,6 +39,8 @@ def test_statistics_are_measured_once_and_kept(run: Run, copy: Path) -> None:
     assert set(measured["unused"]) <= set(plan.names)
     assert "unused (no model, rule or limit looks at it): " in shown
     row = next(line for line in shown.splitlines() if line.startswith("bureau_score"))
+    assert max(map(len, shown.splitlines())) <= 80
+    assert measured["expensive"][0] in " ".join(shown.split()).split("the most expensive first): ")[1]
     assert f"{scores.null_count / rows:.1%}" in row
     after = run("features", "list", "--project", str(copy))
     assert f"{scores.null_count / rows:.1%}" in next(line for line in after.splitlines() if line.startswith("bureau"))
@@ -53,3 +56,34 @@ def test_numbers_are_short() -> None:
     module = sys.modules[stats.__module__]
     assert doctest.testmod(module).attempted > 0
     assert doctest.testmod(module).failed == 0
+
+
+def test_a_table_keeps_its_words_whole_at_any_width(run: Run, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = run("features", "stats", "--project", str(copy), "--json")["features"]
+    for width, columns in (
+        (80, ["feature", "missing", "5%", "median", "95%", "µs", "note"]),
+        (140, ["feature", "unit", "missing", "5%", "median", "95%", "distribution", "µs", "µs/row", "note"]),
+    ):
+        monkeypatch.setattr("obligor.cli.output._console.width", width)
+        lines = run("features", "stats", "--project", str(copy)).splitlines()
+        assert lines[0].split() == columns
+        assert [name for name in names if name not in {line.split(" ")[0] for line in lines}] == []
+        left_out = [line for line in lines if line.startswith("(a wider terminal shows: ")]
+        assert left_out == (["(a wider terminal shows: unit, distribution, µs/row)"] if width == 80 else [])
+
+
+def test_where_nobody_has_applied_nothing_is_measured_and_nothing_kept(run: Run, tmp_path: Path) -> None:
+    run("init", str(tmp_path / "new"))
+    obligor.open(tmp_path / "new").log().close()
+    shown = run("features", "stats", "--project", str(tmp_path / "new"))
+    assert "over 0 applications of the log" in shown
+    assert "there is nothing to measure them on" in shown
+    assert "over 0 applications" in run("features", "stats", "owed", "--project", str(tmp_path / "new"))
+    assert "not measured yet" in run("features", "list", "--project", str(tmp_path / "new"))
+
+
+def test_of_more_applications_than_are_asked_it_is_said(run: Run, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{stats.__module__}.QUESTIONS_MAX", 50)
+    words = run("features", "stats", "--project", str(copy), "--json")["questions"]
+    assert words.startswith("50 of the ")
+    assert words.endswith(" (at equal distances)")

@@ -8,6 +8,8 @@ import pytest
 from tests.cli.conftest import Run
 
 import obligor
+from obligor.decisions.asked import asked_questions
+from obligor.features.nulls import null_words
 
 
 @pytest.fixture(autouse=True)
@@ -16,23 +18,35 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("obligor.cli.output._console.width", 100)
 
 
-def test_features_are_listed_by_reason_within_a_terminal_s_width(run: Run, lender: Path) -> None:
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_features_are_listed_by_reason_within_a_terminal_s_width(
+    run: Run, lender: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setattr("obligor.cli.output._console.width", width)
     shown = run("features", "list", "--project", str(lender))
     listed = run("features", "list", "--project", str(lender), "--json")
     plan = obligor.open(lender).plan
     assert [entry["name"] for entry in listed["features"]] == plan.names
-    lines = shown.splitlines()
-    table = lines[1 : next(i for i, line in enumerate(lines) if line.startswith("Titles are"))]
-    rows = [line for line in table if line.split(" ")[0] in plan.names]
-    assert {line.split(" ")[0] for line in rows} == set(plan.names)
-    assert max(map(len, rows)) <= 100
+    lines = [line.rstrip() for line in shown.splitlines()]
+    assert max(map(len, lines)) <= width
+    assert {line.split(" ")[0] for line in lines} >= set(plan.names), "no name is broken"
     for words in (
         "ARREARS  Payments on existing loans are overdue",
         "For the policy alone: no model sees these",
-        "income_30d               Income received, last 30",
-        "risk: ↑ rises with it, ↓ falls, ↕ either way",
+        "risk: ↑ rises with the feature, ↓ falls, ↕ may move either way",
     ):
-        assert words in shown
+        assert words in lines
+    row = next(line for line in lines if line.startswith("income_30d "))
+    if width == 140:
+        assert row.split("  ")[:2] == ["income_30d", ""]
+        assert "Income received, last 30 days" in row
+    else:
+        assert lines[lines.index(row) + 1] == "    Income received, last 30 days"
+    kept = {"holistic", "decay", "group", "tiled"}
+    assert kept <= {line.split(":")[0].strip() for line in lines if line.startswith("    ")}, "each class is explained"
+    unused = [line for line in lines if line.endswith("unused")]
+    assert len(unused) == sum(not one["used"]["policy"] and not one["used"]["splits"] and not one["used"]["bins"]
+                              for one in listed["features"]) > 0  # fmt: skip
 
 
 def test_one_feature_is_described_in_full(run: Run, lender: Path) -> None:
@@ -41,14 +55,28 @@ def test_one_feature_is_described_in_full(run: Run, lender: Path) -> None:
         "what it is Amount asked for against the income received",
         "computed as the application's amount / (sum of amount over the consumer's bank_transaction events where "
         "kind_of is wage, last 30 days)",
-        "missing where this is 0: sum of amount over",
-        "risk risk rises with it",
+        "looks at bank_transaction: amount, kind_of (A movement on the consumer's bank account, seen through open "
+        "banking) loan_application: amount (A consumer asks at a merchant's checkout to pay by instalments)",
+        "missing where what it is divided by is 0: sum of amount over",
+        "exactness exact group: sums that are added to",
+        "risk rises with it",
         "reason AFFORDABILITY: The amount is high in relation to your income",
-        "definition ",
+        "hash ",
     ):
         assert words in shown
+    income = " ".join(run("features", "describe", "income_90d", "--project", str(lender)).split())
+    assert "unit EUR minor units (the smallest unit of the currency, such as cents)" in income
+    assert "missing where never without events 0 of none" in income
+    together = " ".join(run("features", "describe", "first_time_here", "--project", str(lender)).split())
+    assert "whose history consumer with merchant" in together
     described = run("features", "describe", "exposure", "--project", str(lender), "--json")
     assert (described["scored"], len(described["form"])) == (False, 64)
+    assert (described["missing_where"], described["without_events"]) == ([], "")
+    worst = run("features", "describe", "days_past_due", "--project", str(lender), "--json")
+    assert worst["missing_where"] == [
+        "none of the consumer's loans has any of these: instalment_due events, all before the last 1 day, or repayment "
+        "events, ever, or loan_cancelled events, ever"
+    ]
     assert described["used"]["policy"] == [
         "exposure limit: at most 150,000 minor units (reason EXPOSURE: The limit for all loans and open offers "
         "together is reached)"
@@ -73,4 +101,17 @@ def test_lineage_leads_from_events_to_models_rules_and_reasons(run: Run, lender:
     assert run("features", "lineage", "dispute", "--project", str(lender), "--json")["branches"][0]["text"].startswith(
         "merchant_disputes: "
     )
-    run("features", "lineage", "repayment.nothing", "--project", str(lender), code=4)
+    for wrong, near in (("repayment.amuont", "repayment.amount"), ("repaymnt", "repayment"), ("owd", "owed")):
+        said = run("features", "lineage", wrong, "--project", str(lender), code=4)
+        assert f"no feature, event type or field '{wrong}'; did you mean '{near}'?" in said
+
+
+def test_what_is_said_never_to_be_missing_never_is(run: Run, lender: Path) -> None:
+    project = obligor.open(lender)
+    with project.log(read_only=True) as log:
+        questions = asked_questions(log, project.application, 300)
+    answers = project.features.at(questions, cut="cut")
+    for spec in project.plan.features:
+        if not null_words(project.plan, spec, project.registry):
+            assert answers[f"feature.{spec.name}"].null_count == 0, spec.name
+    assert sum(answers[f"feature.{name}"].null_count > 0 for name in project.plan.names) > 10, "others are"

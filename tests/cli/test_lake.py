@@ -11,6 +11,7 @@ from tests.cli.test_service import APPLICATION
 
 import obligor
 from obligor.cli.lake import lake
+from obligor.simulator.history import TRUTH
 
 
 def test_every_command_of_the_lake_has_help_with_an_example(run: Run) -> None:
@@ -49,7 +50,7 @@ def test_training_reads_the_lake_and_learns_the_same(run: Run, copy: Path) -> No
     at = ("--project", str(copy))
     before = obligor.open(copy).bundle().hash
     run("lake", "update", *at)
-    run("train", *at, "--cutoff", "2026-04-05", "--ceiling", str(copy / "raw" / "truth.parquet"))
+    run("train", *at, "--cutoff", "2026-04-05", "--ceiling", str(copy / "raw" / TRUTH))
     assert obligor.open(copy).bundle().hash == before
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from tests.cli.conftest import Run
 
 import obligor
+from obligor.simulator.history import TRUTH
 
 
 def test_training_again_gives_the_same_bundle(run: Run, copy: Path) -> None:
     first = obligor.open(copy).bundle().hash
-    arguments = ["--cutoff", "2026-04-05", "--ceiling", str(copy / "raw" / "truth.parquet")]
+    arguments = ["--cutoff", "2026-04-05", "--ceiling", str(copy / "raw" / TRUTH)]
     again = run("train", "--project", str(copy), *arguments, "--no-promote", "--json")
     assert again["bundle"] == first
     assert 0.5 < again["evaluation"]["models"]["xgboost"]["metrics"]["auc"]["value"] < 1

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 
 import pytest
 import typer
 
-from obligor.cli.output import Output, guarded, progress_bar
+from obligor.cli import output
+from obligor.cli.output import WRAPPED_MIN, Output, guarded, progress_bar
 from obligor.errors import BadInput, Conflict, IntegrityError, NotFound, ObligorError, Problem
 
 
@@ -44,3 +46,30 @@ def test_a_hidden_bar_still_counts(capsys: pytest.CaptureFixture[str]) -> None:
         step(1, "")
         step(1, "done")
     assert capsys.readouterr().err == ""
+
+
+def test_numbers_are_said_in_full_where_they_are_large() -> None:
+    assert doctest.testmod(output) == (0, 1)
+
+
+SENTENCE = "one two three four five six seven eight nine ten eleven twelve"
+COLUMNS = ["name", "words", "number", "picture"]
+ROWS = [["first_of_all", SENTENCE, "1,000", "▁▂▃"], ["second", "short", "2\n[x]", "█"]]
+
+
+@pytest.mark.parametrize("width", [24, 30, 40, 60, 80, 140])
+def test_a_dense_table_fits_and_loses_no_word(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("obligor.cli.output._console.width", width)
+    Output(False).dense(COLUMNS, [("A [title]", ROWS)], right=["number"], wraps="words", gives_up=["picture"])
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert max(map(len, lines)) <= width
+    words = " ".join(lines).split()
+    assert {"name", "number", "first_of_all", "second", "short", "1,000", "2", "[x]", "[title]"} <= set(words)
+    places = [words.index(one) for one in SENTENCE.split()]
+    assert places == sorted(places)
+    others = sum(map(len, ("first_of_all", "number", "picture"))) + 3 * 2
+    assert ("(a wider terminal shows: picture)" in " ".join(words)) == (width < others - 2) == ("▁▂▃" not in words)
+    first = next(line for line in lines if line.startswith("first_of_all"))
+    assert ("one two" in first) == (width - others >= WRAPPED_MIN)

@@ -9,11 +9,9 @@ import threading
 import time
 from pathlib import Path
 
-import pytest
 from bench.planting import FAULTS, Planter
 from tests.cli.conftest import Run
 from tests.cli.test_service import APPLICATION
-from tests.stores.redis_server import RedisServer
 
 import obligor
 from obligor.cli.options import clock_us
@@ -23,34 +21,21 @@ from obligor.events.records import parse_records
 SECONDS_MAX = 120.0
 
 
-@pytest.fixture(params=["lmdb", "redis"])
-def served(request: pytest.FixtureRequest, copy: Path) -> Path:
-    """A project whose online state is in a folder, or in Redis."""
-    if request.param == "redis":
-        server: RedisServer = request.getfixturevalue("redis_server")
-        settings = copy / "obligor.toml"
-        address = f"{server.address}?prefix={copy.parent.name}-{copy.name}"
-        text = settings.read_text().replace('state = "store/state"', f'state = "{address}"')
-        assert address in text
-        settings.write_text(text)
-    return copy
-
-
 def _decided(run: Run, folder: Path, count: int = 3) -> None:
     for number in range(count):
         made = {**APPLICATION, "event_id": f"a-live-{number}", "consumer": f"c-{number:06d}"}
         run("decide", "-", "--project", str(folder), stdin=json.dumps(made))
 
 
-def test_nothing_differs_and_what_was_compared_is_said(run: Run, served: Path) -> None:
-    _decided(run, served)
-    found = run("parity", "--project", str(served), "--entities", "300", "--json")
+def test_nothing_differs_and_what_was_compared_is_said(run: Run, stored: Path) -> None:
+    _decided(run, stored)
+    found = run("parity", "--project", str(stored), "--entities", "300", "--json")
     assert found["decisions"] == {"checked": 3, "differences": 0, "by_feature": {}, "not_compared": {}}
     assert (found["state"]["differences"], found["state"]["not_compared"], found["different"]) == (0, "", [])
     assert found["state"]["checked"] > 600
-    again = run("parity", "--project", str(served), "--entities", "300", "--json")
+    again = run("parity", "--project", str(stored), "--entities", "300", "--json")
     assert again["state"]["checked"] == found["state"]["checked"]
-    text = run("parity", "--project", str(served), "--entities", "10", "--decisions", "all")
+    text = run("parity", "--project", str(stored), "--entities", "10", "--decisions", "all")
     assert "3 decisions: 0 numbers differ" in text
     assert "answers of the online state: 0 numbers differ" in text
 
@@ -74,8 +59,8 @@ def test_a_difference_is_named_and_the_answer_is_no(run: Run, copy: Path) -> Non
     assert "numbers differ: " in run("parity", "--project", str(copy), "--entities", "8000", code=1)
 
 
-def test_what_is_not_there_is_not_compared(run: Run, served: Path) -> None:
-    found = run("parity", "--project", str(served), "--json")
+def test_what_is_not_there_is_not_compared(run: Run, stored: Path) -> None:
+    found = run("parity", "--project", str(stored), "--json")
     assert "no online state" in found["state"]["not_compared"]
     assert found["state"]["checked"] == 0
 
@@ -85,9 +70,9 @@ def test_a_number_is_expected(run: Run, lender: Path) -> None:
     assert "--decisions" in run("parity", "--project", str(lender), "--decisions", "-1", code=3)
 
 
-def test_it_reads_beside_a_running_service(run: Run, served: Path) -> None:
-    _decided(run, served, 1)
-    project = obligor.open(served)
+def test_it_reads_beside_a_running_service(run: Run, stored: Path) -> None:
+    _decided(run, stored, 1)
+    project = obligor.open(stored)
     bundle = project.bundle()
     ready = threading.Event()
     service = Service(project.log(), project.state(bundle.plan), bundle, clock=clock_us, ready=ready.set)
@@ -95,7 +80,7 @@ def test_it_reads_beside_a_running_service(run: Run, served: Path) -> None:
     assert ready.wait(SECONDS_MAX)
     while not service.ready:
         time.sleep(0.001)
-    command = [sys.executable, "-m", "obligor", "parity", "--project", str(served), "--entities", "200", "--json"]
+    command = [sys.executable, "-m", "obligor", "parity", "--project", str(stored), "--entities", "200", "--json"]
     beside = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     sent = 0
     while beside.poll() is None:  # the state changes under the reader

@@ -14,5 +14,5 @@ def test_init_refuses_a_folder_with_something_in_it(run: Run, lender: Path) -> N
 
 def test_the_template_says_how_every_file_is_mapped(lender: Path) -> None:
     mappings = tomllib.loads((lender / "mapping.toml").read_text())["mapping"]
-    files = {path.name for path in (lender / "raw").glob("*.parquet")} - {"truth.parquet"}
+    files = {path.name for path in (lender / "raw").glob("*.parquet")}
     assert {mapping["file"] for mapping in mappings} == files

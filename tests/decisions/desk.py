@@ -22,7 +22,7 @@ from obligor.features.plan import Plan
 from obligor.features.requests import Requests
 from obligor.features.state import OnlineState
 from obligor.features.timelines import build_timelines
-from obligor.models.bundle import Bundle
+from obligor.models.bundle import Bundle, encode_json, write_bundle
 from obligor.models.model import Model
 from obligor.models.training import train
 from obligor.models.training_set import TrainingSet
@@ -64,8 +64,11 @@ class Sale(Event):
 REGISTRY = Registry([LoanApplication, LoanOpened, Repayment, Sale])
 
 
-def desk_plan() -> Plan:
-    """Return the plan: windows, a merchant's history, the request, and what the consumer owes or may owe."""
+def desk_plan(**more: Any) -> Plan:
+    """Return the plan: windows, a merchant's history, the request, and what the consumer owes or may owe.
+
+    `more` features follow.
+    """
     opened = LoanOpened.by("consumer").per("loan").amount("amount")
     offers = LoanApplication.Decided.by("consumer").where(
         LoanApplication.Decided.field("outcome").isin(["approve", "counter_offer"])
@@ -83,6 +86,7 @@ def desk_plan() -> Plan:
         "buyers": Sale.by("merchant").distinct("consumer", "30d", reason="MERCHANT"),
         "asked": feature(request("amount"), reason="AMOUNT", monotone="increasing"),
         "exposure": feature(exposure, scored=False),
+        **more,
     }
     return compile_plan(features, REGISTRY, application=LoanApplication)
 
@@ -146,6 +150,19 @@ def desk_bundle(root: Path) -> Bundle:
     )
     model = Model(cutoff="2027-01-01", search=1, rounds_max=20, bootstrap=2, threads=1)
     return train(data, model, policy=POLICY.encode(), outcome={"format": 1}, root=root)
+
+
+def rewritten(bundle: Bundle, root: Path, *, plan: bytes | None = None, policy: bytes | None = None) -> Bundle:
+    """Return a bundle with another plan, whose further features its models do not look at, or another policy."""
+    parts = dict(bundle._parts)
+    if plan is not None:
+        reference = bundle.reference.to_data()
+        further = len(json.loads(plan)["features"]) - len(reference["features"])
+        reference["features"] += [None] * further
+        parts |= {"plan.json": plan, "reference.json": encode_json(reference)}
+    if policy is not None:
+        parts["policy.toml"] = policy
+    return Bundle.load(write_bundle(root, parts))
 
 
 class Clock:

@@ -310,3 +310,10 @@ def run(desk: Desk, records: Sequence[dict[str, Any]], *, batch: int = 7) -> Non
         part = records[start : start + batch]
         desk.now = START + max(record["at"] for record in part)
         desk.take([{k: v for k, v in record.items() if k != "at"} for record in part])
+
+
+def filled(folder: Path, seed: int, count: int) -> Desk:
+    """Return a desk that has taken so many records of `stream`."""
+    desk = Desk(folder)
+    run(desk, list(stream(seed, count)))
+    return desk

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from tests.decisions.shop import Desk, Purchase, run, stream
+from tests.decisions.shop import Desk, Purchase, filled
 
 from obligor.decisions.asked import asked_questions, decided_questions
 from obligor.events.log import EventLog
@@ -19,9 +19,7 @@ from obligor.stores.sqlite import SQLiteStore
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
-    made = Desk(tmp_path_factory.mktemp("shop"))
-    run(made, list(stream(3, 150)))
-    return made
+    return filled(tmp_path_factory.mktemp("shop"), 3, 150)
 
 
 def test_decisions_come_with_the_instant_and_the_cut_that_they_were_taken_at(desk: Desk) -> None:

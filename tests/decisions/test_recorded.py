@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from tests.decisions.shop import PLAN, Desk, run, stream
+from tests.decisions.shop import PLAN, Desk, filled
 
 from obligor.decisions.recorded import Applications, Recorded
 from obligor.errors import BadInput, DefinitionError
@@ -15,9 +15,7 @@ from obligor.features.plan import Plan
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
-    made = Desk(tmp_path_factory.mktemp("shop"))
-    run(made, list(stream(3, 60)))
-    return made
+    return filled(tmp_path_factory.mktemp("shop"), 3, 60)
 
 
 def test_a_row_and_its_record(desk: Desk) -> None:

@@ -23,6 +23,7 @@ from obligor.decisions.record import decode
 from obligor.decisions.replay import replay
 from obligor.decisions.service import Service
 from obligor.decisions.writer import ApplicationItem, EventsItem, Item, Writer
+from obligor.events.store import OffsetRow, OffsetStep, StaleOffset
 from obligor.features.state import OnlineState
 from obligor.features.state_store import StateGone, StateStore
 from obligor.models.bundle import Bundle
@@ -243,6 +244,30 @@ def test_what_was_staged_when_the_state_went_is_written_once(
         writer.stop()
 
 
+def test_events_of_a_stream_go_in_once_with_their_offset_when_the_state_goes(
+    tmp_path: Path, bundle: Bundle, server: RedisServer
+) -> None:
+    with open_log(tmp_path / "log") as log:
+        state = OnlineState(bundle.plan, RedisStateStore(server.address, NAME))
+        writer = Service(log, state, bundle, clock=Clock(), parity=None)._writer
+        writer.catch_up()
+        steps = [OffsetStep(OffsetRow("group", "payments", 0, "id-1", following), before)
+                 for before, following in ((None, 3), (3, 4))]  # fmt: skip
+        items: list[Item] = [
+            EventsItem(batch_of(log, repayment(1), repayment(2)), steps=steps[:1]),
+            ApplicationItem(batch_of(log, application(1))),
+            EventsItem(batch_of(log, repayment(3)), steps=steps[1:]),
+        ]
+        server.restart()
+        assert [type(one).__name__ for one in writer.process(items)] == ["Appended", "Decided", "Appended"]
+        assert writer.state_gone
+        assert log.head.sequence == 5
+        assert log.offset("group", "payments", 0) == steps[1].row
+        (stale,) = writer.process(items[2:])
+        assert isinstance(stale, StaleOffset)
+        writer.stop()
+
+
 def test_without_the_protection_a_redis_that_goes_ends_the_service(
     start: Start, server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,7 +275,7 @@ def test_without_the_protection_a_redis_that_goes_ends_the_service(
     _events(service, 0)
     monkeypatch.setattr(Writer, "_batch_or_without", Writer._batch)
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
-    _wait(lambda: service._writer.applied == service._log.head.sequence)
+    _settled(service)
     server.restart()
     with pytest.raises(Exception, match="whether this was written is unknown"):
         _rung(service, 0)
@@ -289,9 +314,11 @@ def test_a_state_that_came_back_with_other_rows_than_its_head_says_is_built_anew
     assert _rung(service, 0) == "full"
     entries, order = (key.decode() for key in keys_of(NAME))
     with server.client as client:
+        _settled(service)
         client.save()  # this comes back
         _events(service, 1)
         assert _rung(service, 1) == "full"
+        _settled(service)
         rows = {name: value for name, value in client.hgetall(entries).items() if name.endswith(b"\x01")}
         server.restart()
         for name, value in rows.items():  # newer rows under the older head
@@ -333,6 +360,11 @@ def test_the_state_is_taken_back_only_when_little_is_missing(
         writer.settle()
         writer.stop()
         state.close()
+
+
+def _settled(service: Service) -> None:
+    """Wait until the state has followed the log."""
+    _wait(lambda: service._writer.applied == service._log.head.sequence)
 
 
 def _wait(until: Callable[[], bool]) -> None:

@@ -14,10 +14,12 @@ from tests.decisions.desk import Desk, application, batch_of, desk_bundle, open_
 
 from obligor.decisions import writer as writer_module
 from obligor.decisions.intake import Unavailable
-from obligor.decisions.writer import REBUILDS_MAX, ApplicationItem, Decided, EventsItem, Item
+from obligor.decisions.writer import REBUILDS_MAX, ApplicationItem, Decided, EventsItem, Item, NotTaken
 from obligor.errors import Conflict, ObligorError
+from obligor.events.batch import Batch
 from obligor.events.changes import Changes
 from obligor.events.staging import Appended
+from obligor.events.store import OffsetRow, OffsetStep, StaleOffset
 from obligor.features import state as state_module
 from obligor.features.state import Head, StagedState, StateMisfit
 from obligor.models.bundle import Bundle
@@ -364,3 +366,39 @@ def test_rows_that_no_window_reaches_leave_the_state_beside_the_batches(
         desk.assert_offline_agrees(record)
     desk.one(desk.events(repayment(2, "c-2")))
     assert 'obligor_step_seconds_count{step="expire"}' in desk.metrics.render().decode()
+
+
+# ---- events of a stream
+
+
+def _step(following: int, before: int | None) -> OffsetStep:
+    return OffsetStep(OffsetRow("group", "payments", 0, "id-1", following), before)
+
+
+def test_a_stream_s_events_go_in_whole_with_their_offset_or_not_at_all(desk: Desk) -> None:
+    desk.one(EventsItem(batch_of(desk.log, repayment(1)), steps=[_step(1, None)]))
+    mixed = batch_of(desk.log, repayment(2), repayment(1), repayment(1, amount=7), repayment(3))
+    refused = desk.one(EventsItem(mixed, steps=[_step(5, 1)]))
+    assert isinstance(refused, NotTaken)
+    assert refused.appended.status == ["accepted", "duplicate", "conflict", "accepted"]
+    assert desk.log.cut() == {0: 1}
+    assert desk.log.offset("group", "payments", 0) == _step(1, None).row
+    assert desk.one(EventsItem(mixed.without([2]), steps=[_step(5, 1)])).status == ["accepted", "duplicate", "accepted"]
+    assert desk.log.offset("group", "payments", 0) == _step(5, None).row
+    assert desk.one(EventsItem(mixed)).status == ["duplicate", "duplicate", "conflict", "duplicate"], "as HTTP has it"
+
+
+def test_batches_of_a_stream_follow_each_other_within_one_commit(desk: Desk) -> None:
+    items = [
+        EventsItem(batch_of(desk.log, repayment(1)), steps=[_step(1, None)]),
+        EventsItem(batch_of(desk.log, repayment(2)), steps=[_step(3, 2)]),  # does not follow
+        EventsItem(batch_of(desk.log, repayment(3)), steps=[_step(2, 1)]),
+        EventsItem(Batch({}, 0), steps=[_step(4, 2)]),
+    ]
+    first, stale, second, last = desk.writer.process(items)
+    assert isinstance(stale, StaleOffset)
+    assert [one.accepted for one in (first, second, last) if isinstance(one, Appended)] == [1, 1, 0]
+    desk.writer.settle()
+    assert desk.log.cut() == {0: 2}
+    assert desk.log.offset("group", "payments", 0) == _step(4, None).row
+    assert desk.decide(1)["features"][desk.bundle.plan.names.index("repaid_7d")] == 2_000

@@ -55,3 +55,13 @@ def test_a_slice_is_numbered_anew(start: int, stop: int, expected: str) -> None:
 def test_a_batch_knows_its_size() -> None:
     with pytest.raises(AssertionError, match="size is its rows"):
         Batch(accepted(repayment()).parts, 2)
+
+
+def test_rows_are_left_out_and_the_others_close_up() -> None:
+    batch = accepted(
+        repayment(event_id="a"), everything(event_id="b"), repayment(event_id="c"), repayment(event_id="d")
+    )
+    assert _ids(batch.without([0, 2])) == ["b", "d"]
+    assert _ids(batch.without([1])) == ["a", "c", "d"]
+    assert _ids(batch.without([])) == ["a", "b", "c", "d"]
+    assert batch.without([3, 2, 1, 0]) == Batch({}, 0)

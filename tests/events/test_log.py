@@ -14,24 +14,24 @@ from tests.events.batches import (
     correction,
     new_log,
     repayment,
-    unsynced,
 )
+from tests.stores.kinds import Kind
 
-from obligor.errors import BadInput, IntegrityError, NotFound, ObligorError
+from obligor.errors import BadInput, Conflict, IntegrityError, NotFound, ObligorError
 from obligor.events.fields import Entity, Money, Text
 from obligor.events.log import EventLog
-from obligor.events.personal import LogKey
+from obligor.events.personal import KEY_FILE, LogKey
 from obligor.events.schema import Event, Registry
 from obligor.events.store import StoreBusy
 from obligor.stores.sqlite import SQLiteStore
 from obligor.stores.sqlite.store import DATABASE
 
 
-def test_a_log_is_found_again_as_it_was_left(tmp_path: Path) -> None:
-    with new_log(tmp_path) as log:
+def test_a_log_is_found_again_as_it_was_left(kind: Kind) -> None:
+    with kind.create_log() as log:
         append(log, repayment("r-1", 10), correction("k-1", "absent"))
         expected = (log.id, log.key, log.cut(), log.chain(), log.last_known_time, log.pending_count, log.waiting)
-    with EventLog.open(tmp_path / "log", REGISTRY, store=SQLiteStore) as log:
+    with kind.open_log() as log:
         found = (log.id, log.key, log.cut(), log.chain(), log.last_known_time, log.pending_count, log.waiting)
         assert expected == found
         assert append(log, repayment("r-1", 10), repayment("absent", 20)) == ["duplicate", "accepted"]
@@ -48,18 +48,18 @@ def test_two_logs_are_never_alike(tmp_path: Path) -> None:
         assert a.chain() != b.chain()
 
 
-def test_a_second_writer_is_refused_and_readers_are_not(tmp_path: Path) -> None:
-    with new_log(tmp_path) as log:
+def test_a_second_writer_is_refused_and_readers_are_not(kind: Kind) -> None:
+    with kind.create_log() as log:
         append(log, repayment("r-1"))
         with pytest.raises(StoreBusy, match="another process is writing"):
-            EventLog.open(tmp_path / "log", REGISTRY, store=SQLiteStore)
-        with EventLog.open(tmp_path / "log", REGISTRY, read_only=True, store=SQLiteStore) as reader:
+            kind.open_log()
+        with kind.open_log(read_only=True) as reader:
             assert reader.cut() == {0: 1}
             append(log, repayment("r-2"))
             assert reader.cut() == {0: 2}, "a reader sees each commit"
             with pytest.raises(BadInput, match="reading only"):
                 reader.begin(CLOCK)
-    EventLog.open(tmp_path / "log", REGISTRY, store=SQLiteStore).close()
+    kind.open_log().close()
 
 
 def test_where_there_is_no_log_or_one_already(tmp_path: Path) -> None:
@@ -89,8 +89,8 @@ def test_the_files_of_a_log_are_for_their_owner(tmp_path: Path) -> None:
     assert set(modes.values()) == {0o600}
 
 
-def test_an_event_reads_as_the_record_it_was(tmp_path: Path) -> None:
-    with new_log(tmp_path, store=unsynced) as log:
+def test_an_event_reads_as_the_record_it_was(kind: Kind) -> None:
+    with kind.create_log() as log:
         append(log, repayment("r-1", 10, time=1_500_000), application("a-1", 7), correction("k-1", "r-1", 11))
         assert log.event("r-1") == {
             "type": "repayment",
@@ -116,8 +116,8 @@ def test_an_event_reads_as_the_record_it_was(tmp_path: Path) -> None:
             log.decision("d-1")
 
 
-def test_the_chain_at_a_cut_is_that_of_the_last_block_in_it(tmp_path: Path) -> None:
-    with new_log(tmp_path, store=unsynced) as log:
+def test_the_chain_at_a_cut_is_that_of_the_last_block_in_it(kind: Kind) -> None:
+    with kind.create_log() as log:
         links = [log.chain()]
         for number in range(3):
             append(log, repayment(f"r-{number}"), repayment(f"s-{number}"))
@@ -126,8 +126,8 @@ def test_the_chain_at_a_cut_is_that_of_the_last_block_in_it(tmp_path: Path) -> N
         assert len(set(links)) == 4
 
 
-def test_reading_goes_on_in_other_threads_while_the_writer_commits(tmp_path: Path) -> None:
-    with new_log(tmp_path, store=unsynced) as log:
+def test_reading_goes_on_in_other_threads_while_the_writer_commits(kind: Kind) -> None:
+    with kind.create_log() as log:
         append(log, repayment("r-0"))
         failures: list[BaseException] = []
         stop = threading.Event()
@@ -161,10 +161,10 @@ class RepaymentNext(Event, name="repayment", version=2, previous=Repayment):
     phone = Text(optional=True, personal=True)
 
 
-def test_events_of_an_older_version_read_with_nulls_for_what_they_lack(tmp_path: Path) -> None:
-    with new_log(tmp_path, store=unsynced) as log:
+def test_events_of_an_older_version_read_with_nulls_for_what_they_lack(kind: Kind) -> None:
+    with kind.create_log() as log:
         append(log, repayment("r-1", 10), correction("k-1", "r-1", 11))
-    with EventLog.open(tmp_path / "log", Registry([RepaymentNext]), store=unsynced) as log:
+    with kind.open_log(registry=Registry([RepaymentNext])) as log:
         expected = [{"consumer": "c-1", "amount": 10, "note": None}, {"consumer": "c-1", "amount": 11, "note": None}]
         assert log.facts("repayment").rows.select(["consumer", "amount", "note"]).to_pylist() == expected
         [change] = log.changes()
@@ -172,10 +172,31 @@ def test_events_of_an_older_version_read_with_nulls_for_what_they_lack(tmp_path:
         assert log.event("r-1")["amount"] == 10
 
 
-def test_types_that_a_project_no_longer_has_are_left_alone(tmp_path: Path) -> None:
-    with new_log(tmp_path, store=unsynced) as log:
+def test_types_that_a_project_no_longer_has_are_left_alone(kind: Kind) -> None:
+    with kind.create_log() as log:
         append(log, repayment("r-1"), application("a-1"))
-    with EventLog.open(tmp_path / "log", Registry([RepaymentNext]), store=unsynced) as log:
+    with kind.open_log(registry=Registry([RepaymentNext])) as log:
         [change] = log.changes()
         assert list(change.inserted) == ["repayment"]
         assert log.verify(deep=True) == []
+
+
+def test_a_key_of_another_log_is_refused(kind: Kind) -> None:
+    with kind.create_log() as log:
+        append(log, repayment("r-1", personal={"phone": "1"}))
+    (kind.keys / KEY_FILE).write_text("00" * 64)
+    for read_only in (False, True):
+        with pytest.raises(IntegrityError, match="another log's"):
+            kind.open_log(read_only=read_only)
+    (kind.keys / KEY_FILE).unlink()
+    kind.open_log(read_only=True).close()
+    with pytest.raises(NotFound, match="key"):
+        kind.open_log()
+
+
+def test_a_new_log_does_not_take_a_key_that_is_there(kind: Kind, tmp_path: Path) -> None:
+    LogKey.create(tmp_path)
+    with pytest.raises(Conflict, match="the key of another log"):
+        EventLog.create(kind.path, REGISTRY, store=kind.opener, keys=tmp_path)
+    with pytest.raises(NotFound):
+        kind.open("read")

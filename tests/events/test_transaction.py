@@ -20,7 +20,7 @@ from tests.events.batches import (
 from obligor.errors import BadInput, Conflict, LimitError
 from obligor.events import versions
 from obligor.events.log import EventLog
-from obligor.events.store import Commit
+from obligor.events.store import Commit, OffsetRow, OffsetStep, StaleOffset
 from obligor.stores.sqlite import SQLiteStore
 
 
@@ -238,3 +238,58 @@ def test_one_transaction_at_a_time_and_none_after_its_end(log: EventLog) -> None
         with pytest.raises(AssertionError, match="over"):
             tx.append(batch_of([repayment("r-1")]))
     log.begin(CLOCK).__exit__(None, None, None)
+
+
+# ---- streams
+
+
+def step(following: int, before: int | None, topic_id: str = "id-1") -> OffsetStep:
+    return OffsetStep(OffsetRow("group", "payments", 0, topic_id, following), before)
+
+
+def offset(log: EventLog) -> int | None:
+    row = log.offset("group", "payments", 0)
+    return None if row is None else row.following
+
+
+def test_an_offset_is_durable_with_the_events_before_it(log: EventLog) -> None:
+    with log.begin(CLOCK) as tx:
+        tx.append(batch_of([repayment("r-1")]))
+        tx.advance(step(4, None))
+        tx.append(batch_of([repayment("r-2")]))
+        tx.advance(step(9, 4))
+        assert offset(log) is None
+        tx.commit()
+    assert (log.cut(), offset(log)) == ({0: 2}, 9)
+    with log.begin(CLOCK) as tx:  # an offset alone, because its messages gave no event
+        tx.advance(step(10, 9))
+        tx.commit()
+    assert (log.cut(), offset(log)) == ({0: 2}, 10)
+    with log.begin(CLOCK) as tx:
+        tx.append(batch_of([repayment("r-3")]))
+        tx.advance(step(11, 10))
+    assert (log.cut(), offset(log)) == ({0: 2}, 10), "what is left uncommitted moves nothing"
+
+
+def test_a_step_that_does_not_begin_where_the_log_is_is_refused(log: EventLog) -> None:
+    with log.begin(CLOCK) as tx:
+        tx.advance(step(4, None))
+        tx.commit()
+    for stale in (step(3, None), step(3, 2), step(9, 8), step(9, 4, topic_id="id-2")):
+        with log.begin(CLOCK) as tx, pytest.raises(StaleOffset, match=r"payments\[0\] of group.*holds offset 4"):
+            tx.advance(stale)
+    assert offset(log) == 4
+
+
+def test_undoing_takes_an_offset_back_with_its_events(log: EventLog) -> None:
+    with log.begin(CLOCK) as tx:
+        tx.advance(step(4, None))
+        mark = tx.mark()
+        tx.append(batch_of([repayment("r-1")]))
+        tx.advance(step(9, 4))
+        tx.undo(mark)
+        with pytest.raises(StaleOffset):
+            tx.advance(step(12, 9))
+        tx.advance(step(5, 4))
+        tx.commit()
+    assert (log.cut(), offset(log)) == ({0: 0}, 5)

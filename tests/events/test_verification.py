@@ -3,37 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-import apsw
 import pyarrow as pa
 import pytest
-from tests.events.batches import (
-    CLOCK,
-    REGISTRY,
-    application,
-    batch_of,
-    correction,
-    new_log,
-    repayment,
-    retraction,
-    unsynced,
-)
+from tests.events.batches import CLOCK, application, batch_of, correction, repayment, retraction
+from tests.stores.kinds import Kind
 
 from obligor.errors import IntegrityError
 from obligor.events.block import Block, StoredSchema, encode
-from obligor.events.log import EventLog
-from obligor.stores.sqlite import SQLiteStore
-from obligor.stores.sqlite.store import DATABASE
 
-Change = Callable[[apsw.Connection], object]
+Change = Callable[[Kind], object]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def stored(kind: Kind) -> Kind:
     """A log of four blocks (1-2, 3-4, 5-7, 8), three ledger rows, an effective and a pending correction."""
-    with new_log(tmp_path, store=unsynced) as log:
+    with kind.create_log() as log:
         for number, rows in enumerate(
             [
                 [repayment("r-1"), repayment("r-2")],
@@ -48,69 +33,64 @@ def folder(tmp_path: Path) -> Path:
                     tx.record(f"d-{number}", number, f"record {number}".encode())
                 tx.commit()
         assert log.verify(deep=True) == []
-    return tmp_path / "log"
+    return kind
 
 
-def broken(folder: Path, change: Change, deep: bool = False) -> list[str]:
-    with apsw.Connection(str(folder / DATABASE)) as connection:
-        change(connection)
-    with EventLog.open(folder, REGISTRY, read_only=True, store=SQLiteStore) as log:
+def broken(stored: Kind, change: Change, deep: bool = False) -> list[str]:
+    change(stored)
+    with stored.open_log(read_only=True) as log:
         return [str(link) for link in log.verify(deep=deep)]
 
 
-def run(sql: str) -> Change:
-    return lambda connection: connection.execute(sql)
+def run(sql: str, *values: bytes) -> Change:
+    return lambda stored: stored.run(sql, values)
 
 
-def one(connection: apsw.Connection, sql: str) -> bytes:
-    value: Any = connection.execute(sql).get
-    return bytes(value)
-
-
-def change_amount(connection: apsw.Connection) -> None:
+def change_amount(stored: Kind) -> None:
     """Make a repayment of block 3 a larger one, as a well-formed block."""
-    block = Block.open(one(connection, "SELECT body FROM blocks WHERE first = 5"))
+    [(body,)] = stored.run("SELECT body FROM blocks WHERE first = 5")
+    block = Block.open(body)
     parts = []
     for part in block.parts:
-        message = one(connection, f"SELECT arrow FROM schemas WHERE digest = x'{part.schema.hex()}'")
+        [(message,)] = stored.run("SELECT arrow FROM schemas WHERE digest = ?", (part.schema,))
         table = block.table(part, StoredSchema(pa.ipc.read_schema(pa.py_buffer(message)), message))
         amounts = [999_999, *table["amount"].to_pylist()[1:]]
         place = table.schema.get_field_index("amount")
         parts.append(((part.type, part.version), table.set_column(place, "amount", pa.array(amounts, pa.int64()))))
-    connection.execute("UPDATE blocks SET body = ? WHERE first = 5", (encode(5, 3, parts)[0],))
+    stored.run("UPDATE blocks SET body = ? WHERE first = 5", (encode(5, 3, parts)[0],))
 
 
-def test_a_changed_amount_is_found_and_the_rest_still_read(folder: Path) -> None:
-    assert broken(folder, change_amount) == ["log at 5: the block does not fit its link"]
-    with EventLog.open(folder, REGISTRY, read_only=True, store=SQLiteStore) as log:
+def test_a_changed_amount_is_found_and_the_rest_still_read(stored: Kind) -> None:
+    assert broken(stored, change_amount) == ["log at 5: the block does not fit its link"]
+    with stored.open_log(read_only=True) as log:
         assert 999_999 in log.facts("repayment").rows["amount"].to_pylist()
 
 
 @pytest.mark.parametrize(
-    ("sql", "expected"),
+    ("change", "expected"),
     [
         (
-            "UPDATE blocks SET chain = zeroblob(32) WHERE first = 3",
+            run("UPDATE blocks SET chain = ? WHERE first = 3", bytes(32)),
             ["log at 3: the block does not fit its link", "log at 5: the block does not fit its link"],
         ),
-        ("UPDATE blocks SET last = 9 WHERE first = 8", ["log at 8: the block holds 1 events from 8 on"]),
+        (run("UPDATE blocks SET last = 9 WHERE first = 8"), ["log at 8: the block holds 1 events from 8 on"]),
         (
-            "DELETE FROM blocks WHERE first = 3",
+            run("DELETE FROM blocks WHERE first = 3"),
             [
                 "log at 5: expected the block to begin at sequence 3, it begins at 5",
                 "log at 5: the block does not fit its link",
             ],
         ),
         (
-            "UPDATE ledger SET record = CAST('other' AS BLOB) WHERE sequence = 2",
+            run("UPDATE ledger SET record = ? WHERE sequence = 2", b"other"),
             ["ledger at 2: the record of decision 'd-2' does not fit its link"],
         ),
         (
-            "UPDATE ledger SET application_position = 9 WHERE sequence = 3",
+            run("UPDATE ledger SET application_position = 9 WHERE sequence = 3"),
             ["ledger at 3: the record of decision 'd-3' does not fit its link"],
         ),
         (
-            "DELETE FROM ledger WHERE sequence = 1",
+            run("DELETE FROM ledger WHERE sequence = 1"),
             [
                 "ledger at 2: expected ledger row 1, got 2",
                 "ledger at 2: the record of decision 'd-2' does not fit its link",
@@ -118,16 +98,16 @@ def test_a_changed_amount_is_found_and_the_rest_still_read(folder: Path) -> None
         ),
     ],
 )
-def test_each_change_of_the_chains_is_named(folder: Path, sql: str, expected: list[str]) -> None:
-    assert broken(folder, run(sql)) == expected
+def test_each_change_of_the_chains_is_named(stored: Kind, change: Change, expected: list[str]) -> None:
+    assert broken(stored, change) == expected
 
 
-def test_two_changes_are_two_reports(folder: Path) -> None:
+def test_two_changes_are_two_reports(stored: Kind) -> None:
     """Verification goes on after a break."""
-    found = broken(folder, run("UPDATE blocks SET body = zeroblob(40) WHERE first IN (1, 8)"))
+    found = broken(stored, run("UPDATE blocks SET body = ? WHERE first IN (1, 8)", bytes(40)))
     assert [link.split(":")[0] for link in found] == ["log at 1", "log at 1", "log at 8", "log at 8"]
     with (
-        EventLog.open(folder, REGISTRY, read_only=True, store=SQLiteStore) as log,
+        stored.open_log(read_only=True) as log,
         pytest.raises(IntegrityError, match="cannot be read"),
     ):
         log.facts("repayment")
@@ -145,28 +125,28 @@ def test_two_changes_are_two_reports(folder: Path) -> None:
         ("UPDATE pending SET sequence = 5", ["index at 6: a correction is either", "index at 5: no correction"]),
     ],
 )
-def test_each_change_of_what_is_derived_is_named(folder: Path, sql: str, expected: list[str]) -> None:
-    assert broken(folder, run(sql)) == [], "the chains know nothing of it"
-    with EventLog.open(folder, REGISTRY, read_only=True, store=SQLiteStore) as log:
+def test_each_change_of_what_is_derived_is_named(stored: Kind, sql: str, expected: list[str]) -> None:
+    assert broken(stored, run(sql)) == [], "the chains know nothing of it"
+    with stored.open_log(read_only=True) as log:
         found = [str(link) for link in log.verify(deep=True)]
     assert len(found) == len(expected)
     for link, beginning in zip(found, expected, strict=True):
         assert link.startswith(beginning)
 
 
-def test_a_moved_personal_blob_is_refused(folder: Path) -> None:
-    broken(folder, run("UPDATE personal SET sequence = 1"))
+def test_a_moved_personal_blob_is_refused(stored: Kind) -> None:
+    broken(stored, run("UPDATE personal SET sequence = 1"))
     with (
-        EventLog.open(folder, REGISTRY, read_only=True, store=SQLiteStore) as log,
+        stored.open_log(read_only=True) as log,
         pytest.raises(IntegrityError, match="position 1"),
     ):
         log.personal(1)
 
 
-def test_a_missing_schema_is_named(folder: Path) -> None:
-    broken(folder, run("UPDATE schemas SET arrow = zeroblob(9)"))
+def test_a_missing_schema_is_named(stored: Kind) -> None:
+    broken(stored, run("UPDATE schemas SET arrow = ?", bytes(9)))
     with (
-        EventLog.open(folder, REGISTRY, read_only=True, store=SQLiteStore) as log,
+        stored.open_log(read_only=True) as log,
         pytest.raises(IntegrityError, match="Arrow schema"),
     ):
         log.facts("repayment")

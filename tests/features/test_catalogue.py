@@ -45,7 +45,7 @@ WORDS: list[tuple[Feature, str]] = [
     ),
     (
         MINE.where((Repayment.amount > 5) | Repayment.note.is_null(), ~(Repayment.channel == "app")).distinct("loan"),
-        "number of distinct loan among the consumer's repayment events where "
+        "number of distinct values of loan among the consumer's repayment events where "
         "(amount > 5 or note is absent) and not (channel is app), ever",
     ),
     (
@@ -57,11 +57,11 @@ WORDS: list[tuple[Feature, str]] = [
     (request("amount") - (request("amount") - 1), "the application's amount - (the application's amount - 1)"),
     (request.age("born"), "days since the application's born"),
     (as_of.since(DUE), "days since due_at of the last of the consumer's loan_opened events, ever"),
-    (as_of.hour() >= 22, "hour of the day in UTC >= 22"),
-    (~(as_of.hour() > 5), "not (hour of the day in UTC > 5)"),
+    (as_of.hour() >= 22, "hour of the day (0 to 23) in UTC >= 22"),
+    (~(as_of.hour() > 5), "not (hour of the day (0 to 23) in UTC > 5)"),
     (
         (as_of.hour() > 5) & (request("channel") == "web"),
-        "(hour of the day in UTC > 5) and (the application's channel = 'web')",
+        "(hour of the day (0 to 23) in UTC > 5) and (the application's channel = 'web')",
     ),
     (maximum(request("term"), 3), "the greater of the application's term and 3"),
     (
@@ -114,7 +114,7 @@ WORDS: list[tuple[Feature, str]] = [
     ),
     (
         MINE.decayed_count("30d", "365d"),
-        "number of the consumer's repayment events, each half as much for every 30 days of age, in steps of 1 day, "
+        "number of the consumer's repayment events, each half as much for every 30 days of age in calendar days (UTC), "
         "last 365 days",
     ),
     (
@@ -177,8 +177,8 @@ WORDS: list[tuple[Feature, str]] = [
     ),
     (
         LoanOpened.by("consumer").distinct("due_at") / (LoanOpened.by("consumer").count() >= 3),
-        "(number of distinct due_at among the consumer's loan_opened events, ever) if (number of the consumer's "
-        "loan_opened events, ever) >= 3, else unknown",
+        "(number of distinct values of due_at among the consumer's loan_opened events, ever) if (number of the "
+        "consumer's loan_opened events, ever) >= 3, else unknown",
     ),
     # two levels
     (
@@ -250,9 +250,9 @@ def test_all_that_a_feature_reads_is_among_its_inputs() -> None:
     assert set(entries["behind"].inputs) == {
         "loan_opened", "loan_opened.loan", "loan_opened.principal", "repayment", "repayment.loan", "repayment.amount",
     }  # fmt: skip
-    assert entries["streak"].windows == ("since the last loan_opened",)
+    assert entries["streak"].windows == ("since the last loan_opened where loan is x",)
     assert entries["behind"].windows == ("lifetime", "90 days")
-    assert entries["pair_10_events"].entities == ("consumer", "merchant")
+    assert entries["pair_10_events"].entities == ("consumer with merchant",)
     assert entries["pair_10_events"].windows == ("newest 10 events",)
     assert entries["pair_last_month"].windows == ("last month (UTC)",)
 
@@ -283,5 +283,5 @@ def test_the_exactness_of_a_feature_is_said() -> None:
         "amount": ("exact", ()),
     }
     words = [entry.definition for entry in catalogue(plan)]
-    assert words[0] == "about the number of distinct visitor among the merchant's visit events, last 30 days"
+    assert words[0] == "about the number of distinct values of visitor among the merchant's visit events, last 30 days"
     assert words[1].startswith("(about the median of seconds over the merchant's visit events, last 30 days) / (mean")

@@ -14,7 +14,7 @@ APP = MINE.where(Repayment.channel == "app")
 CHANGES: list[tuple[Feature, Feature, tuple[str, ...]]] = [
     (MINE.sum("amount", "30d"), MINE.sum("amount", "60d"), ("window: 30 days → 60 days",)),
     (APP.count(), MINE.count(), ("filter: channel is app → none",)),
-    (MINE.sum("amount"), MINE.max("amount"), ("made of them: sum of amount over these → greatest amount among these",)),
+    (MINE.sum("amount"), MINE.max("amount"), ("taken: sum of amount over these → greatest amount among these",)),
     (MINE.count(), LoanOpened.by("consumer").count(), ("event type: repayment → loan_opened",)),
     (Sale.by("consumer").count(), Sale.by("merchant").count(), ("whose events: the consumer → the merchant",)),
     (
@@ -106,7 +106,7 @@ def test_the_zone_changes_what_looks_at_calendars_alone() -> None:
 
     found = compare_plans(plan("UTC"), plan("Africa/Lagos"))  # type: ignore[arg-type]
     assert {one.name: one.words for one in found.changed} == {
-        "hour": ("of the application: hour of the day in UTC → hour of the day in Africa/Lagos",),
+        "hour": ("of the application: hour of the day (0 to 23) in UTC → hour of the day (0 to 23) in Africa/Lagos",),
         "month": ("window: this month so far (UTC) → this month so far (Africa/Lagos)",),
     }
     assert found.same == ("days",)

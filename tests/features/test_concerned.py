@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from tests.decisions.shop import DAY, PLAN, START, Desk, run, stream
+from tests.decisions.shop import DAY, PLAN, START, Desk, filled
 
 from obligor.features.concerned import Concerned, compute, timelines_of
 from obligor.features.requests import Requests
@@ -16,9 +16,7 @@ from obligor.features.timelines import build_timelines
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
-    made = Desk(tmp_path_factory.mktemp("shop"))
-    run(made, list(stream(5, 400)))
-    return made
+    return filled(tmp_path_factory.mktemp("shop"), 5, 400)
 
 
 def _requests(consumers: list[str | None], merchants: list[str | None], cuts: list[int], as_of: int) -> Requests:

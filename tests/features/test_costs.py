@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from tests.decisions.shop import PLAN, Desk, Purchase, run, stream
+from tests.decisions.shop import PLAN, Desk, Purchase, filled
 from tests.stores.memory import MemoryStateStore
 
 from obligor.decisions.asked import decided_questions
@@ -20,9 +20,7 @@ from obligor.features.retrieval import Retrieval
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
-    made = Desk(tmp_path_factory.mktemp("shop"))
-    run(made, list(stream(9, 400)))
-    return made
+    return filled(tmp_path_factory.mktemp("shop"), 9, 400)
 
 
 def requests_of(desk: Desk, rows: int | None = None) -> Requests:
@@ -77,12 +75,12 @@ def test_of_no_questions_nothing_is_known(desk: Desk) -> None:
     assert found.expensive == []
 
 
-def test_three_times_the_median_is_dear_on_either_side() -> None:
-    alone = {"a": Cost(1, 1), "b": Cost(2, 1), "c": Cost(2, 1), "d": Cost(6, 1), "e": Cost(2, 3), "f": Cost(5.9, 2.9)}
-    assert Costs(Cost(20, 9), Cost(1, 0), alone, 100, 1000).expensive == ["d", "e"]
+def test_three_times_the_median_is_expensive_on_either_side() -> None:
+    alone = {"a": Cost(1, 1), "b": Cost(2, 1), "c": Cost(2, 1), "d": Cost(6, 1), "e": Cost(2, 4), "f": Cost(5.9, 2.9)}
+    assert Costs(Cost(20, 9), Cost(1, 0), alone, 100, 1000).expensive == ["e", "d"], "the most expensive first"
 
 
-def test_a_real_clock_tells_dear_from_cheap(desk: Desk) -> None:
+def test_a_real_clock_tells_expensive_from_cheap(desk: Desk) -> None:
     found = measure_costs(PLAN, desk.log, requests_of(desk), MemoryStateStore(), time.perf_counter)
     whole, exposure, amount = found.whole, found.alone["exposure"], found.alone["amount"]
     assert whole.row_us is not None

@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from tests.features.oracle import Fact, Request, Version
 from tests.features.plans import CHANNELS, inner, keyed
 from tests.features.sql_twin import Twin, agree
@@ -20,7 +23,9 @@ from tests.features.worlds import DAY, SLOTLESS, START, Winners, facts_by_type, 
 
 from obligor.errors import LimitError, Problem
 from obligor.features import evaluate as module
-from obligor.features.evaluate import evaluate
+from obligor.features.arranging import compiled
+from obligor.features.evaluate import Into, evaluate
+from obligor.features.kernels.columns import L_NUMBERS
 from obligor.features.kernels.keys import KEYS_MAX
 from obligor.features.kernels.values import DISTINCT_MAX
 from obligor.features.measures import AGGREGATES
@@ -31,6 +36,7 @@ from obligor.features.timelines import Timelines, build_timelines
 
 ROOT = Path(__file__).parents[2]
 WINDOWS = (1, 7, 30)
+NUMBERS = ("count", "sum", "mean", "min", "max")
 ROWS = 4000
 KEYS = [f"c{i}" for i in range(40)]
 
@@ -97,6 +103,51 @@ def test_threads_and_blocks_change_no_bit(world: tuple[Timelines, Requests], mon
     for rows, threads in ((7, 1), (50, 2), (599, 4)):
         monkeypatch.setattr(module, "BLOCK_ROWS", rows)
         assert evaluate(random_plan(), timelines, requests, threads).tobytes() == expected.tobytes()
+
+
+def test_the_order_of_requests_changes_no_bit(world: tuple[Timelines, Requests]) -> None:
+    """Each question's edges are looked for from those of the one before to the same entity."""
+    timelines, requests = world
+    expected = evaluate(random_plan(), timelines, requests, 1)
+    keys = np.array(requests.entities["consumer"].to_pylist())
+    for order in (np.lexsort((requests.as_of, keys)), np.lexsort((-requests.as_of, keys)), np.argsort(requests.as_of)):
+        found = evaluate(random_plan(), timelines, requests.take(order), 1)
+        assert found.tobytes() == expected[order].tobytes()
+
+
+def test_numbers_alone_are_what_they_are_among_others(world: tuple[Timelines, Requests]) -> None:
+    """Nested windows of nothing but numbers are passed over in one go; a deviation beside them prevents it."""
+    kinds = [measure(a, 0, window_us=days * DAY) for a in NUMBERS for days in (1, 2, 7, 30, 90)]
+    kinds += [measure(a, 0, window_us=days * DAY, offset_us=DAY) for a in NUMBERS for days in (3, 40)]
+    others = [measure("std", 0, window_us=days * DAY) for days in (1, 2, 7, 30, 90)]
+    others += [measure("std", 0, window_us=days * DAY, offset_us=DAY) for days in (3, 40)]
+    alone, among = plan_of(kinds), plan_of([*kinds, *others])
+    assert compiled(alone).layout.ladders[:, L_NUMBERS].all()
+    assert not compiled(among).layout.ladders[:, L_NUMBERS].any()
+    found = evaluate(alone, *world, 1)
+    assert found.tobytes() == evaluate(among, *world, 1)[:, : len(kinds)].tobytes()
+    assert np.isfinite(found).mean() > 0.5
+
+
+def test_rows_can_be_written_anywhere(world: tuple[Timelines, Requests]) -> None:
+    expected = evaluate(random_plan(), *world, 1)
+    out = np.zeros((len(expected) + 5, expected.shape[1]))
+    places = np.random.default_rng(6).permutation(len(out))[: len(expected)]
+    assert evaluate(random_plan(), *world, 2, into=Into(out, places)) is out
+    assert out[places].tobytes() == expected.tobytes()
+    assert not np.delete(out, places, axis=0).any()
+
+
+TEXTS = st.sampled_from(["", "a", "b", "ab", "ba", "äö", "consumer-00000001", "consumer-00000002"])
+
+
+@given(st.lists(TEXTS) | st.lists(st.none() | TEXTS), st.integers(0, 3))
+@example(["consumer-00000001", "consumer-00000002", "consumer-00000002", "consumer-00000001"], 0)
+@settings(max_examples=200, derandomize=True, deadline=None)
+def test_entities_are_looked_up_by_their_whole_text(texts: list[str | None], start: int) -> None:
+    keys = ["a", "ab", "", "consumer-00000002", "äö"]
+    expected = [-2 if text is None else keys.index(text) if text in keys else -1 for text in texts[start:]]
+    assert module._places(pa.array(keys), pa.array(texts, pa.string())[start:]).tolist() == expected
 
 
 def test_no_requests_make_no_rows(world: tuple[Timelines, Requests]) -> None:

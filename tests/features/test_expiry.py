@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pytest
@@ -16,7 +16,7 @@ from obligor.features import Entity, Event, Money, compile_plan
 from obligor.features import edits as module
 from obligor.features import state as state_module
 from obligor.features.edits import Edits
-from obligor.features.expiry import Kept, decode_kept, encode_kept, reaches, serves
+from obligor.features.expiry import decode_kept, encode_kept, reaches, state_hash
 from obligor.features.online import evaluate_one
 from obligor.features.plan import Plan
 from obligor.features.state import Head, OnlineState
@@ -43,16 +43,19 @@ class Asks(Event, application=True):
     merchant = Entity()
 
 
-def _compiled(days: str) -> Plan:
+def _features(days: str) -> dict[str, Any]:
     by_consumer, by_merchant = Sale.by("consumer"), Sale.by("merchant")
-    features = {
+    return {
         "spent": by_consumer.sum("amount", "3d", days),
         "most": by_consumer.max("amount", days),
         "before": by_consumer.count("2d before 3d"),
         "sold": by_merchant.sum("amount", "3d"),
         "ever": by_merchant.count(),
     }
-    return compile_plan(features, Registry([Sale, Asks]), Asks)
+
+
+def _compiled(days: str) -> Plan:
+    return compile_plan(_features(days), Registry([Sale, Asks]), Asks)
 
 
 PLAN, LONGER = _compiled("10d"), _compiled("20d")
@@ -173,16 +176,18 @@ def test_dropping_too_much_is_seen(small: None) -> None:
 
 
 def test_a_plan_with_a_longer_reach_is_not_served_by_what_is_left() -> None:
-    assert PLAN.timelines_hash == LONGER.timelines_hash, "the same timelines, and so the same state"
+    assert PLAN.timelines_hash == LONGER.timelines_hash, "the same timelines, not the same state"
+    fewer = {name: one for name, one in _features("10d").items() if name != "before"}
+    same = compile_plan(fewer, Registry([Sale, Asks]), Asks)
+    assert same.hash != PLAN.hash
     store = MemoryStateStore()
     state = OnlineState(PLAN, store)
     with state.begin() as staged:
         staged.commit(HEAD)
-    assert OnlineState(LONGER, store).head == HEAD
-    assert state.expire(30 * DAY, 10) == 0
     assert state.head == HEAD
-    assert OnlineState(LONGER, store).head is None, "it is built anew"
-    assert OnlineState(_compiled("9d"), store).head == HEAD
+    assert OnlineState(LONGER, store).head is None, "it is built anew, or has a state of its own"
+    assert OnlineState(same, store).head == HEAD
+    assert [state.serves(plan) for plan in (PLAN, same, LONGER)] == [True, True, False]
 
 
 def test_what_is_kept_only_moves_on() -> None:
@@ -192,7 +197,7 @@ def test_what_is_kept_only_moves_on() -> None:
         staged.commit(HEAD)
     state.expire(30 * DAY, 10)
     state.expire(25 * DAY, 10)
-    assert decode_kept(store.entries[b"\x00kept"]) == {"consumer": Kept(20 * DAY, 10 * DAY)}
+    assert decode_kept(store.entries[b"\x00kept"]) == {"consumer": 20 * DAY}
 
 
 def test_an_empty_state_and_a_plan_that_looks_at_all_rows_expire_nothing() -> None:
@@ -206,8 +211,7 @@ def test_an_empty_state_and_a_plan_that_looks_at_all_rows_expire_nothing() -> No
 def test_reaches_are_those_of_the_longest_windows() -> None:
     assert reaches(PLAN) == {"consumer": 10 * DAY}
     assert reaches(LONGER) == {"consumer": 20 * DAY}
-    kept = {"consumer": Kept(5, 10 * DAY)}
+    kept = {"consumer": 5}
     assert decode_kept(encode_kept(kept)) == kept
     assert decode_kept(None) == {}
-    assert (serves(kept, PLAN), serves(kept, LONGER), serves({}, LONGER)) == (True, False, True)
-    assert not serves({"merchant": Kept(5, 10 * DAY)}, PLAN), "the plan looks at all of a merchant's rows"
+    assert state_hash(PLAN) == state_hash(_compiled("10d")) != state_hash(LONGER)

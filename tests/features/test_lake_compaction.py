@@ -145,6 +145,8 @@ def test_a_kill_leaves_a_lake_that_is_read_and_finished(tmp_path: Path) -> None:
     chance = np.random.default_rng(3)
     outcomes = set()
     with new_log(tmp_path) as log:
+        append(log, history.chunk(60), history.tick())
+        lake_of(tmp_path, log)  # all tables are there: whoever is killed before has left no lake to read
         for _ in range(KILLS):
             for _ in range(4):
                 append(log, history.chunk(60), history.tick())

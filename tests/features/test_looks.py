@@ -42,7 +42,7 @@ def test_conditions_on_the_application_say_what_they_compare_with() -> None:
 def test_what_a_window_begins_with_and_what_keeps_a_streak_going_are_looks_too() -> None:
     begun = LoanOpened.by("consumer").where(LoanOpened.principal > 5)
     own, anchor, condition = looked(MINE.since(begun).streak(Repayment.channel == "app"))
-    assert (own.window, own.reads) == ("since the last loan_opened", ())
+    assert (own.window, own.reads) == ("since the last loan_opened where principal > 5", ())
     assert (anchor.role, anchor.event, anchor.filter) == ("begins the window", "loan_opened", "principal > 5")
     assert (condition.role, condition.filter, condition.reads) == (
         "keeps the streak going", "channel is app", ("channel",),

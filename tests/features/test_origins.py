@@ -37,15 +37,17 @@ def test_a_measure_is_followed_down_to_its_fields() -> None:
         "sum of fee over the consumer's repayment events where channel is app and amount < the application's amount, "
         "last 30 days",
         "  repayment events",
-        "    whose: the consumer, by consumer",
+        "    whose: the consumer, as the event's consumer",
         "    only where channel is app and amount < the application's amount",
         "    window: 30 days",
         "    taken: sum of fee over these",
         "    repayment.fee, a decimal of 2 places, may be absent",
         "    repayment.amount, money in minor units of NGN",
         "    repayment.channel, one of app, ussd, branch, may be absent",
-        "    loan_application.amount, money in minor units of NGN",
-        "  kept as holistic: the events themselves are looked at again, exact up to a limit",
+        "    compared with the application's",
+        "      loan_application.amount, money in minor units of NGN",
+        "  kept as holistic: the events themselves are looked at again, exact; a decision that meets more than 4,096 "
+        "values or keys, or 16,384 values of a quantile, is referred",
         "the application's rate",
         "  loan_application.rate, a decimal of 4 places, may be absent",
     ]

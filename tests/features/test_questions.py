@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.decisions.shop import DAY, PLAN, START, Desk, Purchase, Repayment, run, stream
+from tests.decisions.shop import DAY, PLAN, START, Desk, Purchase, Repayment, filled
 from tests.features.lender import REGISTRY, LoanApplication, Transfer
 
 from obligor.events.schema import Registry
@@ -20,9 +20,7 @@ from obligor.features.questions import Instants, Pool, questions, read_pool
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
-    made = Desk(tmp_path_factory.mktemp("shop"))
-    run(made, list(stream(5, 300)))
-    return made
+    return filled(tmp_path_factory.mktemp("shop"), 5, 300)
 
 
 def test_a_pool_holds_the_entities_of_every_version_of_the_events_drawn(desk: Desk) -> None:

@@ -23,7 +23,7 @@ def spec(kind: Literal["integer", "real", "boolean", "category"], values: tuple[
 def test_numbers_have_quantiles_and_a_picture() -> None:
     numbers = np.array([*range(101), NAN, NAN, 1e9])
     found = distribution(spec("integer"), numbers)
-    assert (found.rows, found.missing, found.missing_rate) == (104, 2, 2 / 104)
+    assert (found.rows, found.missing) == (104, 2)
     assert found.quantiles is not None
     assert list(found.quantiles) == [f"{q:.0%}" for q in QUANTILES]
     assert found.quantiles["50%"] == np.quantile(numbers[~np.isnan(numbers)], 0.5)
@@ -38,7 +38,7 @@ def test_numbers_have_quantiles_and_a_picture() -> None:
 def test_of_nothing_there_is_nothing_to_say(numbers: list[float]) -> None:
     found = distribution(spec("real"), np.array(numbers))
     assert (found.quantiles, found.mean, found.steps, found.missing) == (None, None, (), len(numbers))
-    assert found.missing_rate == (1.0 if numbers else None)
+    assert found.rows == len(numbers)
     assert distribution(spec("boolean"), np.array(numbers)).shares == {}
 
 

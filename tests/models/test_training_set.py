@@ -199,7 +199,7 @@ def test_a_row_beyond_a_limit_is_excluded_and_named(log: EventLog) -> None:
 def test_another_application_type_is_refused(log: EventLog) -> None:
     with pytest.raises(DefinitionError, match="the plan is for 'other'"):
         training_set(Plan.empty("other"), OUTCOME, log, seen_at=START_US)
-    with pytest.raises(BadInput, match="applications known by then, got 0"):
+    with pytest.raises(BadInput, match="no application was known by then"):
         _set(log, 0)
 
 

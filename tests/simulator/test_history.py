@@ -12,6 +12,7 @@ import pytest
 
 from obligor.simulator import Simulation, World, history, live, simulate, true_probabilities, write
 from obligor.simulator.arrivals import EVENT_TYPES, arrived
+from obligor.simulator.history import TRUTH
 from obligor.simulator.tables import LAYOUT, UTC_MOMENT
 
 WORLD = World(consumers=150, days=200, live_days=6.0)
@@ -64,8 +65,8 @@ def test_nothing_follows_a_live_application_that_was_not_approved(simulation: Si
 
 def test_files_and_truth_are_written_apart(simulation: Simulation, tmp_path: Path) -> None:
     rows = write(simulation, tmp_path)
-    assert {path.stem for path in tmp_path.glob("*.parquet")} == {*EVENT_TYPES, "truth"} == set(rows)
-    truth = pq.read_table(tmp_path / "truth.parquet")
+    assert {path.stem for path in tmp_path.glob("*.parquet")} == {*EVENT_TYPES} == set(rows) - {"truth"}
+    truth = pq.read_table(tmp_path / TRUTH)
     assert truth.equals(true_probabilities(simulation))
     assert len(truth) == len({*truth["application"].to_pylist()}) == rows["truth"]
     for event in EVENT_TYPES:

@@ -25,6 +25,7 @@ from tests.stores.redis_server import RedisServer, redis_executable
 from obligor.errors import BadInput, NotFound
 from obligor.features.plan import Plan
 from obligor.features.state_store import StateBusy, StateGone, StateMoved, StateStore, StateTaken
+from obligor.features.states import state_name
 from obligor.stores.redis import RedisStateReader, RedisStates, RedisStateStore
 from obligor.stores.redis import store as module
 from obligor.stores.redis.link import PATIENCE_S, Link
@@ -415,8 +416,8 @@ def test_a_state_of_another_layout_is_emptied(redis_server: RedisServer, name: s
 def test_states_are_named_by_prefix_and_timelines_and_reached_over_tcp(redis_server: RedisServer) -> None:
     plan, address = Plan.empty("application"), f"redis://127.0.0.1:{redis_server.port}/0?socket_timeout=1.5"
     one, other = RedisStates(f"{address}&prefix=one"), RedisStates(f"{address}&prefix=other")
-    assert one.name(plan) == f"one:{plan.timelines_hash[:16]}"
     store = one.open(plan)
+    assert store._name == f"one:{state_name(plan)}"
     assert store._link._patience_s == 1.5
     _put(store, a="1")
     _put(other.open(plan), a="2")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -11,10 +9,10 @@ import apsw
 import numpy as np
 import pytest
 
-from obligor.errors import IntegrityError, LimitError, NotFound, ObligorError
-from obligor.events.store import BlockRow, Commit, LedgerRow, LogStore, StoreBusy
+from obligor.errors import LimitError, ObligorError
+from obligor.events.store import BlockRow, Commit, LogStore, OffsetRow, OffsetStep
 from obligor.stores.sqlite import SQLiteStore, checkpoints, tables
-from obligor.stores.sqlite.store import DATABASE, LOCK
+from obligor.stores.sqlite.store import DATABASE
 
 
 @pytest.fixture
@@ -36,73 +34,6 @@ def test_it_is_a_log_store(store: SQLiteStore) -> None:
     assert as_protocol.meta() == {}
 
 
-def test_a_commit_is_all_or_nothing(store: SQLiteStore) -> None:
-    store.write(Commit(blocks=[block(1, 3)], slots=np.array([5, 9], np.int64), sequences=np.array([1, 2], np.int64)))
-    row = LedgerRow(1, "d-1", 1, b"", b"")
-    clash = Commit(
-        blocks=[block(4, 4)], slots=np.array([7, 9], np.int64), sequences=np.array([3, 4], np.int64), ledger=[row]
-    )
-    with pytest.raises(apsw.ConstraintError):
-        store.write(clash)
-    assert store.bounds() == [(1, 3)]
-    assert (store.lookup(7), store.lookup(9), store.decision("d-1")) == (None, 2, None)
-    store.write(Commit(blocks=[block(4, 4)]))
-    assert store.bounds() == [(1, 3), (4, 4)]
-
-
-@pytest.mark.parametrize("count", [1, 4, 5, 3000])
-def test_slots_are_found_few_or_many(store: SQLiteStore, count: int) -> None:
-    ends = [(-(2**63), 1), (2**63 - 1, 2)]
-    store.write(ids(*ends, *[(7 * i, i + 3) for i in range(count)]))
-    wanted = np.array(sorted({-(2**63), 2**63 - 1, *range(0, 7 * count, 1 if count < 10 else 7)}), np.int64)
-    assert store.find(wanted) == dict(ends) | {7 * i: i + 3 for i in range(count)}
-    assert store.find(wanted[:1]) == {-(2**63): 1}
-    assert sorted(store.slots()) == sorted([*ends, *[(7 * i, i + 3) for i in range(count)]])
-
-
-def test_blocks_are_found_by_the_sequences_in_them(store: SQLiteStore) -> None:
-    store.write(Commit(blocks=[block(1, 3), block(4, 4), block(5, 20, size=100_000)]))
-    found = {s: b.first for s in range(25) if (b := store.block_at(s)) is not None}
-    assert found == {1: 1, 2: 1, 3: 1, 4: 4} | dict.fromkeys(range(5, 21), 5)
-    assert [b.first for b in store.blocks(0, 20)] == [1, 4, 5]
-    assert [b.first for b in store.blocks(2, 4)] == [1, 4]
-    assert [b.first for b in store.blocks(4, 5)] == [5]
-    assert list(store.blocks(4, 4)) == []
-    assert [store.last_block_upto(s) for s in (0, 2)] == [None, None]
-    assert [store.last_block_upto(s) for s in (3, 4, 19, 20, 99)] == [
-        (3, block(1, 3).chain),
-        (4, block(4, 4).chain),
-        (4, block(4, 4).chain),
-        (20, block(5, 20).chain),
-        (20, block(5, 20).chain),
-    ]
-
-
-def test_a_missing_block_is_an_error_and_not_an_end(store: SQLiteStore) -> None:
-    store.write(Commit(blocks=[block(1, 3), block(5, 6)]))
-    with pytest.raises(IntegrityError, match="sequence 4 is missing"):
-        list(store.blocks(0, 6))
-
-
-def test_a_long_ledger_is_read_in_pages(store: SQLiteStore) -> None:
-    rows = [LedgerRow(i, f"d-{i}", i, b"r", b"c") for i in range(1, 2501)]
-    store.write(Commit(ledger=rows))
-    assert list(store.ledger(0)) == rows
-    assert list(store.ledger(2499)) == rows[2499:]
-    assert store.decision("d-7") == rows[6]
-    assert store.decision_for(2500) == rows[2499]
-
-
-def test_the_lock_holds_against_other_processes(tmp_path: Path, store: SQLiteStore) -> None:
-    code = "import sys; from obligor.stores.sqlite import SQLiteStore; SQLiteStore(sys.argv[1], 'write')"
-    command = [sys.executable, "-c", code, str(tmp_path / "log")]
-    refused = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert "StoreBusy" in refused.stderr
-    store.close()
-    assert subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0
-    assert (tmp_path / "log" / LOCK).exists()
-
-
 def test_a_lock_is_released_when_opening_fails(tmp_path: Path) -> None:
     folder = tmp_path / "log"
     folder.mkdir()
@@ -110,11 +41,6 @@ def test_a_lock_is_released_when_opening_fails(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(apsw.NotADBError):
             SQLiteStore(str(folder), "write")
-
-
-def test_a_second_writer_in_this_process_is_refused(tmp_path: Path, store: SQLiteStore) -> None:
-    with pytest.raises(StoreBusy, match="open the log for reading"):
-        SQLiteStore(str(tmp_path / "log"), "write")
 
 
 @pytest.mark.parametrize(
@@ -130,21 +56,6 @@ def test_other_files_and_formats_are_refused(
         connection.execute(f"PRAGMA {pragma}")
     with pytest.raises(ObligorError, match=message):
         SQLiteStore(str(tmp_path / "log"), mode).meta()  # type: ignore[arg-type]
-
-
-def test_readers_cannot_write(tmp_path: Path, store: SQLiteStore) -> None:
-    reader = SQLiteStore(str(tmp_path / "log"), "read")
-    for call in (
-        lambda: reader.write(Commit()),
-        lambda: reader.set_meta({}),
-        lambda: reader.find(np.zeros(1, np.int64)),
-    ):
-        with pytest.raises(AssertionError):
-            call()
-    with pytest.raises(apsw.ReadOnlyError):
-        store._reader().execute("DELETE FROM ids")
-    with pytest.raises(NotFound):
-        SQLiteStore(str(tmp_path / "absent"), "read")
 
 
 def test_the_settings_that_durability_rests_on(tmp_path: Path) -> None:
@@ -221,3 +132,20 @@ class TestCheckpoints:
         reader.close()
         self.write(store, 20)
         assert store.bounds()[-1][1] == written + 20, "with the reader gone it goes on"
+
+
+def test_a_log_made_before_there_were_offsets_gets_their_table_from_a_writer(
+    tmp_path: Path, store: SQLiteStore
+) -> None:
+    row = OffsetRow("group", "payments", 0, "id-1", 3)
+    store.close()
+    connection = apsw.Connection(str(tmp_path / "log" / DATABASE))
+    connection.execute("DROP TABLE offsets")
+    connection.close()
+    reader = SQLiteStore(str(tmp_path / "log"), "read")
+    assert (reader.offset("group", "payments", 0), reader.offsets()) == (None, [])
+    again = SQLiteStore(str(tmp_path / "log"), "write", synchronous="OFF")
+    again.write(Commit(offsets=[OffsetStep(row, None)]))
+    assert reader.offset("group", "payments", 0) == row
+    reader.close()
+    again.close()

@@ -1,16 +1,26 @@
-"""What every state store promises: one suite for all of them, and the same answers as a dict."""
+"""What every state store promises, and every place of states: one suite for all, and the same answers as a dict."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.features.test_expiry import LONGER as OTHER
+from tests.features.test_expiry import PLAN as ONE
 from tests.stores.memory import MemoryStateStore
+from tests.stores.redis_server import RedisServer
 
-from obligor.features.state_store import Range, StateStore, StateTransaction
+from obligor.errors import NotFound
+from obligor.features.plan import Plan
+from obligor.features.state import Head, OnlineState
+from obligor.features.state_store import Range, StateBusy, StateStore, StateTransaction
+from obligor.features.states import States, StoredState, state_name
+from obligor.stores.lmdb import StateFolder
+from obligor.stores.redis import RedisStates
 
 NewStore = Callable[[], StateStore]
 
@@ -116,3 +126,72 @@ def test_a_long_scan_comes_whole_and_in_order(store: StateStore) -> None:
     assert [key for key, _ in later.scan(b"", b"\xff")] == expected
     assert dict(later.scan(b"", b"\xff"))[keys[3]] == b"new"
     later.abort()
+
+
+# ---- states beside each other ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["lmdb", "redis"])
+def states(request: pytest.FixtureRequest, tmp_path: Path) -> States:
+    if request.param == "lmdb":
+        return StateFolder(tmp_path)
+    server: RedisServer = request.getfixturevalue("redis_server")
+    return RedisStates(f"{server.address}?prefix={tmp_path.name}")
+
+
+def _stand(store: StateStore, plan: Plan, head: Head) -> OnlineState:
+    state = OnlineState(plan, store)
+    with state.begin() as staged:
+        staged.commit(head)
+    return state
+
+
+def test_states_lie_beside_each_other_and_say_where_they_stand(states: States) -> None:
+    assert states.all() == []
+    one = _stand(states.open(ONE), ONE, Head("log", 7, "ab"))
+    other = _stand(states.open(OTHER), OTHER, Head("log", 9, "cd"))
+    assert [found.name for found in states.all()] == sorted([state_name(ONE), state_name(OTHER)])
+    assert all(found.in_use and found.size_bytes > 0 for found in states.all())
+    other.close()
+    assert (_of(states, ONE).in_use, _of(states, OTHER).in_use) == (True, False)
+    one.close()
+    assert (_of(states, ONE).head, _of(states, OTHER).head) == (Head("log", 7, "ab"), Head("log", 9, "cd"))
+    assert OnlineState(OTHER, states.read(OTHER)).head == Head("log", 9, "cd")
+
+
+def _of(states: States, plan: Plan) -> StoredState:
+    (found,) = [one for one in states.all() if one.name == state_name(plan)]
+    return found
+
+
+def test_a_state_has_one_opener_until_it_is_closed(states: States) -> None:
+    one = _stand(states.open(ONE), ONE, Head("log", 7, "ab"))
+    with pytest.raises(StateBusy, match="wait until it is done"):
+        states.open(ONE)
+    _stand(states.open(OTHER), OTHER, Head("log", 9, "cd")).close()
+    one.close()
+    again = OnlineState(ONE, states.open(ONE))
+    assert again.head == Head("log", 7, "ab")
+    again.close()
+
+
+def test_a_state_is_removed_and_never_one_in_use(states: States) -> None:
+    with pytest.raises(NotFound, match="there: none"):
+        states.remove(state_name(ONE))
+    one = _stand(states.open(ONE), ONE, Head("log", 7, "ab"))
+    _stand(states.open(OTHER), OTHER, Head("log", 9, "cd")).close()
+    with pytest.raises(StateBusy):
+        states.remove(state_name(ONE))
+    assert one.head == Head("log", 7, "ab")
+    states.remove(state_name(OTHER))
+    assert [found.name for found in states.all()] == [state_name(ONE)]
+    with pytest.raises(NotFound):
+        states.read(OTHER)
+    with pytest.raises(NotFound, match=f"no state '../x'.*there: {state_name(ONE)}"):
+        states.remove("../x")
+    one.close()
+    states.remove(state_name(ONE))
+    assert states.all() == []
+    fresh = OnlineState(ONE, states.open(ONE))
+    assert fresh.head is None
+    fresh.close()

@@ -16,6 +16,7 @@ from obligor.models.training_set import TrainingSet, training_set
 from obligor.project import Project
 from obligor.simulator import World, live, simulate, write
 from obligor.simulator.arrivals import EVENT_TYPES, LAG_US
+from obligor.simulator.history import TRUTH
 
 WORLD = World(consumers=400, days=400, live_days=2.0)
 SIMULATION = simulate(WORLD)
@@ -74,7 +75,7 @@ def test_every_record_of_the_history_goes_in(project: Project, report: IngestRep
 
 
 def test_outcomes_are_what_truly_happened(project: Project, data: TrainingSet) -> None:
-    truth = pl.read_parquet(project.root / "raw" / "truth.parquet")
+    truth = pl.read_parquet(project.root / "raw" / TRUTH)
     true = {row["application"]: row for row in truth.iter_rows(named=True)}
     found = zip(data.application_id, data.status.tolist(), data.bad.tolist(), strict=True)
     rows = [(true[name], status, bad) for name, status, bad in found]

@@ -12,11 +12,13 @@ from obligor.cli.erasure import erase
 from obligor.cli.events import ingest
 from obligor.cli.features import features
 from obligor.cli.lake import lake
+from obligor.cli.log import log
 from obligor.cli.models import backtest, evaluate, train
 from obligor.cli.output import EXIT_CODES, guarded
 from obligor.cli.parity import parity
 from obligor.cli.projects import init, simulate_history
 from obligor.cli.service import decide, key, replay, serve
+from obligor.cli.state import state
 
 __all__ = ["app"]
 
@@ -50,6 +52,8 @@ for _name, (_command, _example) in _COMMANDS.items():
     app.command(_name, epilog=f"Example: [bold]{_example}[/]   {EXIT_CODES}")(guarded(_command))
 app.add_typer(features, name="features")
 app.add_typer(lake, name="lake")
+app.add_typer(log, name="log")
+app.add_typer(state, name="state")
 
 
 @app.callback()

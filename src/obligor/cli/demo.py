@@ -48,19 +48,20 @@ def demo(
 ) -> None:
     """Simulate a lender, ingest, train, serve, decide live applications over HTTP, replay every decision."""
     import obligor
+    from obligor.simulator.history import TRUTH
 
     out = Output(as_json)
     simulation = _prepare(out, folder, consumers, seed)
     raw, project = folder / "raw", obligor.open(folder)
 
     out.say("\n[bold]2. Ingest[/]: typed, validated, de-duplicated, into one ordered log")
-    report = ingest_files(project, sorted(raw.glob("[!t]*.parquet")), declared=True, hidden=as_json)
+    report = ingest_files(project, sorted(raw.glob("*.parquet")), declared=True, hidden=as_json)
     show_ingested(out, report)
 
     out.say("\n[bold]3. Train[/]: point-in-time features, purged out-of-time test, calibrated, explained")
     cutoff = time.strftime("%Y-%m-%d", time.gmtime((simulation.world.end_us - TEST_DAYS * DAY_US) / 1e6))
     with progress_bar("training", hidden=as_json) as step:
-        bundle = train_project(project, cutoff=cutoff, seen_at=None, ceiling=raw / "truth.parquet", step=step)
+        bundle = train_project(project, cutoff=cutoff, seen_at=None, ceiling=raw / TRUTH, step=step)
     project.promote(bundle)
     page = write_reports(project, bundle, bundle.evaluation)
     aucs = {name: judged["metrics"]["auc"]["value"] for name, judged in bundle.evaluation["models"].items()}

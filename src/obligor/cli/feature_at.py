@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -37,7 +37,8 @@ def at(
         bool, typer.Option("--missing", help="Say why a feature is missing, in a column beside.")
     ] = False,
     limits: Annotated[
-        str, typer.Option(help="`raise` at rows beyond what can be computed exactly, or leave them `null`.")
+        Literal["raise", "null"],
+        typer.Option(help="`raise` at rows beyond what can be computed exactly, or leave them `null`."),
     ] = "raise",
     plan: InPlan = "working copy",
     project: InProject = Path(),
@@ -60,11 +61,12 @@ def at(
             cut=bound,
             features=feature or None,
             missing=missing,
-            limits="null" if limits == "null" else "raise",
+            limits=limits,
         )
     _write(found, out_file)
     added = found.num_columns - table.num_columns
-    out.say(f"{found.num_rows:,} rows with {added} columns more are in [bold]{out_file}[/]")
+    rows = "1 row" if found.num_rows == 1 else f"{found.num_rows:,} rows"
+    out.say(f"{rows} with {added} more column{'s' if added != 1 else ''} written to [bold]{out_file}[/]")
     out.result({"rows": found.num_rows, "columns": found.column_names, "out": str(out_file)})
 
 

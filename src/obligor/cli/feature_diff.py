@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from obligor.cli.feature_at import read_questions
+from obligor.cli.known import unit_words
 from obligor.cli.options import AsJson, InProject
-from obligor.cli.output import Output, progress_bar
+from obligor.cli.output import Output, number_words, progress_bar
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,6 +44,7 @@ def diff(
 ) -> None:
     """Say what has changed from one plan to another, and which rows differ, with the largest examples."""
     import obligor
+    from obligor.features.catalogue import catalogue
     from obligor.features.comparison import compare_plans
 
     out = Output(as_json)
@@ -52,7 +54,8 @@ def diff(
     with progress_bar("comparing", hidden=as_json):
         compared, described = _rows(opened, before, after, difference, questions, rows)
     _show(out, f"{old} ({before.hash[:12]})", f"{new} ({after.hash[:12]})", difference)
-    _show_rows(out, compared, described)
+    units = {entry.name: unit_words(entry) for entry in catalogue(after)}
+    _show_rows(out, compared, described, units)
     out.result(
         {"old": before.hash, "new": after.hash, "equal": before.hash == after.hash}
         | asdict(difference) | {"questions": described, "rows": compared}
@@ -60,13 +63,13 @@ def diff(
 
 
 def _show(out: Output, old: str, new: str, found: PlanDifference) -> None:
-    out.say(f"From {old} to {new}:")
+    out.paragraph(f"From {old} to {new}:")
     for word, names in (("added", found.added), ("removed", found.removed)):
         if names:
-            out.say(f"[bold]{word}[/]: {', '.join(names)}")
+            out.paragraph(f"[bold]{word}[/]: {', '.join(names)}")
     for one in found.renamed:
         how = "over another window" if one.computed else f"the same computation, {one.form[:12]}"
-        out.say(f"[bold]{one.old} is {one.new} now[/] ({how})")
+        out.paragraph(f"[bold]{one.old} is {one.new} now[/] ({how})")
         _say_words(out, one.words)
     for change in found.changed:
         out.say(f"[bold]{change.name}[/]{'' if change.computed else ' (the numbers are the same)'}")
@@ -78,7 +81,7 @@ def _say_words(out: Output, words: Sequence[str]) -> None:
     from rich.markup import escape
 
     for one in words:
-        out.say(f"    {escape(one)}")
+        out.paragraph(escape(one), indent=4)
 
 
 def _rows(
@@ -136,24 +139,29 @@ def _example(table: pa.Table, befores: Any, afters: Any, place: int, row: int) -
     return {"row": row, **known, "before": values[0], "after": values[1]}
 
 
-def _show_rows(out: Output, compared: Sequence[dict[str, Any]], described: str) -> None:
+def _show_rows(out: Output, compared: Sequence[dict[str, Any]], described: str, units: Mapping[str, str]) -> None:
     if not described:
         return
     lines = [
         [
             one["new"],
-            one["differ"],
-            one["appeared"],
-            one["vanished"],
-            one["largest"],
-            "\n".join(map(_shown, one["examples"])),
+            units[one["new"]],
+            *(f"{one[count]:,}" for count in ("differ", "appeared", "vanished")),
+            "" if one["largest"] is None else number_words(one["largest"]),
+            ", ".join(map(_shown, one["examples"])),
         ]
         for one in compared
     ]
-    out.say(f"\nRows that differ, of {described}:")
-    out.table("", ["feature", "rows", "null before", "null now", "most", "the largest"], lines)
+    out.say("")
+    out.paragraph(f"Rows that differ, of {described}; the largest differences as before → now:")
+    numbers = ("rows", "was null", "is null", "by at most")
+    columns = ["feature", "unit", *numbers, "the largest"]
+    out.dense(columns, [("", lines)], right=numbers, wraps="the largest", gives_up=("unit",))
 
 
 def _shown(example: dict[str, Any]) -> str:
-    values = ["null" if example[one] is None else f"{example[one]:,.6g}" for one in ("before", "after")]
+    numbers = [example["before"], example["after"]]
+    values = ["null" if one is None else number_words(one) for one in numbers]
+    if values[0] == values[1]:  # they differ in later digits
+        values = [repr(one) for one in numbers]
     return f"{example.get('event_id') or 'row ' + str(example['row'])}: {values[0]} → {values[1]}"

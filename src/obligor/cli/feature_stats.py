@@ -6,19 +6,20 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from obligor.cli.known import InPlan, Known, known_features, stats_path
+from obligor.cli.known import InPlan, Known, known_features, stats_path, unit_words
 from obligor.cli.options import AsJson, InProject
-from obligor.cli.output import Output, progress_bar
+from obligor.cli.output import Output, number_words, progress_bar
 
 if TYPE_CHECKING:
     from obligor.events.log import EventLog
+    from obligor.features.catalogue import Entry
     from obligor.features.costs import Costs
     from obligor.features.plan import Plan
     from obligor.features.retrieval import Answered
@@ -29,6 +30,7 @@ __all__ = ["stats"]
 FORMAT = 1
 QUESTIONS_MAX = 20_000  # of the training set, at equal distances where it has more
 COST_ROWS = 1_000  # that the costs are measured on
+_NAMES = {"0%": "least", "50%": "median", "100%": "most"}
 
 
 def stats(
@@ -38,10 +40,11 @@ def stats(
     project: InProject = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Show how the features are distributed, how often they are missing and what they cost; which are unused or dear.
+    """Show how features are distributed, how often they are missing, what they cost; which are unused or expensive.
 
-    Over the questions of the champion's training set and, where the plan has decided, over the recorded decisions. The
-    costs are measured on this machine by the functions that serve; all of it is kept in reports/.
+    Over the applications of the champion's training set and, where the plan has decided, over the recorded decisions.
+
+    Costs are measured on this machine, by the functions that serve. All of it is kept in reports/ until --again.
     """
     import obligor
 
@@ -52,22 +55,24 @@ def stats(
         known.entry(name)
     if again or known.stats is None:
         with progress_bar("measuring", hidden=as_json) as step, opened.log(read_only=True) as log:
-            known = replace(known, stats=_measure(opened, log, known, lambda text: step(0, text)))
-        path = stats_path(opened, known.plan)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(known.stats, indent=1))
+            measured = _measure(opened, log, known, lambda text: step(0, text))
+        known = replace(known, stats=measured)
+        if measured["costs"]["rows"]:  # what was measured on nothing is not kept
+            path = stats_path(opened, known.plan)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(measured, indent=1))
     assert known.stats is not None
     _show(out, known, name)
     names = known.plan.names if name is None else [name]
     out.result(
         {**known.stats, "features": {one: known.stats["features"][one] for one in names}}
-        | {"unused": list(_unused(known)), "expensive": known.stats["expensive"]}
+        | {"unused": list(known.unused()), "expensive": known.stats["expensive"]}
     )
 
 
 def _measure(project: Project, log: EventLog, known: Known, say: Any) -> dict[str, Any]:
     """Return the statistics of a plan as JSON data."""
-    from obligor.decisions.asked import asked_questions
+    from obligor.decisions.asked import applications_held, asked_questions
     from obligor.features.retrieval import answered
     from obligor.features.statistics import distribution
 
@@ -86,11 +91,10 @@ def _measure(project: Project, log: EventLog, known: Known, say: Any) -> dict[st
         features[spec.name] = {
             source: None if values is None else asdict(distribution(spec, values)) for source, values in sources.items()
         } | {"cost": asdict(costs.alone[spec.name])}
-    run = "the log" if known.bundle is None else f"the training set of bundle {known.bundle.hash[:12]}"
     return {
         "format": FORMAT,
         "plan": plan.hash,
-        "questions": f"{questions.num_rows:,} applications of {run}",
+        "questions": _described(known, questions.num_rows, len(applications_held(log, project.application, cut))),
         "cut": {str(shard): sequence for shard, sequence in cut.items()},
         "decisions": 0 if decided is None else len(decided),
         "costs": {
@@ -100,6 +104,14 @@ def _measure(project: Project, log: EventLog, known: Known, say: Any) -> dict[st
         "expensive": costs.expensive,
         "features": features,
     }  # fmt: skip
+
+
+def _described(known: Known, asked: int, held: int) -> str:
+    """Return in words which applications were asked about."""
+    run = "the log" if known.bundle is None else f"the training set of bundle {known.bundle.hash[:12]}"
+    if asked < held:
+        return f"{asked:,} of the {held:,} applications of {run} (at equal distances)"
+    return f"{asked:,} application{'s' if asked != 1 else ''} of {run}"
 
 
 def _training_cut(known: Known, log: EventLog) -> dict[int, int]:
@@ -139,15 +151,12 @@ def _costs(plan: Plan, log: EventLog, found: Answered) -> Costs:
     folder = Path(tempfile.mkdtemp(prefix="obligor-features-"))
     try:
         store = LmdbStateStore(folder / "state")
-        return measure_costs(plan, log, found.requests.take(within), store, time.perf_counter)
+        try:
+            return measure_costs(plan, log, found.requests.take(within), store, time.perf_counter)
+        finally:
+            store.close()
     finally:
         shutil.rmtree(folder)
-
-
-def _unused(known: Known) -> Iterator[str]:
-    """Yield the features that no model, rule or limit looks at, as far as a model knows them."""
-    if known.bundle is not None:
-        yield from (name for name, use in known.uses.items() if use.known and use.unused)
 
 
 def _show(out: Output, known: Known, name: str | None) -> None:
@@ -155,19 +164,31 @@ def _show(out: Output, known: Known, name: str | None) -> None:
 
     assert known.stats is not None
     measured = known.stats
-    unused = set(_unused(known))
     if name is not None:
         _show_one(out, known, name)
         return
-    columns = ["feature", "missing", "5%", "median", "95%", "distribution", "µs", "µs/row", ""]
-    rows = [_row(known, one, unused) for one in known.plan.names]
-    whole = measured["costs"]["whole"]
-    if whole["decision_us"] is not None:
-        rows.append(["all together", "", "", "", "", "", f"{whole['decision_us']:.0f}", f"{whole['row_us']:.1f}", ""])
-    out.dense(columns, [("", rows)], right=("missing", "5%", "median", "95%", "µs", "µs/row"))
-    out.say(f"\n[dim]Distributions: over {measured['questions']}, each at the moment it was made. {_how(measured)}[/]")
-    out.say(f"unused (no model, rule or limit looks at it): {', '.join(sorted(unused)) or 'none'}")
-    out.say(f"dear ({EXPENSIVE} times the median feature's cost or more): {', '.join(measured['expensive']) or 'none'}")
+    columns = ["feature", "unit", "missing", "5%", "median", "95%", "distribution", "µs", "µs/row", "note"]
+    rows = [_row(known, entry) for entry in known.entries]
+    rows.append(["all together", *[""] * 6, *_costs_shown(measured["costs"]["whole"]), ""])
+    out.dense(
+        columns,
+        [("", rows)],
+        right=("missing", "5%", "median", "95%", "µs", "µs/row"),
+        gives_up=("unit", "distribution", "µs/row", "5%", "95%"),
+    )
+    out.say("")
+    out.paragraph(f"[dim]Distributions: over {measured['questions']}, each when it reached the lender. {_shares()}[/]")
+    out.paragraph(f"[dim]{_how(measured)}[/]")
+    out.paragraph(f"unused (no model, rule or limit looks at it): {', '.join(sorted(known.unused())) or 'none'}")
+    dear = ", ".join(measured["expensive"]) or "none"
+    out.paragraph(f"expensive ({EXPENSIVE} times the median feature's cost or more; the most expensive first): {dear}")
+
+
+def _shares() -> str:
+    return (
+        "Large numbers in thousands (k) and millions (M); of yes or no and of categories the shares of the most "
+        "frequent values; missing is the share without a value, the rest is of those with one."
+    )
 
 
 def _how(measured: Mapping[str, Any]) -> str:
@@ -184,21 +205,27 @@ def _how(measured: Mapping[str, Any]) -> str:
     )
 
 
-def _row(known: Known, name: str, unused: set[str]) -> list[str]:
+def _row(known: Known, entry: Entry) -> list[str]:
     from obligor.features.statistics import picture
 
     assert known.stats is not None
-    own = known.stats["features"][name]
+    own = known.stats["features"][entry.name]
     found, cost = own["training"], own["cost"]
     quantiles = found["quantiles"] or {}
     rate = f"{found['missing'] / found['rows']:.1%}" if found["rows"] else ""
     middle = [_short(quantiles[one]) if one in quantiles else "" for one in ("5%", "50%", "95%")]
     if found["shares"]:
         top = sorted(found["shares"].items(), key=lambda item: -item[1])[:3]
-        middle = [f"{value} {share:.0%}" for value, share in top] + [""] * (3 - len(top))
-    notes = [*(["unused"] if name in unused else []), *(["dear"] if name in known.stats["expensive"] else [])]
-    costs = ["" if cost["row_us"] is None else one for one in (f"{cost['decision_us']:.0f}", f"{cost['row_us']:.1f}")]
-    return [name, rate, *middle, picture(tuple(found["steps"])), *costs, ", ".join(notes)]
+        first, second, third, *_ = [*(f"{value} {share:.0%}" for value, share in top), "", "", ""]
+        middle = [third, first, second]  # the most frequent one in the column that stays where there is little room
+    note = known.notes(entry.name).replace(", ", "\n")
+    return [entry.name, unit_words(entry), rate, *middle, picture(tuple(found["steps"])), *_costs_shown(cost), note]
+
+
+def _costs_shown(cost: Mapping[str, float | None]) -> list[str]:
+    """Return microseconds of a decision and of a row, empty where nothing was measured."""
+    decision, row = cost["decision_us"], cost["row_us"]
+    return ["" if decision is None else f"{decision:.0f}", "" if row is None else f"{row:.1f}"]
 
 
 def _short(number: float) -> str:
@@ -222,16 +249,18 @@ def _show_one(out: Output, known: Known, name: str) -> None:
         if not found:
             continue
         rows = f"{found['rows']:,} " if source == "decisions" else ""
-        out.say(f"\n[bold]Over {rows}{title}[/]")
+        out.say(f"\n[bold]{unit_words(known.entry(name))}, over {rows}{title}[/]")
         facts = [("missing", f"{found['missing']:,} of {found['rows']:,}")]
         if found["quantiles"]:
-            facts += [(one, f"{value:,.6g}") for one, value in found["quantiles"].items()]
-            facts.append(("mean", f"{found['mean']:,.6g}"))
-            low, high = found["edges"]
-            facts.append(("distribution", f"{low:,.6g} {picture(tuple(found['steps']))} {high:,.6g}"))
+            facts += [(_NAMES.get(one, one), number_words(value)) for one, value in found["quantiles"].items()]
+            facts.append(("mean", number_words(found["mean"])))
+            low, high = map(number_words, found["edges"])
+            facts.append(
+                ("distribution", f"{low} {picture(tuple(found['steps']))} {high} (from the 1% to the 99% quantile)")
+            )
         facts += [(value, f"{share:.1%}") for value, share in (found["shares"] or {}).items()]
         out.facts(facts)
     cost = own["cost"]
     if cost["row_us"] is not None:
         out.say(f"\nalone {cost['decision_us']:.1f} µs of a decision, {cost['row_us']:.2f} µs of a row offline")
-    out.say(f"[dim]{_how(known.stats)}[/]")
+    out.paragraph(f"[dim]{_how(known.stats)}[/]")

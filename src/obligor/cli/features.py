@@ -13,9 +13,10 @@ import typer
 from obligor.cli.feature_at import at
 from obligor.cli.feature_diff import diff
 from obligor.cli.feature_stats import stats
-from obligor.cli.known import InPlan, Known, known_features
+from obligor.cli.known import InPlan, Known, known_features, unit_words
 from obligor.cli.options import AsJson, InProject
-from obligor.cli.output import EXIT_CODES, Output, guarded
+from obligor.cli.output import EXIT_CODES, Output, guarded, number_words
+from obligor.errors import NotFound, did_you_mean
 
 if TYPE_CHECKING:
     from obligor.decisions.uses import Use
@@ -32,6 +33,9 @@ features = typer.Typer(
 )
 _CLASSES = ("group", "tiled", "decay", "holistic", "sketch")  # the last one that a feature has says how exact it is
 _RISK = {"risk rises with it": "↑", "risk falls with it": "↓", "": "↕"}
+_RISK_WORDS = {"risk rises with it": "rises with it", "risk falls with it": "falls with it", "": "may move either way"}
+_MINOR = "the smallest unit of the currency, such as cents"
+_QUANTILES = {"0%": "least", "50%": "median", "100%": "most"}
 Name = Annotated[str, typer.Argument(help="A feature's name.")]
 
 
@@ -46,19 +50,21 @@ def list_(
 
     out = Output(as_json)
     known = known_features(obligor.open(project), plan)
-    said = f"{len(known.entries)} features of plan {known.plan.hash[:12]} ({known.name})"
-    out.say(f"{said}: numbers that are known of every {known.plan.application} at the moment it is made.")
-    columns = ["feature", "what it is", "unit", "risk", "exactness", "µs", "missing"]
-    groups = [(title, [_row(known, entry) for entry in own]) for title, own in _by_reason(known)]
-    out.dense(columns, groups, right=("µs", "missing"), wraps="what it is")
-    classes = dict.fromkeys(one for entry in known.entries for one in entry.classes)
-    kept = "; ".join(f"{one}: {CLASSES[one]}" for one in classes)
-    out.say("\n[dim]Titles are the reasons under which a feature counts against an applicant.[/]")
-    out.say(
-        "[dim]minor units: the smallest of the currency, such as cents; risk: ↑ rises with it, ↓ falls, ↕ either way[/]"
+    out.paragraph(
+        f"{len(known.entries)} features of plan {known.plan.hash[:12]} ({known.name}): what is known about each "
+        f"{known.plan.application} when it is made. Titles are the reasons under which they count against an applicant."
     )
-    out.say(f"[dim]exactness: {kept}[/]")
-    out.say(f"[dim]{_measured_how(known)}[/]")
+    columns = ["feature", "what it is", "unit", "risk", "exactness", "µs", "missing", "note"]
+    groups = [(title, [_row(known, entry) for entry in own]) for title, own in _by_reason(known)]
+    out.dense(columns, groups, right=("µs", "missing"), wraps="what it is", gives_up=("µs", "exactness", "unit"))
+    out.say("")
+    out.say("[dim]risk: ↑ rises with the feature, ↓ falls, ↕ may move either way[/]")
+    out.paragraph(f"[dim]unit: minor units are {_MINOR}[/]")
+    out.paragraph("[dim]exactness: how the number is made of events; exact: it is a value of the application itself[/]")
+    for one in sorted({one for entry in known.entries for one in entry.classes}):
+        out.paragraph(f"[dim]{one}: {CLASSES[one]}[/]", indent=4)
+    out.paragraph(f"[dim]{_measured_how(known)}[/]")
+    out.paragraph("[dim]obligor features describe NAME says all there is to know of one[/]")
     _say_misfits(out, known)
     out.result(
         {"plan": known.plan.hash, "name": known.name, "features": [_document(known, entry) for entry in known.entries]}
@@ -82,26 +88,23 @@ def _row(known: Known, entry: Entry) -> list[str]:
     return [
         entry.name,
         meaning(entry),
-        _unit(entry),
+        unit_words(entry),
         _RISK[entry.monotone] if entry.scored else "",
         max(entry.classes, key=_CLASSES.index, default="exact"),
         "" if cost is None else f"{cost:.0f}",
         "" if rate is None else f"{rate:.1%}",
+        known.notes(entry.name).replace(", ", "\n"),
     ]
 
 
 def meaning(entry: Entry) -> str:
     """Return what a feature is in a line: its author's words and its window, or how it is computed."""
-    first = next((window for window in entry.windows if not window.startswith(("lifetime", "since"))), "")
+    first = next((window for window in entry.windows if not window.startswith(("lifetime", "all ", "since"))), "")
     if not entry.description:
         return entry.definition
     if not first or first in entry.description:
         return entry.description
     return f"{entry.description}, {'last ' if re.fullmatch(r'[0-9,]+ [a-z]+', first) else ''}{first}"
-
-
-def _unit(entry: Entry) -> str:
-    return {"boolean": "yes or no", "category": "a category"}.get(entry.type, entry.unit or "number")
 
 
 def _missing(measured: Any) -> float | None:
@@ -116,14 +119,18 @@ def _missing(measured: Any) -> float | None:
 
 def _measured_how(known: Known) -> str:
     if known.stats is None:
-        return "µs and missing: not measured yet for this plan; run obligor features stats"
-    return f"µs: what it takes in a decision, alone; missing: share of {known.stats['questions']} without a value"
+        return "µs, missing, expensive: not measured yet for this plan; run obligor features stats"
+    return (
+        f"µs: microseconds of a decision, were it the only feature; missing: share of {known.stats['questions']} "
+        "without a value; unused: no model, rule or limit looks at it; expensive: see obligor features stats"
+    )
 
 
 def _say_misfits(out: Output, known: Known) -> None:
     if known.misfits:
+        places = "one place" if known.misfits == 1 else f"{known.misfits} places"
         out.say(
-            f"[yellow]policy.toml does not fit these features in {known.misfits} places (obligor train names them): "
+            f"[yellow]policy.toml does not fit these features in {places} (obligor train says where): "
             "its rules and reason texts are left out here.[/]"
         )
 
@@ -147,7 +154,7 @@ def describe(
     """Describe one feature: all there is to know of it."""
     import obligor
     from obligor.features.forms import form_hash
-    from obligor.features.nulls import null_words
+    from obligor.features.nulls import none_words, null_words
 
     out = Output(as_json)
     opened = obligor.open(project)
@@ -155,32 +162,56 @@ def describe(
     entry = known.entry(name)
     spec = known.plan.features[known.plan.names.index(name)]
     digest = form_hash(known.plan, spec)
-    facts = _facts(known, entry, digest, null_words(known.plan, spec, opened.registry[known.plan.application]))
+    facts = _facts(opened, known, entry, digest)
     out.facts([(word, text) for word, text in facts if text])
     _say_misfits(out, known)
-    out.result({**_document(known, entry), "form": digest})
+    nulls = {
+        "missing_where": null_words(known.plan, spec, opened.registry),
+        "without_events": none_words(known.plan, spec),
+    }
+    out.result({**_document(known, entry), **nulls, "form": digest})
 
 
-def _facts(known: Known, entry: Entry, digest: str, nulls: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _facts(project: Project, known: Known, entry: Entry, digest: str) -> Iterator[tuple[str, str]]:
+    from obligor.features.nulls import none_words, null_words
+
     use, measured = known.uses[entry.name], known.measured(entry.name)
     spec = known.plan.features[known.plan.names.index(entry.name)]
     yield "feature", entry.name
     yield "what it is", entry.description
     yield "computed as", entry.definition
-    yield "unit", _unit(entry)
+    yield "unit", unit_words(entry) + (f" ({_MINOR})" if entry.unit.endswith("minor units") else "")
     yield "values", ", ".join(spec.values or ())
     yield "whose history", ", ".join(entry.entities)
     yield "windows", ", ".join(entry.windows)
-    yield "looks at", ", ".join(entry.inputs)
-    yield "missing where", "; ".join(nulls) or "never"
-    yield "exactness", entry.exactness + (f" ({', '.join(entry.classes)})" if entry.classes else "")
-    yield "risk", (entry.monotone or "risk moves either way") if entry.scored else "no model sees it"
+    yield "looks at", "\n".join(_inputs(project, entry))
+    yield "missing where", "\n".join(null_words(known.plan, spec, project.registry)) or "never"
+    yield "without events", none_words(known.plan, spec)
+    yield "exactness", "\n".join([entry.exactness, *_kept(entry)])
+    yield "risk", _RISK_WORDS[entry.monotone] if entry.scored else "no model sees it"
     yield "reason", ": ".join(filter(None, (entry.reason, use.reason_text))) or "none"
-    yield "used by", "; ".join(_used(known, use)) or "nothing"
+    yield "used by", "\n".join(_used(known, use)) or "nothing"
     for source, word in (("training", "the training set"), ("decisions", "recorded decisions")):
         yield f"over {word}", _distributed(measured.get(source))
     yield "cost", _cost(known, entry.name)
-    yield "definition", digest[:12]
+    yield "note", known.notes(entry.name)
+    yield "hash", f"{digest[:12]}, the same in every plan that computes it so"
+
+
+def _inputs(project: Project, entry: Entry) -> Iterator[str]:
+    """Yield each event type that a feature looks at, with the fields and with what its author says of it."""
+    from obligor.features.origins import event_doc
+
+    for event in dict.fromkeys(one.partition(".")[0] for one in entry.inputs):
+        fields = [one.partition(".")[2] for one in entry.inputs if one.startswith(f"{event}.")]
+        doc = event_doc(project.registry[event]) if event in project.registry else ""
+        yield ": ".join(filter(None, (event, ", ".join(fields)))) + (f" ({doc})" if doc else "")
+
+
+def _kept(entry: Entry) -> Iterator[str]:
+    from obligor.features.origins import CLASSES
+
+    yield from (f"{one}: {CLASSES[one]}" for one in entry.classes)
 
 
 def _used(known: Known, use: Use) -> Iterator[str]:
@@ -201,7 +232,8 @@ def _distributed(found: Any) -> str:
         return ""
     missing = f"{found['rows']:,} rows, {found['missing'] / found['rows']:.1%} missing"
     if found["quantiles"]:
-        return f"{missing}; " + ", ".join(f"{name} {value:,.6g}" for name, value in found["quantiles"].items())
+        known = (f"{_QUANTILES.get(name, name)} {number_words(value)}" for name, value in found["quantiles"].items())
+        return f"{missing}; {', '.join(known)}"
     return f"{missing}; " + ", ".join(f"{name} {share:.1%}" for name, share in (found["shares"] or {}).items())
 
 
@@ -232,7 +264,12 @@ def lineage(
     source = _source(opened, name)
     if name not in known.plan.names and source:
         made = [entry for entry in known.entries if source in entry.inputs]
-        tree = Branch(f"{source} enters {len(made)} features", tuple(_leaf(known, entry) for entry in made))
+        number = "1 feature" if len(made) == 1 else f"{len(made)} features"
+        tree = Branch(f"{source} enters {number}", tuple(_leaf(known, entry) for entry in made))
+    elif name not in known.plan.names:
+        sources = [f"{event.event_name}.{field}" for event in opened.registry for field in event.readable]
+        near = sources if "." in name else [*known.plan.names, *(event.event_name for event in opened.registry)]
+        raise NotFound(f"no feature, event type or field {name!r}; {did_you_mean(name, near)}")
     else:
         entry = known.entry(name)
         spec = known.plan.features[known.plan.names.index(name)]

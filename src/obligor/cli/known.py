@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from obligor.models.bundle import Bundle
     from obligor.project import Project
 
-__all__ = ["InPlan", "Known", "known_features", "stats_path"]
+__all__ = ["InPlan", "Known", "known_features", "stats_path", "unit_words"]
 
 InPlan = Annotated[
     str,
@@ -52,6 +52,21 @@ class Known:
         """Return what was measured of a feature; empty before it was."""
         found: Mapping[str, Any] = {} if self.stats is None else self.stats["features"].get(name, {})
         return found
+
+    def notes(self, name: str) -> str:
+        """Return what is to be noticed of a feature: that nothing looks at it, that it is expensive, or ""."""
+        expensive = self.stats is not None and name in self.stats["expensive"]
+        return ", ".join([*(["unused"] if name in self.unused() else []), *(["expensive"] if expensive else [])])
+
+    def unused(self) -> Iterator[str]:
+        """Yield the features that no model, rule or limit looks at, as far as a model knows them."""
+        if self.bundle is not None:
+            yield from (name for name, use in self.uses.items() if use.known and use.unused)
+
+
+def unit_words(entry: Entry) -> str:
+    """Return a feature's unit, or what it is instead of a number."""
+    return {"boolean": "yes or no", "category": "a category"}.get(entry.type, entry.unit or "number")
 
 
 def stats_path(project: Project, plan: Plan) -> Path:

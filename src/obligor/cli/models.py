@@ -25,7 +25,7 @@ Steps = Callable[[int, str], None]
 BundleName = Annotated[str, typer.Option("--bundle", help="`champion`, or the first characters of a bundle's hash.")]
 Cutoff = Annotated[str | None, typer.Option(help="Cut-off instead of the one in model.py.")]
 Ceiling = Annotated[
-    Path | None, typer.Option(help="truth.parquet of a simulated world: shows the ceiling beside the model.")
+    Path | None, typer.Option(help="truth/truth.parquet of a simulated world: shows the ceiling beside the model.")
 ]
 SeenAt = Annotated[
     str | None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn, ParamSpec, Protocol, TypeVar
 
@@ -18,11 +18,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 from rich.tree import Tree
 
-from obligor.errors import Conflict, IntegrityError, NotFound, ObligorError
+from obligor.errors import Conflict, IntegrityError, NotFound, ObligorError, StoreLost
 
-__all__ = ["EXIT_CODES", "Output", "guarded", "progress_bar"]
+__all__ = ["EXIT_CODES", "WRAPPED_MIN", "Output", "guarded", "number_words", "progress_bar"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,6 +31,8 @@ R = TypeVar("R")
 EXIT_CODES = (
     "Exit codes: 0 done, 1 done and the answer is no, 2 usage, 3 bad input, 4 not found or conflict, 5 integrity."
 )
+WRAPPED_MIN = 40  # characters; a narrower column of sentences is hard to read
+_GAP = 2  # characters between columns
 _console = Console(stderr=False, highlight=False)
 _errors = Console(stderr=True, highlight=False)
 
@@ -64,25 +67,49 @@ class Output:
         *,
         right: Collection[str] = (),
         wraps: str = "",
+        gives_up: Sequence[str] = (),
     ) -> None:
-        """Print a table for people without lines, in parts under bold titles; only the column `wraps` is broken."""
+        """Print a table for people without lines, in parts under bold titles, that fits the terminal.
+
+        The column `wraps` takes the width that the others leave and is broken between words; where they leave less
+        than `WRAPPED_MIN` it stands under each row. Columns of `gives_up` are left out, the first ones first, where
+        even so there is no room.
+        """
         if self.as_json:
             return
         rows = [row for _, part in groups for row in part]
-        widths = [max(map(len, (column, *(row[i] for row in rows)))) for i, column in enumerate(columns)]
-        if wraps:
-            place = columns.index(wraps)
-            others = sum(widths) - widths[place] + 2 * (len(columns) - 1)
-            widths[place] = max(20, min(widths[place], _console.width - others))
-        for title, part in [("", []), *groups]:
+        texts = {one: "\n".join([one, *(row[i] for row in rows)]) for i, one in enumerate(columns)}
+        widths = {one: max(map(len, text.split("\n"))) for one, text in texts.items()}
+        longest = widths.pop(wraps, 0)
+        left_out = _left_out(widths, gives_up)
+        rest = _console.width - _across(widths)
+        beside = bool(wraps) and rest >= min(WRAPPED_MIN, longest)
+        if beside:
+            widths[wraps] = min(longest, rest)
+        shown = [i for i, one in enumerate(columns) if one in widths]
+        kept = [(columns[i], widths[columns[i]], columns[i] in right) for i in shown]
+        _console.print(_grid(kept, [], header=True))
+        for title, part in groups:
             if title:
-                _console.print(f"\n[bold]{escape(title)}[/]", soft_wrap=True)
-            table = Table(box=None, show_header=not part, header_style="dim", padding=(0, 2, 0, 0), pad_edge=False)
-            for column, width in zip(columns, widths, strict=True):
-                table.add_column(column, width=width, justify="right" if column in right else "left", overflow="fold")
-            for row in part:
-                table.add_row(*map(escape, row))
-            _console.print(table)
+                _console.print()
+                self.paragraph(f"[bold]{escape(title)}[/]")
+            cells = [[row[i] for i in shown] for row in part]
+            if beside or not wraps:
+                _console.print(_grid(kept, cells))
+                continue
+            for row, own in zip(part, cells, strict=True):
+                _console.print(_grid(kept, [own]))
+                self.paragraph(escape(row[columns.index(wraps)]), indent=4)
+        if left_out:
+            self.paragraph(f"[dim](a wider terminal shows: {', '.join(left_out)})[/]")
+
+    def paragraph(self, text: str, *, indent: int = 0) -> None:
+        """Print a text for people, broken between words."""
+        if self.as_json:
+            return
+        for line in Text.from_markup(text).wrap(_console, _console.width - indent):
+            line.rstrip()
+            _console.print(Text(" " * indent).append_text(line), soft_wrap=True)
 
     def facts(self, facts: Sequence[tuple[str, str]]) -> None:
         """Print what is known of one thing, a line each."""
@@ -104,6 +131,41 @@ class Output:
         """Print the JSON document, when machines asked for it."""
         if self.as_json:
             sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
+
+
+def number_words(value: float) -> str:
+    """Return a number with four digits or, where it is large, all those before the point.
+
+    >>> number_words(0.00189474), number_words(477.45), number_words(1_318_580.4), number_words(-3.0)
+    ('0.001895', '477.4', '1,318,580', '-3')
+    """
+    return f"{value:,.0f}" if abs(value) >= 1_000 or value.is_integer() else f"{value:.4g}"
+
+
+def _across(widths: Mapping[str, int]) -> int:
+    """Return how wide columns are together, each with the gap behind it."""
+    return sum(width + _GAP for width in widths.values())
+
+
+def _left_out(widths: dict[str, int], gives_up: Sequence[str]) -> list[str]:
+    """Take columns out of `widths` until the others fit the terminal, and return them."""
+    left_out = []
+    for column in gives_up:
+        if _across(widths) - _GAP <= _console.width:
+            break
+        del widths[column]
+        left_out.append(column)
+    return left_out
+
+
+def _grid(columns: Sequence[tuple[str, int, bool]], rows: Sequence[Sequence[str]], *, header: bool = False) -> Table:
+    """Return rows under one another, of columns with a name and a width, to the right or not."""
+    table = Table(box=None, show_header=header, header_style="dim", padding=(0, _GAP, 0, 0), pad_edge=False)
+    for name, width, right in columns:
+        table.add_column(name, width=width, justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return table
 
 
 class Branching(Protocol):
@@ -131,7 +193,7 @@ def _cell(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return number_words(value) if isinstance(value, float) else str(value)
 
 
 def _fail(error: ObligorError) -> NoReturn:
@@ -152,6 +214,8 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             return command(*args, **kwargs)
         except ObligorError as error:
             _fail(error)
+        except StoreLost as error:
+            _fail(ObligorError(error.strerror or str(error)))
 
     return run
 

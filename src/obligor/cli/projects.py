@@ -50,9 +50,9 @@ def simulate_history(
     end: Annotated[str | None, typer.Option(help="The day the history ends.", show_default="today")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Simulate a buy-now-pay-later lender's history; the true default probabilities stay apart, in truth.parquet."""
+    """Simulate a buy-now-pay-later lender's history; the true default probabilities stay apart, in truth/."""
     from obligor.cli.options import instant
-    from obligor.simulator.history import write
+    from obligor.simulator.history import TRUTH, write
     from obligor.simulator.simulation import simulate
     from obligor.simulator.world import World
 
@@ -61,6 +61,8 @@ def simulate_history(
     world = World(seed=seed, consumers=consumers, days=days, start_us=end_us - days * DAY_US)
     rows = write(simulate(world), folder)
     out.table(
-        f"Simulated into {folder}", ["file", "rows"], [[f"{name}.parquet", count] for name, count in rows.items()]
+        f"Simulated into {folder}",
+        ["file", "rows"],
+        [[f"{name}.parquet" if name != "truth" else TRUTH, count] for name, count in rows.items()],
     )
     out.result({"folder": str(folder), "seed": seed, "rows": rows})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -40,7 +41,11 @@ def serve(
         bool, typer.Option("--no-parity", help="Do not compare online and offline features in the background.")
     ] = False,
 ) -> None:
-    """Serve decisions over HTTP: POST /v1/events, POST /v1/decisions; pages at /docs, metrics at /metrics."""
+    """Serve decisions over HTTP: POST /v1/events, POST /v1/decisions; pages at /docs, metrics at /metrics.
+
+    SIGHUP moves it, without a pause, to the bundle that is the champion then.
+    With [kafka] in obligor.toml its topics are read as well, and decisions are published.
+    """
     import uvicorn
 
     import obligor
@@ -55,13 +60,18 @@ def serve(
     if not no_keys and not server.keys:
         hint = "make one with `obligor key NAME`, or use --no-keys on a loopback address"
         raise BadInput(Problem("obligor.toml $.server.keys", f"no API key is configured: {hint}"))
-    app = create_app(_service(opened, bundle, parity=not no_parity), None if no_keys else ApiKeys(server.keys))
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until the service is there that it is for
+    service = _service(opened, bundle, parity=not no_parity)
+    signal.signal(signal.SIGHUP, lambda number, frame: service.move())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+    app = create_app(service, None if no_keys else ApiKeys(server.keys), beside=opened.beside(service))
     uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, ws="none")
 
 
 def _service(
     project: Project, bundle: str, ready: Callable[[], None] = lambda: None, *, parity: bool = False
 ) -> Service:
+    from obligor.cli.beside import Beside
     from obligor.decisions.service import Service
     from obligor.decisions.watch import BUDGET
 
@@ -74,6 +84,7 @@ def _service(
         clock=clock_us,
         ready=ready,
         parity=BUDGET if parity else None,
+        sources=Beside(project, bundle),
     )
 
 

@@ -92,7 +92,7 @@ class Merchant:
             self.opened.count(window).ratio_to_previous(),
             notes,
             reason="MERCHANT",
-            description="Loans made at this merchant for each one of the same time before",
+            description="Loans made at this merchant for each one made in the same time before",
         )
 
     def days_since_first_loan(self, **notes: Unpack[Notes]) -> Feature:
@@ -142,13 +142,13 @@ class Relationship:
     amount: str | Field
 
     def first_time(self, **notes: Unpack[Notes]) -> Feature:
-        """Return whether the consumer has never bought at the merchant so far."""
+        """Return whether there is none of these loans or purchases yet."""
         return described(
             self.together.count() == 0,
             notes,
             reason="BASKET",
             monotone="increasing",
-            description="Whether it would be the consumer's first purchase at this merchant",
+            description="Whether the consumer is new to this merchant",
         )
 
     def times(self, *windows: str, **notes: Unpack[Notes]) -> Feature:

@@ -22,6 +22,7 @@ from obligor.credit.reasons import described
 from obligor.errors import DefinitionError
 from obligor.events.fields import Field
 from obligor.events.predicates import Predicate
+from obligor.events.schema import parse_duration
 from obligor.features.balance import outstanding, reserved
 from obligor.features.definitions import Feature, Notes
 from obligor.features.delays import Delay, delay
@@ -29,6 +30,7 @@ from obligor.features.kinds import UNIT_US
 from obligor.features.operators import maximum
 from obligor.features.per_key import ByKey, Flow, PerKey
 from obligor.features.stream import Stream
+from obligor.features.wording import length_words
 
 __all__ = ["BUCKET_DAYS", "FailedPayments", "Loans", "Payments"]
 
@@ -248,7 +250,7 @@ class Payments:
             reason="LATE_PAYMENTS",
             unit="payments",
             monotone="decreasing",
-            description="Payments made on time in a row, up to the last one",
+            description=f"Payments made on time in a row, up to the last one ({self._within})",
         )
 
     def longest_on_time_streak(self, *windows: str, **notes: Unpack[Notes]) -> Feature:
@@ -259,7 +261,7 @@ class Payments:
             reason="LATE_PAYMENTS",
             unit="payments",
             monotone="decreasing",
-            description="Most payments made on time in a row",
+            description=f"Most payments made on time in a row ({self._within})",
         )
 
     def on_time_share(self, *windows: str, **notes: Unpack[Notes]) -> Feature:
@@ -269,7 +271,7 @@ class Payments:
             notes,
             reason="LATE_PAYMENTS",
             monotone="decreasing",
-            description="Share of the payments that were made on time",
+            description=f"Share of the payments that were made on time ({self._within})",
         )
 
     def late_payments(self, *windows: str, **notes: Unpack[Notes]) -> Feature:
@@ -280,7 +282,7 @@ class Payments:
             reason="LATE_PAYMENTS",
             unit="payments",
             monotone="increasing",
-            description="Payments made late",
+            description=f"Payments made late ({self._after})",
         )
 
     def days_since_late(self, **notes: Unpack[Notes]) -> Feature:
@@ -290,7 +292,7 @@ class Payments:
             notes,
             reason="LATE_PAYMENTS",
             monotone="decreasing",
-            description="Days since a payment was last made late",
+            description=f"Days since a payment was last made late ({self._after})",
         )
 
     def worst_days_late(self, *windows: str, **notes: Unpack[Notes]) -> Feature:
@@ -334,6 +336,14 @@ class Payments:
     def _delay(self) -> Delay:
         event = self.paid.source.event
         return delay(event.field(self.due_at) if isinstance(self.due_at, str) else self.due_at)
+
+    @property
+    def _within(self) -> str:
+        return f"at most {length_words(parse_duration(self.grace))} after the due date"
+
+    @property
+    def _after(self) -> str:
+        return f"more than {length_words(parse_duration(self.grace))} after the due date"
 
     @property
     def _on_time(self) -> Predicate:

@@ -22,7 +22,7 @@ from obligor.events.positions import Cut, pack
 from obligor.events.schema import Event
 from obligor.features.question_table import columns_of
 
-__all__ = ["QUESTIONS_MAX", "asked_questions", "decided_questions", "recorded"]
+__all__ = ["QUESTIONS_MAX", "applications_held", "asked_questions", "decided_questions", "recorded"]
 
 QUESTIONS_MAX = 20_000  # of one table; bounds memory
 
@@ -40,6 +40,13 @@ def decided_questions(log: EventLog, event: type[Event], last: int = QUESTIONS_M
     return _table(log, event, [one.row.application_position for one in taken], [one.cut[log.shard] for one in taken])
 
 
+def applications_held(log: EventLog, event: type[Event], cut: Cut) -> list[int]:
+    """Return the positions of the applications that a cut holds, in order."""
+    facts = log.facts(event.event_name, cut, columns=[]).rows
+    first = facts.filter(pc.equal(facts["position"], facts["root"]))["position"]
+    return sorted(set(first.to_pylist()))
+
+
 def asked_questions(
     log: EventLog, event: type[Event], last: int | None = None, *, cut: Cut | None = None, spread: int | None = None
 ) -> pa.Table:
@@ -49,9 +56,7 @@ def asked_questions(
     them, at equal distances.
     """
     end = log.cut() if cut is None else cut
-    facts = log.facts(event.event_name, end, columns=[]).rows
-    first = facts.filter(pc.equal(facts["position"], facts["root"]))["position"]
-    positions = sorted(set(first.to_pylist()))[-last if last else 0 :]
+    positions = applications_held(log, event, end)[-last if last else 0 :]
     if spread is not None and len(positions) > spread:
         positions = [positions[i * len(positions) // spread] for i in range(spread)]
     return _table(log, event, positions, [end[log.shard]] * len(positions))

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from starlette.applications import Starlette
@@ -34,7 +34,7 @@ from obligor.decisions.service import Service
 from obligor.errors import BadInput, Conflict, LimitError, NotFound, ObligorError, Problem
 from obligor.events.records import decode_json, parse_records
 
-__all__ = ["Limits", "create_app"]
+__all__ = ["Companion", "Limits", "create_app"]
 
 _log = logging.getLogger("obligor.http")
 _PARSE_INLINE_BYTES = 16_384  # a longer body is parsed on a thread, so that it does not hold up short ones
@@ -70,19 +70,35 @@ class _Refusal(Exception):
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def create_app(service: Service, keys: ApiKeys | None, limits: Limits = Limits()) -> Starlette:
+class Companion(Protocol):
+    """Something that works beside HTTP on the same service, such as the inlet of a stream."""
+
+    def start(self) -> None:
+        """Begin, on threads of its own."""
+
+    def stop(self) -> None:
+        """End; the service still runs."""
+
+
+def create_app(
+    service: Service, keys: ApiKeys | None, limits: Limits = Limits(), *, beside: Sequence[Companion] = ()
+) -> Starlette:
     """Return the ASGI application; `keys` None leaves it open, which is for a loopback address only.
 
-    The service is started and stopped with the application's lifespan.
+    The service, and what is `beside` it, are started and stopped with the application's lifespan.
     """
     api = _Api(service, keys, limits)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         service.start()
+        for companion in beside:
+            companion.start()
         try:
             yield
         finally:
+            for companion in beside:
+                await asyncio.to_thread(companion.stop)
             await asyncio.to_thread(service.stop)
             api.close()
 
@@ -285,9 +301,14 @@ class _Api:
         return _json({"status": "failed" if failed else "ok"}, 503 if failed else 200)
 
     async def readyz(self, request: Request) -> Response:
-        """GET /readyz."""
-        ready = self._service.ready
-        return _json({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
+        """GET /readyz: whether decisions are served, by which bundle, and how the last move to another one went."""
+        ready, move = self._service.ready, self._service.last_move
+        answer = {
+            "status": "ready" if ready else "not ready",
+            "bundle": self._service.bundle.hash,
+            "move": None if move is None else move._asdict(),
+        }
+        return _json(answer, 200 if ready else 503)
 
     async def metrics(self, request: Request) -> Response:
         """GET /metrics."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
 
-__all__ = ["CONTENT_TYPE", "PARITY_OF", "Metrics"]
+__all__ = ["CONTENT_TYPE", "MOVE_RESULTS", "PARITY_OF", "Metrics"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PARITY_OF = ("state", "decisions")
+MOVE_RESULTS = ("moved", "failed")
 _BUCKETS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 _WATCHED = {
@@ -65,6 +66,14 @@ class Metrics:
             "obligor_parity_last_run_timestamp_seconds", "When parity was last checked", registry=self.registry
         )
 
+        self._deciding = Info("obligor_bundle", "The bundle that decides and its plan", registry=self.registry)
+        self._moves = self._counter("obligor_moves_total", "Moves to another bundle, by what became of them", "result")
+        for result in MOVE_RESULTS:
+            self._moves.labels(result)
+        self._move_seconds = Gauge(
+            "obligor_move_seconds", "Time that the last move to another bundle took", registry=self.registry
+        )
+
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, registry=self.registry)
 
@@ -110,6 +119,16 @@ class Metrics:
     def parity_run(self, at_us: int) -> None:
         """Note that a round of comparisons ended."""
         self._parity_run.set(at_us / 1e6)
+
+    def deciding(self, bundle: str, plan: str) -> None:
+        """Say by hash which bundle decides, and its plan."""
+        self._deciding.info({"bundle": bundle, "plan": plan})
+
+    def move(self, result: str, seconds: float | None = None) -> None:
+        """Count a move, `result` one of MOVE_RESULTS, and how long one that succeeded took."""
+        self._moves.labels(result).inc()
+        if seconds is not None:
+            self._move_seconds.set(seconds)
 
     def render(self) -> bytes:
         """Return the metrics in Prometheus' text format."""

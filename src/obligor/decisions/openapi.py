@@ -18,6 +18,7 @@ __all__ = ["describe", "example"]
 Schema = dict[str, Any]
 
 _MOMENT = "2026-01-31T09:30:00Z"
+_WITHOUT_CONTROL = r"^[^\u0000-\u001f]*$"  # by ECMA-262, where $ is the very end, as JSON Schema has it
 _ERRORS = {
     400: "The body is not JSON, or not what the path expects",
     401: "The API key is missing or unknown",
@@ -70,10 +71,13 @@ def _paths(events: list[type[Event]], application: type[Event]) -> Schema:
         "name": "Idempotency-Key",
         "in": "header",
         "description": "The application's event_id; it may be given here instead of in the body.",
-        "schema": {"type": "string", "maxLength": ID_LENGTH_MAX},
+        "schema": _key(ID_LENGTH_MAX),
     }
     text = {"description": "Prometheus' text format", "content": {"text/plain": {"schema": {"type": "string"}}}}
-    state = {"type": "object", "properties": {"status": {"type": "string"}}}
+    text_field: Schema = {"type": "string"}
+    state = {"type": "object", "properties": {"status": text_field}}
+    move = {"type": ["object", "null"], "properties": dict.fromkeys(("bundle", "status", "error"), text_field)}
+    ready = {"type": "object", "properties": {"status": text_field, "bundle": text_field, "move": move}}
     return {
         "/v1/events": _operation(
             "post",
@@ -114,7 +118,9 @@ def _paths(events: list[type[Event]], application: type[Event]) -> Schema:
             parameters=[identifier],
         ),
         "/healthz": _operation("get", "Whether the process can go on", "", {200: _json(state)}, (503,)),
-        "/readyz": _operation("get", "Whether decisions are served", "", {200: _json(state)}, (503,)),
+        "/readyz": _operation(
+            "get", "Whether decisions are served, by which bundle, and how it moved", "", {200: _json(ready)}, (503,)
+        ),
         "/metrics": _operation("get", "Metrics", "", {200: text}, (401,)),
     }
 
@@ -153,7 +159,12 @@ def _reference(name: str) -> Schema:
 
 
 def _identifier(description: str) -> Schema:
-    return {"type": "string", "minLength": 1, "maxLength": ID_LENGTH_MAX, "description": description}
+    return {**_key(ID_LENGTH_MAX), "description": description}
+
+
+def _key(longest: int) -> Schema:
+    """Return the schema of an id or an entity's key."""
+    return {"type": "string", "minLength": 1, "maxLength": longest, "pattern": _WITHOUT_CONTROL}
 
 
 def _name(version: type[Event], newest: type[Event]) -> str:
@@ -196,7 +207,7 @@ def _field_schema(field: Field) -> Schema:
 def _value_schema(field: Field) -> Schema:
     match field:
         case Entity():
-            return {"type": "string", "minLength": 1, "maxLength": Entity.LENGTH_MAX}
+            return _key(Entity.LENGTH_MAX)
         case Money():
             return _money_schema(field)
         case Decimal():

@@ -1,4 +1,4 @@
-"""The service without HTTP: a log, its online state and one bundle behind the one writer.
+"""The service without HTTP: a log, its online state and one bundle at a time behind the one writer.
 
 `start` returns at once; the writer thread first brings the state to the end of the log and warms the kernels, and until
 then every request is refused as unavailable. What is read (a decision, a replay) comes from the log alone.
@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import TypeVar, cast
 
 from obligor.decisions.intake import Intake, Unavailable
 from obligor.decisions.metrics import Metrics
+from obligor.decisions.move import FAILURES, REMAINDER_EVENTS_MAX, Move, Mover, Sources
 from obligor.decisions.policy import load_policy
 from obligor.decisions.replay import Verdict, replay
 from obligor.decisions.watch import BUDGET, Budget, Task, Watch
 from obligor.decisions.writer import ApplicationItem, Decided, EventsItem, Item, Result, Writer
+from obligor.errors import BadInput, IntegrityError, ObligorError, Problem
 from obligor.events.batch import Batch
 from obligor.events.log import EventLog
 from obligor.events.schema import Registry
 from obligor.events.staging import Appended
+from obligor.events.store import OffsetStep
+from obligor.features.plan import Plan
 from obligor.features.state import OnlineState
+from obligor.features.timelines import build_timelines
 from obligor.models.bundle import Bundle
 
 __all__ = ["Service"]
@@ -33,18 +38,28 @@ LOOK_PATIENCE_S = 1.0  # how long a look at the state waits for a pause
 
 
 class _Watched:
-    """The writer and its queue, as the watch knows them."""
+    """One writer and the queue before it, as the watch knows them; once the writer was exchanged nothing is done."""
 
-    def __init__(self, writer: Writer, intake: Intake[Item, Result]) -> None:
-        self._writer, self._intake = writer, intake
+    def __init__(self, service: Service, writer: Writer) -> None:
+        self._service, self._writer = service, writer
 
     def look(self, task: Task[T]) -> Future[T]:
-        return self._intake.errand(partial(self._writer.look, task), patience_s=LOOK_PATIENCE_S)
+        return self._errand(lambda: self._writer.look(task), LOOK_PATIENCE_S)
 
     def rebuild(self) -> Future[None]:
-        return self._intake.errand(self._writer.rebuild, patience_s=0.0)
+        return self._errand(self._writer.rebuild, 0.0)
+
+    def _errand(self, run: Callable[[], T], patience_s: float) -> Future[T]:
+        def current() -> T:
+            if self._service._writer is not self._writer:
+                raise Unavailable("another bundle decides now")
+            return run()
+
+        return self._service._intake.errand(current, patience_s=patience_s)
 
     def distrust(self) -> bool:
+        if self._service._writer is not self._writer:
+            return False
         if self._writer.trust == "sound":
             self._writer.trust = "suspect"
         return self._writer.trust == "suspect"
@@ -67,40 +82,47 @@ class Service:
         metrics: Metrics | None = None,
         ready: Callable[[], None] = lambda: None,
         parity: Budget | None = BUDGET,
+        sources: Sources | None = None,
     ) -> None:
         """`log` is open for writing and `state` is of the bundle's plan; both are closed by `stop`.
 
         `bundles` are those that replay may need, by hash; `clock` gives microseconds since 1970 in UTC; `ready` is
         called on the writer's thread when requests are about to be taken; `parity` is what the proof of parity may
-        take in the background, None for none.
+        take in the background, None for none; `sources` is where `move` finds what it moves to.
         """
         self.registry: Registry = log.registry
         self.application: str = bundle.plan.application
         self.commitment_key: bytes = log.commitment_key
         self.metrics = metrics or Metrics()
-        self._log, self._state, self._clock = log, state, clock
+        self._log, self._clock, self._on_ready = log, clock, ready
         self._bundles = {**(bundles or {}), bundle.hash: bundle}
-        application = log.registry[self.application]
-        self._writer = Writer(
-            log,
-            state,
-            plan=bundle.plan,
-            scorer=bundle,
-            policy=load_policy(bundle.policy, bundle.plan.data, application.describe(readable=True)),
-            bundle=bundle.hash,
-            clock=clock,
-            metrics=self.metrics,
-        )
+        self.bundle, self._state, self._writer = bundle, state, self._new_writer(bundle, state)
         self._intake: Intake[Item, Result] = Intake(
-            self._writer.process, prepare=self._prepare, settle=self._writer.settle, ready=ready
+            self._process, prepare=self._prepare, settle=self._settle, ready=self._started
         )
         self._watch: Watch | None = None
         if parity is not None:
-            watched = _Watched(self._writer, self._intake)
+            watched = _Watched(self, self._writer)
             self._watch = Watch(
                 log, bundle.plan, self._bundles, watched, metrics=self.metrics, clock=clock, budget=parity
             )
+        self._mover = None if sources is None else Mover(log, sources, self, self.metrics)
+        self.metrics.deciding(bundle.hash, bundle.plan.hash)
         self._watch_gauges()
+
+    def _new_writer(self, bundle: Bundle, state: OnlineState) -> Writer:
+        """Return a writer that decides with `bundle`; DefinitionError where its policy does not fit."""
+        application = self.registry[self.application].describe(readable=True)
+        return Writer(
+            self._log,
+            state,
+            plan=bundle.plan,
+            scorer=bundle,
+            policy=load_policy(bundle.policy, bundle.plan.data, application),
+            bundle=bundle.hash,
+            clock=self._clock,
+            metrics=self.metrics,
+        )
 
     def start(self) -> None:
         """Start the writer's thread and the watch."""
@@ -110,6 +132,8 @@ class Service:
 
     def stop(self) -> None:
         """Finish what waits, then close the state and the log."""
+        if self._mover is not None:
+            self._mover.stop()
         if self._watch is not None:
             self._watch.stop()
         self._intake.stop()
@@ -135,6 +159,95 @@ class Service:
         gc.collect()
         gc.freeze()  # what lives now lives on: later collections need not look at it, which is where pauses came from
 
+    def _started(self) -> None:
+        if self._mover is not None:
+            self._mover.start()
+        self._on_ready()
+
+    def _process(self, items: Sequence[Item]) -> Sequence[Result | ObligorError]:
+        return self._writer.process(items)
+
+    def _settle(self) -> None:
+        self._writer.settle()
+
+    # -- another bundle
+
+    def move(self) -> None:
+        """Move to the bundle that is to decide now, beside all else; returns at once, and `last_move` says how it went.
+
+        It may be called in a signal's handler.
+        """
+        assert self._mover is not None, "a service that moves is made with its sources"
+        self._mover.ask()
+
+    @property
+    def last_move(self) -> Move | None:
+        """What became of the last request to move; None where there was nothing to do."""
+        return None if self._mover is None else self._mover.last
+
+    def check(self, bundle: Bundle) -> None:
+        """Raise ObligorError where this service could not decide with `bundle`: see `Movable`."""
+        if bundle.plan.application != self.application:
+            expected = f"expected an application of type {self.application!r}, as this service takes it"
+            raise BadInput(Problem("$.plan.application", f"{expected}, got {bundle.plan.application!r}; start another"))
+        self._new_writer(bundle, self._state)
+        build_timelines(bundle.plan, self._log, {self._log.shard: 0})  # of nothing: every type and field is known
+
+    def shared(self, plan: Plan) -> OnlineState | None:
+        """Return the state in use where it serves this plan too."""
+        return self._state if self._state.serves(plan) else None
+
+    def exchange(self, bundle: Bundle, state: OnlineState) -> Future[OnlineState]:
+        """Have `bundle` decide on `state` from the next batch on: see `Movable`."""
+        return self._intake.errand(partial(self._exchange, bundle, state), patience_s=LOOK_PATIENCE_S)
+
+    def _exchange(self, bundle: Bundle, state: OnlineState) -> OnlineState:
+        """Bring the state to the end of the log, rehearse, exchange; on the writer's thread, between two batches.
+
+        While one of the two states is gone there is no exchange: what brings a state back runs beside the writer that
+        lost it, and a state is handed over with nobody else at it.
+        """
+        started_s = time.perf_counter()
+        self._writer.settle()
+        self._writer.regain()
+        if self._writer.trust == "lost":
+            raise IntegrityError("decisions are referred, because a state or the log is in doubt; start it again first")
+        if self._writer.trust == "suspect":
+            raise Unavailable("the online state is in doubt and being rebuilt")
+        if self._writer.state_gone:
+            raise Unavailable("the online state is gone and being brought back")
+        writer = self._new_writer(bundle, state)
+        try:
+            self._rehearse(writer, state)
+        except BaseException:
+            writer.stop()
+            raise
+        before = self._state
+        self._bundles[bundle.hash] = bundle
+        self.bundle, self._state, self._writer = bundle, state, writer
+        if self._watch is not None:
+            self._watch.follow(bundle.plan, _Watched(self, writer))
+        self.metrics.deciding(bundle.hash, bundle.plan.hash)
+        self.metrics.step("exchange", time.perf_counter() - started_s)
+        return before
+
+    def _rehearse(self, writer: Writer, state: OnlineState) -> None:
+        """Have a new writer do all that it will have to; an ObligorError where it cannot."""
+        try:
+            behind = state.behind(self._log)
+            if behind > REMAINDER_EVENTS_MAX:
+                raise Unavailable(f"the new state is {behind} events behind the log")
+            writer.catch_up()
+            writer.warm_up()
+        except ObligorError:
+            raise
+        except FAILURES as error:  # of what is new; it must not end the thread that decides
+            raise ObligorError(f"the rehearsal failed: {type(error).__name__}: {error}") from error
+        if writer.state_gone:
+            raise Unavailable("the new state went away")
+
+    # -- gauges and requests
+
     def _watch_gauges(self) -> None:
         watch = self.metrics.watch
         watch("obligor_queue_items", lambda: float(self._intake.items))
@@ -146,9 +259,17 @@ class Service:
         watch("obligor_state_gone", lambda: float(self._writer.state_gone))
         watch("obligor_state_suspect", lambda: float(self._writer.trust != "sound"))
 
-    def submit_events(self, batch: Batch) -> Future[Appended]:
-        """Queue events; the future ends when they are durable. Unavailable where they cannot be taken."""
-        return cast("Future[Appended]", self._intake.submit(EventsItem(batch, time.perf_counter())))
+    @property
+    def log(self) -> EventLog:
+        """The log, for reading."""
+        return self._log
+
+    def submit_events(self, batch: Batch, steps: Sequence[OffsetStep] = ()) -> Future[Appended]:
+        """Queue events; the future ends when they are durable. Unavailable where they cannot be taken.
+
+        `steps`: they come from a stream, and how far it was read becomes durable with them (see `EventsItem`).
+        """
+        return cast("Future[Appended]", self._intake.submit(EventsItem(batch, time.perf_counter(), steps)))
 
     def submit_application(self, batch: Batch) -> Future[Decided]:
         """Queue the one application in `batch`; the future ends when it and its decision are durable."""

@@ -103,6 +103,7 @@ class Watch:
         self._metrics, self._clock, self._budget = metrics, clock, budget
         self._chance = random.Random(log.head.sequence)  # so that a service started again asks about others
         self._instants, self._walk = Instants(plan, self._chance), Walk(plan)
+        self._next: tuple[Plan, State] | None = None  # what is watched from the next round on
         self._sequence, self._ledger = log.head.sequence, log.head.ledger_sequence  # where the last round ended
         self._known: set[str] = set()
         self._differing: list[Question] = []  # what differed, until something has been done about it
@@ -137,8 +138,21 @@ class Watch:
             wait_s = max(busy_s / self._budget.share, self._budget.round_s) - (time.monotonic() - started_s)
             wait_s = max(RETRY_S if self._differing else wait_s, self._budget.pause_s)
 
+    def follow(self, plan: Plan, state: State) -> None:
+        """Watch another plan's state from the next round on; `state` before it refuses what is asked of it."""
+        self._next = plan, state
+
+    def _turn(self) -> None:
+        """Take up what is to be followed; what was found of the state before it concerns nobody any more."""
+        following, self._next = self._next, None
+        if following is not None:
+            self._plan, self._state = following
+            self._instants, self._walk = Instants(self._plan, self._chance), Walk(self._plan)
+            self._differing = []
+
     def round(self) -> Comparison:
         """Compare once; what differs is logged, counted and acted upon."""
+        self._turn()
         if self._differing:  # what was to be done about the last round's could not be finished
             self._heal()
         samples = self._samples(list(self._questions()), self._budget.pause_s)

@@ -40,6 +40,7 @@ from obligor.events.positions import Cut
 from obligor.events.reading import read_rows
 from obligor.events.records import parse_records
 from obligor.events.staging import Appended
+from obligor.events.store import OffsetStep
 from obligor.events.transaction import Transaction
 from obligor.features.history import History
 from obligor.features.indexed import Indexed
@@ -57,6 +58,7 @@ __all__ = [
     "Decided",
     "EventsItem",
     "Item",
+    "NotTaken",
     "Result",
     "Trust",
     "Writer",
@@ -72,7 +74,7 @@ EXPIRY_PAUSE_S = 1.0  # until the next are
 
 # What computing one item can raise; anything else (the disk, memory) is the writer's own failure and stops it.
 _ITEM_FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, ObligorError, TypeError, ValueError)
-
+_FINE = frozenset({"accepted", "duplicate"})
 
 # Whether decisions rest on the state. While it is suspect they are refused, so that callers ask again once it has been
 # rebuilt; once it is lost, because a rebuilt one differs too, they are referred on the ladder's last rung.
@@ -82,10 +84,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class EventsItem:
-    """Validated events to append."""
+    """Validated events to append.
+
+    With `steps` they come from a stream: how far it was read becomes durable with them, and they go in whole or not at
+    all, so that what is refused can be put aside before its offset is passed.
+    """
 
     batch: Batch
     accepted_s: float | None = None  # when they were queued, by `time.perf_counter`; None is not measured
+    steps: Sequence[OffsetStep] = ()
 
     @property
     def weight(self) -> int:
@@ -109,6 +116,14 @@ class Decided:
     decision_id: str
     record: bytes
     repeated: bool
+
+
+class NotTaken(ObligorError):
+    """The log refuses some of a stream's events, so nothing of them was written; `appended` says which and why."""
+
+    def __init__(self, appended: Appended) -> None:
+        super().__init__("some of these events are refused; nothing was written")
+        self.appended = appended
 
 
 Item = EventsItem | ApplicationItem
@@ -188,8 +203,8 @@ class Writer:
         _log.error("decisions go on without online state: %s", error)
         self._recovery = Recovery(self._log, self._state)
 
-    def _regain(self) -> None:
-        """Take the state back when it has been brought back; what is missing yet is little."""
+    def regain(self) -> None:
+        """Take the state back where it has been brought back; what is missing yet is little."""
         if self._recovery is None or not self._recovery.done:
             return
         reached, self._recovery = self._recovery.reached, None
@@ -204,7 +219,7 @@ class Writer:
             self._recovery = Recovery(self._log, self._state)
 
     def stop(self) -> None:
-        """End what runs beside the writer."""
+        """End what runs beside the writer, before the state is anybody else's."""
         if self._recovery is not None:
             self._recovery.stop()
 
@@ -221,7 +236,7 @@ class Writer:
         What the task does to the state is dropped. Unavailable where the state is behind the log.
         """
         self.settle()
-        self._regain()
+        self.regain()
         head = self._log.head
         if self._recovery is not None or self.applied != head.sequence:
             raise Unavailable("the online state is behind the log")
@@ -289,7 +304,7 @@ class Writer:
         left for `settle`, which is to be called when the results are out.
         """
         self.settle()
-        self._regain()
+        self.regain()
         if self.applied != self._log.head.sequence and self._recovery is None:
             self.catch_up()
         try:
@@ -386,7 +401,12 @@ class Writer:
             if isinstance(item, ApplicationItem):
                 return self._decide(batch, item)
             with self._timed("append"):
-                return batch.tx.append(item.batch, clock_us=self._clock())
+                appended = batch.tx.append(item.batch, clock_us=self._clock())
+                for step in item.steps:
+                    batch.tx.advance(step)
+            if item.steps and not _FINE.issuperset(appended.status):
+                raise NotTaken(appended)
+            return appended
         except _ITEM_FAILURES as error:
             batch.tx.undo(mark)
             self._metrics.failure(type(error).__name__)

@@ -8,11 +8,12 @@ Everything in a batch has been checked: the log and all that follows trust its t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -120,6 +121,19 @@ class Batch:
             if rows.num_rows:
                 parts[name] = _shift(rows, -start)
         return Batch(parts, max(stop - start, 0))
+
+    def without(self, rows: Collection[int]) -> Batch:
+        """Return the other rows, numbered anew from 0."""
+        gone = np.array(sorted(rows), np.int64)
+        parts: dict[TypeVersion, pa.Table] = {}
+        for name, part in self.parts.items():
+            index = part["index"].to_numpy()
+            keep = ~np.isin(index, gone)
+            if keep.any():
+                index = index[keep]
+                left = pa.array(index - np.searchsorted(gone, index))
+                parts[name] = part.filter(pa.array(keep)).set_column(0, STANDARD.field("index"), left)
+        return Batch(parts, self.size - len(gone))
 
 
 def _shift(part: pa.Table, by: int) -> pa.Table:

@@ -19,14 +19,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from obligor.errors import BadInput, IntegrityError, Problem
-from obligor.events.assembly import part_table
-from obligor.events.batch import STANDARD, Batch, TypeVersion
+from obligor.events.batch import STANDARD, Batch
 from obligor.events.casting import lacks_zone
 from obligor.events.chunk import Chunk
 from obligor.events.dead_letters import DeadLetters
 from obligor.events.fields import Timestamp
 from obligor.events.ingest_report import Counts, IngestReport
-from obligor.events.mapped import MappedRows, apply, bind, needed_columns
+from obligor.events.mapped import MappedRows, apply, bind, keys_read, needed_columns
+from obligor.events.mapped_batch import mapped_batch
 from obligor.events.mapping import Mapping
 from obligor.events.quality import Tally
 from obligor.events.records import parse_records
@@ -176,9 +176,7 @@ def _columns(source: Source, mappings: Sequence[Mapping]) -> list[str]:
     if source.schema is not None:
         needed = set().union(*(needed_columns(mapping, source.schema.names) for mapping in mappings))
         return [name for name in source.schema.names if name in needed]
-    own = [[m.source_of(name) for name in m.event.fields if name not in m.constants] for m in mappings]
-    named = [list(mapping.source_columns()) for mapping in mappings]
-    return sorted({name for names in (*own, *named) for name in names})
+    return keys_read(mappings)
 
 
 # ---- the run --------------------------------------------------------------------------------------------------------
@@ -210,24 +208,10 @@ class _Run:
     def _mapped(self, source: Source, chunk: Chunk, digest: bytes | None) -> _Prepared:
         own = [(n, mapping) for n, mapping in enumerate(self.mappings) if mapping.takes(source.name)]
         read = [apply(mapping, chunk, digest, declared=self.declared) for _, mapping in own]
-        bad = np.logical_or.reduce([one.bad() for one in read])
-        kept = [one.chosen & ~bad for one in read]
-        counts: Ints = np.stack(kept).sum(axis=0, dtype=np.int64)
-        place = np.cumsum(counts) - counts
-        parts: dict[TypeVersion, list[pa.Table]] = {}
-        for (number, _), one, keep in zip(own, read, kept, strict=True):
+        for (number, _), one in zip(own, read, strict=True):
             self._tally_mapped(number, one)
-            if keep.any():
-                event = one.mapping.event
-                table = part_table(event, one.rows(keep), place[keep], self.key)
-                parts.setdefault((event.event_name, event.version), []).append(table)
-            place = place + keep
-        tables = {name: pa.concat_tables(tables) for name, tables in parts.items()}
-        batch = Batch(tables, int(counts.sum()))
-        rows = np.repeat(np.arange(len(counts)), counts)
-        problems = {i: _distinct(p for one in read for p in one.problems(i)) for i in np.nonzero(bad)[0].tolist()}
-        skipped = int((~np.logical_or.reduce([one.chosen for one in read])).sum())
-        return _Prepared(source, chunk, batch, rows, problems, skipped)
+        whole = mapped_batch(read, self.key)
+        return _Prepared(source, chunk, whole.batch, whole.row, whole.problems, whole.skipped)
 
     def _records(self, source: Source, chunk: Chunk) -> _Prepared:
         batch, problems = parse_records(self.registry, chunk.records, commitment_key=self.key)
@@ -338,10 +322,6 @@ def _readable(source: Source, columns: Sequence[str] | None) -> Iterator[Chunk]:
     except (pa.ArrowException, OSError) as error:
         again = "what was committed before stays; repair the file and run again, nothing will be doubled"
         raise BadInput(f"{source.name} is damaged: {error}; {again}") from None
-
-
-def _distinct(problems: Iterator[Problem]) -> list[Problem]:
-    return list(dict.fromkeys(problems))
 
 
 def _with_lag(event: type[Event], part: pa.Table) -> pa.Table:

@@ -21,9 +21,12 @@ from obligor.events import chunk
 from obligor.events.chunk import Broken, Chunk, ends_open, file_digest
 from obligor.events.records import decode_json, maybe_duplicate_keys
 
-__all__ = ["JsonLinesFile"]
+__all__ = ["TEXT_FLOATS", "JsonLinesFile", "decode_lines", "tabulate", "unfit"]
 
 Line = tuple[int, bytes]
+
+_RECORDS: Any = msgspec.json.Decoder()
+TEXT_FLOATS: Any = msgspec.json.Decoder(float_hook=str)
 
 
 class JsonLinesFile:
@@ -44,7 +47,7 @@ class JsonLinesFile:
 
     def chunks(self, columns: Sequence[str] | None) -> Iterator[Chunk]:
         """Yield all rows in order, with `columns` as columns (None: none)."""
-        decoder: Any = msgspec.json.Decoder() if columns is None else msgspec.json.Decoder(float_hook=str)
+        decoder = _RECORDS if columns is None else TEXT_FLOATS
         with self.path.open("rb") as file:
             lines = enumerate(file, 1)
             while part := list(itertools.islice(lines, chunk.CHUNK_ROWS)):
@@ -52,17 +55,19 @@ class JsonLinesFile:
 
 
 def _chunk(lines: list[Line], columns: Sequence[str], decoder: Any) -> Chunk:
-    records, right, broken = _decoded(lines, decoder)
-    wrong = {i: why for i, record in enumerate(records) if columns and (why := _nested(record, columns))}
-    records, right = _without(wrong, records, right, broken)
+    records, right, broken = decode_lines(lines, decoder)
+    records, right = _without(unfit(records, columns), records, right, broken)
     records, right = _without(_mixed(records, columns), records, right, broken)
-    table = pa.table({name: _column([r.get(name) for r in records]) for name in columns})
+    table = tabulate(records, columns)
     numbers = np.array([number for number, _ in right], np.int64)
     return Chunk(table, numbers, sorted(broken, key=lambda one: one.number), records, [line for _, line in right])
 
 
-def _decoded(lines: list[Line], decoder: Any) -> tuple[list[dict[str, Any]], list[Line], list[Broken]]:
-    """Return the objects, their lines, and the lines that hold none."""
+def decode_lines(lines: list[Line], decoder: Any = _RECORDS) -> tuple[list[dict[str, Any]], list[Line], list[Broken]]:
+    """Return the objects of numbered texts that each hold one, those texts, and the texts that hold none.
+
+    `decoder` is one of msgspec; `TEXT_FLOATS` keeps numbers with a point as text.
+    """
     at_once = _at_once([line for _, line in lines], decoder)
     if at_once is not None:
         return at_once, lines, []
@@ -124,6 +129,16 @@ def _mixed(records: list[dict[str, Any]], columns: Sequence[str]) -> dict[int, s
             fewer, expected = (others, "true or false") if sum(others) < sum(booleans) else (booleans, "no boolean")
             rows |= {i: f"$.{name}: expected {expected}, got {records[i][name]!r}" for i, f in enumerate(fewer) if f}
     return rows
+
+
+def unfit(records: Sequence[dict[str, Any]], columns: Sequence[str]) -> dict[int, str]:
+    """Return the rows that hold something in a column that no column can, and what."""
+    return {i: why for i, record in enumerate(records) if columns and (why := _nested(record, columns))}
+
+
+def tabulate(records: Sequence[dict[str, Any]], columns: Sequence[str]) -> pa.Table:
+    """Return objects as columns, null where an object has no such key; a column of several types is text."""
+    return pa.table({name: _column([r.get(name) for r in records]) for name in columns})
 
 
 def _nested(record: Any, columns: Sequence[str]) -> str:

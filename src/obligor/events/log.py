@@ -1,8 +1,9 @@
 """The event log: an append-only, hash-chained sequence of facts with one writer, and its ledger of decisions.
 
-Everything else (features, outcomes, state, training sets) is computed from it. A log is a folder: the store's file, the
-key of its personal fields, the writer's lock. `begin` gives the one writer's transaction; everything that reads takes a
-cut, and gives the same answer for the same cut for ever.
+Everything else (features, outcomes, state, training sets) is computed from it. A log is a store, which is a file in the
+log's own folder or tables in a database, and the key of its personal fields, which never lies in a database. `begin`
+gives the one writer's transaction; everything that reads takes a cut, and gives the same answer for the same cut for
+ever.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from obligor.errors import BadInput, IntegrityError, NotFound
+from obligor.errors import BadInput, Conflict, IntegrityError, NotFound
 from obligor.events import chain
 from obligor.events.batch import TypeVersion
 from obligor.events.block import STANDARD_COLUMNS, BlockReader
@@ -26,13 +27,13 @@ from obligor.events.changes import Changes, changes_between
 from obligor.events.facts import Facts, read_facts
 from obligor.events.ids import SlotHash, probe, slot_hash
 from obligor.events.lineage import version_of
-from obligor.events.personal import LogKey
+from obligor.events.personal import KEY_FILE, LogKey
 from obligor.events.positions import Cut, pack, sequence_of, shard_of
 from obligor.events.reading import read_rows
 from obligor.events.recorded_types import merge_types
 from obligor.events.rendering import record_of
 from obligor.events.schema import Registry
-from obligor.events.store import Head, LedgerRow, LogStore, Mode, PendingRow, StoreOpener
+from obligor.events.store import Head, LedgerRow, LogStore, Mode, OffsetRow, PendingRow, StoreOpener
 from obligor.events.transaction import Transaction
 from obligor.events.verification import verify
 from obligor.events.versions import Identity
@@ -54,9 +55,11 @@ class EventLog:
         self.shard = 0
         meta = store.meta()
         if "id" not in meta:
-            raise IntegrityError("the making of this log was cut short and nothing is in it; delete its folder")
+            raise IntegrityError("the making of this log was cut short and nothing is in it; delete it")
         self.id: bytes = meta["id"]
         self.slot_hash: SlotHash = slot_hash(meta["slot_key"])
+        if key is not None and meta.get("key", mark := key.mark(self.id)) != mark:
+            raise IntegrityError("the key file that was found is another log's; put the log's own in its place")
         self._key = key
         self._writing = threading.Lock()
         self._head, self.waiting, self.pending_count = self._stored_head(), set[str](), 0
@@ -73,25 +76,43 @@ class EventLog:
         registry: Registry,
         *,
         store: StoreOpener,
+        keys: Path | None = None,
         random: Callable[[int], bytes] = os.urandom,
     ) -> EventLog:
-        """Create a log in an empty or new folder and open it for writing."""
+        """Create a log in an empty or new folder, or at a URL, and open it for writing.
+
+        `keys` is the folder of its key file, where that is not the log's own.
+        """
+        if keys is not None and (keys / KEY_FILE).exists():
+            raise Conflict(f"{keys / KEY_FILE}: the key of another log is here; a new log needs a folder without one")
         opened = store(str(path), "create")
         try:
-            key = LogKey.create(Path(path), random)
-            opened.set_meta({"id": random(_ID_BYTES), "slot_key": random(_ID_BYTES), "types": b"{}"})
+            folder = Path(path) if keys is None else keys
+            folder.mkdir(parents=True, exist_ok=True)
+            key = LogKey.create(folder, random)
+            log_id, slot_key = random(_ID_BYTES), random(_ID_BYTES)
+            opened.set_meta({"id": log_id, "slot_key": slot_key, "types": b"{}", "key": key.mark(log_id)})
             return cls(opened, registry, key, read_only=False)
         except BaseException:
             opened.close()
             raise
 
     @classmethod
-    def open(cls, path: str | Path, registry: Registry, *, read_only: bool = False, store: StoreOpener) -> EventLog:
+    def open(
+        cls,
+        path: str | Path,
+        registry: Registry,
+        *,
+        read_only: bool = False,
+        store: StoreOpener,
+        keys: Path | None = None,
+    ) -> EventLog:
         """Open a log; for writing there is one at a time (StoreBusy otherwise). Reading needs no key file."""
         mode: Mode = "read" if read_only else "write"
         opened = store(str(path), mode)
         try:
-            return cls(opened, registry, _key_of(Path(path), read_only), read_only=read_only)
+            key = _key_of(Path(path) if keys is None else keys, read_only)
+            return cls(opened, registry, key, read_only=read_only)
         except BaseException:
             opened.close()
             raise
@@ -254,6 +275,10 @@ class EventLog:
     def pending(self) -> list[PendingRow]:
         """Return the corrections and retractions that are not effective, in order."""
         return self.store.pending()
+
+    def offset(self, source: str, topic: str, partition: int) -> OffsetRow | None:
+        """Return how far a partition of a stream is in the log, None where nothing is known of it."""
+        return self.store.offset(source, topic, partition)
 
     def decision(self, decision_id: str) -> LedgerRow:
         """Return a decision's ledger row; NotFound if there is none."""

@@ -24,7 +24,7 @@ from obligor.events.fields import Entity, Field, Money, Timestamp, minor_places,
 from obligor.events.mapping import Mapping
 from obligor.events.record_columns import ID_LENGTH_MAX
 
-__all__ = ["Flaw", "MappedRows", "apply", "bind", "needed_columns"]
+__all__ = ["Flaw", "MappedRows", "apply", "bind", "keys_read", "needed_columns"]
 
 _MOMENT: Final = Timestamp()
 _ID: Final = Entity("event")
@@ -121,6 +121,13 @@ def needed_columns(mapping: Mapping, names: Sequence[str]) -> set[str]:
         currency = _currency_column(mapping, name, names) if isinstance(one, Money) else None
         needed |= {currency} if currency else set()
     return needed
+
+
+def keys_read(mappings: Sequence[Mapping]) -> list[str]:
+    """Return the keys that mappings read of a source without a schema: what they name, and the fields' own names."""
+    own = [[one.source_of(name) for name in one.event.fields if name not in one.constants] for one in mappings]
+    named = [list(one.source_columns()) for one in mappings]
+    return sorted({name for names in (*own, *named) for name in names})
 
 
 def bind(mapping: Mapping, schema: pa.Schema) -> list[Problem]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -58,6 +59,10 @@ class LogKey:
         if len(secret) != 2 * _PART_BYTES:
             raise IntegrityError(f"{path}: expected a key of {2 * _PART_BYTES} bytes, got {len(secret)}")
         return cls(secret[:_PART_BYTES], secret[_PART_BYTES:])
+
+    def mark(self, log_id: bytes) -> bytes:
+        """Return what tells, with a log, whether a key is the log's own, and nothing about the key."""
+        return blake2b(log_id, key=self.commitment, digest_size=16, person=b"obligor key mark").digest()
 
     def seal(self, plain: bytes, log_id: bytes, position: int, random: Callable[[int], bytes] = os.urandom) -> bytes:
         """Return nonce and ciphertext of an event's personal fields."""

@@ -23,7 +23,10 @@ __all__ = [
     "LedgerRow",
     "LogStore",
     "Mode",
+    "OffsetRow",
+    "OffsetStep",
     "PendingRow",
+    "StaleOffset",
     "StoreBusy",
     "StoreOpener",
     "VersionRow",
@@ -34,6 +37,10 @@ Mode = Literal["create", "write", "read"]
 
 class StoreBusy(ObligorError):
     """Another process or thread is the writer of this log."""
+
+
+class StaleOffset(ObligorError):
+    """A partition does not stand where the step begins: somebody else has gone on from there, or has gone back."""
 
 
 class BlockRow(NamedTuple):
@@ -80,6 +87,27 @@ class LedgerRow(NamedTuple):
     chain: bytes
 
 
+class OffsetRow(NamedTuple):
+    """How far one partition of a stream is in the log: the offset of the message to come next.
+
+    `source`: who reads (or writes) the stream, such as a consumer group. `topic_id`: which topic of that name it is,
+    because one that was made anew counts from 0 again; "" where the broker does not say.
+    """
+
+    source: str
+    topic: str
+    partition: int
+    topic_id: str
+    following: int
+
+
+class OffsetStep(NamedTuple):
+    """A partition goes on to `row`, from the offset `before`; None: the log knows nothing of it yet."""
+
+    row: OffsetRow
+    before: int | None
+
+
 class Head(NamedTuple):
     """Where the log and its ledger end."""
 
@@ -103,10 +131,14 @@ class Commit:
     resolved: list[int] = field(default_factory=list)
     ledger: list[LedgerRow] = field(default_factory=list)
     personal: list[tuple[int, bytes]] = field(default_factory=list)
+    offsets: list[OffsetStep] = field(default_factory=list)  # one a partition
 
 
 class LogStore(Protocol):
-    """One log's tables. `write` returns after everything is durable, or raises and nothing was written."""
+    """One log's tables. `write` returns after everything is durable, or raises and nothing was written.
+
+    Only where it raises StoreLost is it unknown what became of the transaction; the store writes nothing after that.
+    """
 
     def meta(self) -> dict[str, bytes]:
         """Return the named values of the log (its id, its types, ...)."""
@@ -118,7 +150,16 @@ class LogStore(Protocol):
         """Return where the log ends; its chains are empty bytes where nothing is written yet."""
 
     def write(self, commit: Commit) -> None:
-        """Write one transaction, atomically and durably."""
+        """Write one transaction, atomically and durably.
+
+        StaleOffset, with nothing written, where a partition of `commit.offsets` is not at its step's `before`.
+        """
+
+    def offset(self, source: str, topic: str, partition: int) -> OffsetRow | None:
+        """Return how far a partition is, None where nothing was ever written of it."""
+
+    def offsets(self) -> list[OffsetRow]:
+        """Return how far all partitions are, in order."""
 
     def find(self, slots: npt.NDArray[np.int64]) -> dict[int, int]:
         """Return the sequence of each slot (sorted ascending) that the id index holds."""
@@ -127,7 +168,7 @@ class LogStore(Protocol):
         """Return the sequence at one slot of the id index; for readers."""
 
     def slots(self) -> Iterator[tuple[int, int]]:
-        """Yield the whole id index as (slot, sequence)."""
+        """Yield the whole id index as (slot, sequence), slots ascending."""
 
     def blocks(self, after: int, upto: int) -> Iterator[BlockRow]:
         """Yield the blocks that hold any sequence in (after, upto], in order."""
@@ -174,8 +215,11 @@ class LogStore(Protocol):
     def personal(self, sequence: int) -> bytes | None:
         """Return the sealed personal fields of an event."""
 
+    def sealed(self) -> Iterator[tuple[int, bytes]]:
+        """Yield all sealed personal fields as (sequence, sealed), in order."""
+
     def erase(self, sequences: Sequence[int]) -> int:
-        """Delete the sealed personal fields of these events so that no trace stays in the files; return how many."""
+        """Delete the sealed personal fields of these events so that nothing reads them again; return how many."""
 
     def close(self) -> None:
         """Release files and locks."""
@@ -185,4 +229,4 @@ class StoreOpener(Protocol):
     """How a log gets its store: the adapter's class or a function around it."""
 
     def __call__(self, path: str, mode: Mode) -> LogStore:
-        """Open the store in the folder `path`."""
+        """Open the store in the folder, or at the URL, `path`."""

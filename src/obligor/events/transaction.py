@@ -2,7 +2,8 @@
 
 Nothing reaches the store before `commit`, so leaving a transaction, or going back to a mark within it, forgets it
 without a trace. Positions and known times are assigned as rows are appended; ledger rows are chained as they are
-recorded; the blocks and the id index are written at the commit, ids in hash order.
+recorded; how far a stream was read goes with what was read from it; the blocks and the id index are written at the
+commit, ids in hash order.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from obligor.events.ids import StagedIds
 from obligor.events.placement import Placement
 from obligor.events.positions import pack
 from obligor.events.staging import DECLARED_NONE, Appended, Bools, Int64s, Rows, known_times
-from obligor.events.store import BlockRow, Commit, Head, LedgerRow
+from obligor.events.store import BlockRow, Commit, Head, LedgerRow, OffsetStep, StaleOffset
 from obligor.events.versions import Identity, StagedVersions, winner_changes
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Mark(NamedTuple):
     personal: int
     versions: int
     changed: tuple[int, int]
+    offsets: int
 
 
 class Transaction:
@@ -73,6 +75,7 @@ class Transaction:
         self._personal: list[tuple[int, bytes]] = []
         self.versions = StagedVersions(log.store, log.waiting, log.pending_count)
         self._changed = (0, self._head.sequence)
+        self._offsets: list[OffsetStep] = []
         self._open = True
 
     def __enter__(self) -> Transaction:
@@ -105,6 +108,7 @@ class Transaction:
             len(self._personal),
             self.versions.mark(),
             self._changed,
+            len(self._offsets),
         )
 
     def undo(self, mark: Mark) -> None:
@@ -116,6 +120,7 @@ class Transaction:
         del self._segments[mark.segments :]
         del self._ledger[mark.ledger :]
         del self._personal[mark.personal :]
+        del self._offsets[mark.offsets :]
         self.versions.undo(mark.versions)
 
     # -- appending
@@ -204,6 +209,27 @@ class Transaction:
         self._head = self._head._replace(ledger_sequence=sequence, ledger_chain=link)
         return link
 
+    # -- streams
+
+    def advance(self, step: OffsetStep) -> None:
+        """Stage how far a partition is once this transaction is durable.
+
+        StaleOffset if the log does not hold it at the step's `before`, or holds a topic of another id: whoever asks
+        has lost the partition, or read the messages of a topic that was made anew.
+        """
+        assert self._open, "the transaction is over"
+        row = step.row
+        staged = [one.row for one in self._offsets if one.row[:3] == row[:3]]
+        held = staged[-1] if staged else self._store.offset(*row[:3])
+        at = None if held is None else held.following
+        if at != step.before or (held is not None and held.topic_id != row.topic_id):
+            where = f"{row.topic}[{row.partition}] of {row.source}"
+            raise StaleOffset(
+                f"{where}: this goes on from offset {step.before} of topic {row.topic_id!r}, and the log holds "
+                f"{'nothing of it' if held is None else f'offset {at} of topic {held.topic_id!r}'}"
+            )
+        self._offsets.append(step)
+
     # -- what changed
 
     def changes(self) -> Changes:
@@ -257,7 +283,7 @@ class Transaction:
         self._open = False
         written = False
         try:
-            if self._segments or self._ledger:
+            if self._segments or self._ledger or self._offsets:
                 self._write()
             written = True
         finally:
@@ -277,6 +303,7 @@ class Transaction:
             resolved=self.versions.resolved,
             ledger=self._ledger,
             personal=[(s, key.seal(plain, log_id, pack(shard, s))) for s, plain in self._personal],
+            offsets=_whole(self._offsets),
         )
         self._store.write(commit)
         if blocks:
@@ -300,6 +327,15 @@ class Transaction:
             blocks.append(BlockRow(first, last, known, link, body))
             schemas |= used
         return blocks, schemas
+
+
+def _whole(steps: list[OffsetStep]) -> list[OffsetStep]:
+    """Return one step a partition, from where its first one began."""
+    whole: dict[tuple[str, str, int], OffsetStep] = {}
+    for step in steps:
+        key = step.row[:3]
+        whole[key] = step._replace(before=whole[key].before if key in whole else step.before)
+    return list(whole.values())
 
 
 def _joined(segments: list[Segment]) -> list[Segment]:

@@ -47,6 +47,7 @@ _OPERATORS = ("==", "!=", "<", "<=", ">", ">=")
 _RANKED = ("distinct", "most_frequent", "top_share", "entropy")  # the kinds of outputs of counted values, in order
 _LN2 = 0.6931471805599453
 _NEEDS = {
+    "first": cells.NEED_ENDS, "last": cells.NEED_ENDS,
     "std": cells.NEED_SQUARES, "sample_std": cells.NEED_SQUARES, "slope": cells.NEED_SLOPE,
     "mean_gap": cells.NEED_GAPS, "std_gap": cells.NEED_GAPS, "longest_gap": cells.NEED_GAPS,
     "streak": cells.NEED_STREAK, "longest_streak": cells.NEED_STREAK,
@@ -179,7 +180,9 @@ class _Source:
                 self._add_pass(unit, members, windows, edges.tiled)
         a.rungs += windows
         bounds = rungs, len(a.rungs), groups, len(a.groups), passes, len(a.passes)
-        a.ladders.append((edges.kind, edges.value, *bounds, edges.bit, int(edges.tiled)))
+        numbers = edges.kind == c.TIME and passes == len(a.passes)
+        numbers &= all(group[cells.G_NEEDS] == cells.NEED_NUMBERS for group in a.groups[groups:])
+        a.ladders.append((edges.kind, edges.value, *bounds, edges.bit, int(edges.tiled), int(numbers)))
 
     def _add_group(self, unit: _Cell, members: _Members, windows: tuple[int, ...]) -> None:
         a, (bit, slot, condition) = self.arrays, unit

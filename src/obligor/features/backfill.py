@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,14 +20,13 @@ from numpy.typing import NDArray
 from obligor.errors import LimitError, Problem
 from obligor.events.positions import SEQUENCE_MAX
 from obligor.features.arranging import compiled
-from obligor.features.evaluate import BLOCK_ROWS, evaluate
-from obligor.features.kernels.compiling import entry
+from obligor.features.evaluate import BLOCK_ROWS, Into, evaluate
 from obligor.features.kernels.programs import finish_rows
 from obligor.features.lake import Lake, View
 from obligor.features.lake_files import Range
 from obligor.features.lake_routing import Routed, route
 from obligor.features.lake_timelines import Need
-from obligor.features.layout import room
+from obligor.features.layout import read_only, room
 from obligor.features.plan import Plan
 from obligor.features.requests import Requests, field_names, request_values, source_keys, split_keys
 from obligor.features.timelines import Timelines, cut_array
@@ -143,9 +141,9 @@ class _Pass:
         timeline = self.table.timeline(self.part.plan, self.part.timeline, buckets, self.need)
         timelines = Timelines({self.part.timeline: timeline}, self.cut, self.last)
         limits: dict[int, Problem] = {}
-        found = evaluate(self.part.plan, timelines, self._asked(routed, own), threads, limits=limits)
         rows = routed.row[own]
-        _scatter(found, rows, self.out)
+        into = Into(self.out, rows)
+        evaluate(self.part.plan, timelines, self._asked(routed, own), threads, limits=limits, into=into)
         for row, problem in limits.items():
             path = f"$[{rows[row]}]" + problem.path.removeprefix(f"$[{row}]")
             self.problems[int(rows[row])] = Problem(path, problem.message)
@@ -164,15 +162,6 @@ class _Pass:
         """Return the application's fields that name these entities."""
         via = self.part.via
         return {via[0]: keys} if len(via) == 1 else dict(zip(via, split_keys(keys, len(via)), strict=True))
-
-
-@entry
-def _scatter(found: Any, rows: Any, out: Any) -> None:
-    """Write rows to their places; other than numpy's own way without the interpreter's lock."""
-    for i in range(rows.shape[0]):
-        row = rows[i]
-        for feature in range(out.shape[1]):
-            out[row, feature] = found[i, feature]
 
 
 def _combined(
@@ -203,11 +192,12 @@ def _combined(
 def _finish(plan: Plan, measures: Floats, values: Floats, errors: Ints, out: Floats, pool: ThreadPoolExecutor) -> None:
     """Run the programs of all rows."""
     layout, _, _, sizes, _ = compiled(plan)
+    places = read_only(np.arange(len(out)))
 
     def run(start: int) -> None:
         own = slice(start, start + BLOCK_ROWS)
         stack = room(sizes, len(layout.ladders), len(layout.rungs), 0).room.stack
-        finish_rows(layout, measures[own], values[own], errors[own], stack, out[own])
+        finish_rows(layout, measures[own], values[own], errors[own], stack, places[own], out)
 
     for _ in pool.map(run, range(0, len(out), BLOCK_ROWS)):
         pass

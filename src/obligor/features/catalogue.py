@@ -34,7 +34,7 @@ class Entry:
     type: str
     unit: str
     windows: tuple[str, ...]
-    entities: tuple[str, ...]  # whose history, by entity type
+    entities: tuple[str, ...]  # whose history, by entity type; of several together `consumer with merchant`
     reason: str
     monotone: str
     inputs: tuple[str, ...]  # `event_type.field` and `event_type`, all that it reads
@@ -69,7 +69,7 @@ def _entry(plan: Plan, feature: FeatureSpec) -> Entry:
         type=feature.type,
         unit=feature.unit,
         windows=_unique(words for measure in measures for words in _windows(plan, measure)),
-        entities=_unique(entity for measure in measures for entity in plan.timelines[measure.timeline].entities),
+        entities=_unique(" with ".join(plan.timelines[measure.timeline].entities) for measure in measures),
         reason=feature.reason or "",
         monotone=_MONOTONE[feature.monotone],
         inputs=_unique(inputs),

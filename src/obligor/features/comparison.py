@@ -26,7 +26,7 @@ _NOTES = {  # of the catalogue's entries: what is said of a feature beside how i
 }  # fmt: skip
 _LOOKS = {  # of looks
     "role": "role", "event": "event type", "whose": "whose events", "filter": "filter", "window": "window",
-    "made": "made of them", "by_key": "key", "values": "known values",
+    "made": "taken", "by_key": "key", "values": "known values",
 }  # fmt: skip
 
 
@@ -175,7 +175,8 @@ def _look_by_look(left: Look | None, right: Look | None) -> Iterator[str]:
         yield from _said("looks at", _seen(left), _seen(right))
         return
     for attribute, word in _LOOKS.items():
-        yield from _said(word, getattr(left, attribute), getattr(right, attribute))
+        what = f"{word} of what {left.role}" if left.role == right.role != "" and not left.by_key else word
+        yield from _said(what, getattr(left, attribute), getattr(right, attribute))
 
 
 def _seen(look: Look | None) -> str:

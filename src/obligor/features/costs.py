@@ -55,13 +55,13 @@ class Costs:
 
     @property
     def expensive(self) -> list[str]:
-        """The features that take three times what the median one takes, online or offline."""
-        found: dict[str, None] = {}
+        """The features that take three times what the median one takes, online or offline, the most expensive first."""
+        times: dict[str, float] = {}
         for side in ("decision_us", "row_us"):
             costs = {name: value for name, cost in self.alone.items() if (value := getattr(cost, side)) is not None}
             usual = median(costs.values()) if costs else 0.0
-            found |= dict.fromkeys(name for name, cost in costs.items() if cost >= EXPENSIVE * usual)
-        return [name for name in self.alone if name in found]
+            times |= {name: max(times.get(name, 0.0), cost / usual) for name, cost in costs.items() if usual}
+        return sorted((name for name in times if times[name] >= EXPENSIVE), key=lambda name: -times[name])
 
 
 class _Winners(NamedTuple):

@@ -21,22 +21,31 @@ from obligor.errors import LimitError, Problem
 from obligor.features.arranging import compiled
 from obligor.features.kernels import columns as c
 from obligor.features.kernels import sources as s
+from obligor.features.kernels.compiling import entry
 from obligor.features.kernels.integers import INTEGER_MAX
 from obligor.features.kernels.keys import KEYS_MAX
 from obligor.features.kernels.offline import measure_rows, sweep
 from obligor.features.kernels.programs import finish_rows
 from obligor.features.kernels.tiles import encode_rows
 from obligor.features.kernels.values import DISTINCT_MAX, ORDERED_MAX
-from obligor.features.layout import Rows, read_only, room
+from obligor.features.layout import Room, Rows, read_only, room
 from obligor.features.plan import Plan
-from obligor.features.requests import Requests, comparand_values, period_bounds, request_values, source_keys
+from obligor.features.requests import (
+    Requests,
+    comparand_values,
+    period_bounds,
+    request_values,
+    source_keys,
+    text_arrays,
+)
 from obligor.features.tiling import Sweep, prepare, tiles_of, worth_sweeping
 from obligor.features.timelines import Timelines
 
-__all__ = ["evaluate", "limit_problem"]
+__all__ = ["Into", "evaluate", "limit_problem"]
 
 BLOCK_ROWS = 8192  # requests a thread takes at a time; bounds the measures that wait for their programs
 _UNKNOWN = -1
+_ONE = np.uint64(1)
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -63,9 +72,10 @@ def limit_problem(plan: Plan, error: int, row: int | None) -> Problem:
 
 
 def evaluate(
-    plan: Plan, timelines: Timelines, requests: Requests, threads: int = 2, *, limits: dict[int, Problem] | None = None
-) -> Floats:
-    """Return the features of every request, (n, features), NaN for null.
+    plan: Plan, timelines: Timelines, requests: Requests, threads: int = 2, *,
+    limits: dict[int, Problem] | None = None, into: Into | None = None,
+) -> Floats:  # fmt: skip
+    """Return the features of every request, (n, features), NaN for null; `into` says where, if not in new rows.
 
     A row that crosses a limit (an integer beyond 2**53, too many distinct values) raises LimitError naming the feature;
     with `limits` given, it is null throughout instead and its problem is put there under the row's number.
@@ -74,12 +84,24 @@ def evaluate(
     blocks = [slice(i, min(i + BLOCK_ROWS, len(requests))) for i in range(0, len(requests), BLOCK_ROWS)]
     with ThreadPoolExecutor(max(1, threads)) as pool:
         run: Run = pool.map if threads > 1 and len(blocks) > 1 else map
-        work = _Work(plan, timelines, requests, _entities(plan, timelines, requests, threads, run))
+        into = _own_rows(plan, requests) if into is None else into
+        work = _Work(plan, timelines, requests, _entities(plan, timelines, requests, threads, run), into)
         work.sweep(threads, pool.map if threads > 1 else map)
         for _ in run(work.run, blocks):
             pass
     _report(plan, work.errors, limits)
-    return work.out
+    return into.out
+
+
+def _own_rows(plan: Plan, requests: Requests) -> Into:
+    return Into(np.empty((len(requests), len(plan.features)), np.float64), np.arange(len(requests)))
+
+
+class Into(NamedTuple):
+    """Where features are written to."""
+
+    out: Floats  # (any, features)
+    places: Ints  # (requests,) the row of each
 
 
 class _Kept(NamedTuple):
@@ -93,7 +115,7 @@ class _Kept(NamedTuple):
 class _Work:
     """One evaluation: what all blocks read, and where each writes its own rows."""
 
-    def __init__(self, plan: Plan, timelines: Timelines, requests: Requests, entities: list[Ints]) -> None:
+    def __init__(self, plan: Plan, timelines: Timelines, requests: Requests, entities: list[Ints], into: Into) -> None:
         self.layout, self.sources, periods, self.sizes, _ = compiled(plan)
         self.ladders, self.rungs = len(self.layout.ladders), len(self.layout.rungs)
         self.rows = [timelines.by_name[source.timeline].rows for source in self.sources]
@@ -105,9 +127,10 @@ class _Work:
         self.periods = read_only(period_bounds(plan, periods, requests.as_of))
         self.comparands = read_only(comparand_values(plan, requests))
         self.errors = np.zeros(len(requests), np.int64)
-        self.out: Floats = np.empty((len(requests), len(plan.features)), np.float64)
+        self.out, self.places = into.out, read_only(into.places)
         self.kept = [_nothing_kept(len(requests)) for _ in self.sources]
         self.longest = 0
+        self._rooms: list[Room] = []  # that no thread works in
 
     def sweep(self, threads: int, run: Run) -> None:
         """Take the requests to entities with many rows out of the blocks, entity by entity."""
@@ -176,17 +199,25 @@ class _Work:
     def run(self, block: slice) -> None:
         """Evaluate the requests of one block."""
         measures = np.empty((block.stop - block.start, self.measures), np.float64)
-        own_room = room(self.sizes, self.ladders, self.rungs, self.longest).room
+        own_room = self._room()
         cuts = self.cuts if len(self.cuts) == 1 else self.cuts[block]
-        errors = self.errors[block]
+        errors, places = self.errors[block], self.places[block]
         for number, rows in enumerate(self.rows):
             kept = self.kept[number]
             measure_rows(
                 self.layout, number, rows, self.as_of[block], self.self_root[block], cuts,
                 self.entities[number][block], self.periods[block], self.comparands[block], kept.values, kept.at[block],
-                kept.errors, own_room, errors, measures, self.out[block],
+                kept.errors, own_room, errors, measures, places, self.out,
             )  # fmt: skip
-        finish_rows(self.layout, measures, self.values[block], errors, own_room.stack, self.out[block])
+        finish_rows(self.layout, measures, self.values[block], errors, own_room.stack, places, self.out)
+        self._rooms.append(own_room)
+
+    def _room(self) -> Room:
+        """Return room that no other thread works in."""
+        try:
+            return self._rooms.pop()
+        except IndexError:
+            return room(self.sizes, self.ladders, self.rungs, self.longest).room
 
 
 def _nothing_kept(requests: int) -> _Kept:
@@ -222,10 +253,37 @@ def _entities(plan: Plan, timelines: Timelines, requests: Requests, threads: int
 
 def _places(keys: pa.StringArray, wanted: pa.StringArray) -> Ints:
     """Return each entity's place among the keys, -1 for one without facts, -2 for null."""
-    places = pc.fill_null(pc.index_in(wanted, value_set=keys), _UNKNOWN).cast(pa.int64()).to_numpy(zero_copy_only=False)
     if wanted.null_count:
-        places = np.where(wanted.is_null().to_numpy(zero_copy_only=False), s.NOT_NAMED, places)
-    return np.asarray(places, np.int64)
+        named = wanted.is_valid().to_numpy(zero_copy_only=False)
+        return np.where(named, _found(keys, wanted), s.NOT_NAMED)
+    # Requests to one entity mostly follow one another: it is looked up once for all of them.
+    starts = np.empty(len(wanted), np.int64)
+    starts = starts[: _text_runs(*text_arrays(wanted), starts)]
+    return np.repeat(_found(keys, wanted.take(pa.array(starts))), np.diff(starts, append=len(wanted)))
+
+
+def _found(keys: pa.StringArray, wanted: pa.StringArray) -> Ints:
+    """Return each text's place among the keys, -1 where it is none of them."""
+    places = pc.index_in(wanted, value_set=keys)
+    found: Ints = places.fill_null(_UNKNOWN).to_numpy(zero_copy_only=False).astype(np.int64)
+    return found
+
+
+@entry
+def _text_runs(offsets: Any, texts: Any, starts: Any) -> Any:
+    """Where each run of equal texts starts; returns how many there are."""
+    found, begin, length = 0, np.uint64(0), np.uint64(0)
+    for i in range(starts.shape[0]):
+        own, own_length = np.uint64(offsets[i]), np.uint64(offsets[i + 1]) - np.uint64(offsets[i])
+        same, k = i > 0 and own_length == length, np.uint64(0)
+        while same and k < length:
+            same = texts[begin + k] == texts[own + k]
+            k += _ONE
+        if not same:
+            starts[found] = i
+            found += 1
+        begin, length = own, own_length
+    return found
 
 
 def _report(plan: Plan, errors: Ints, limits: dict[int, Problem] | None) -> None:

@@ -3,7 +3,8 @@
 Of a timeline whose windows all reach back a bounded time, rows that happened before the reach of the latest known time
 matter to no question from then on. They are dropped chunk by chunk and entity by entity, a few at a time, in the
 state's own transactions. The state says since when it holds rows, so that what comes to older ones later (a late event,
-a correction) is left out, and a plan with a longer reach finds that the state does not serve it and has it built anew.
+a correction) is left out. How far back a plan looks is a part of what its state is: a plan with a longer reach has a
+state of its own, which is built from the log beside the other.
 
 There is no time to live by a clock of the store's: it would drop rows that a window still reaches, and an entity with
 fewer rows than the log has is a wrong answer.
@@ -11,6 +12,7 @@ fewer rows than the log has is a wrong answer.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 import msgspec
@@ -19,25 +21,17 @@ from obligor.features.arranging import compiled
 from obligor.features.plan import Plan
 from obligor.features.state_store import Entry
 
-__all__ = ["Kept", "decode_kept", "encode_kept", "reaches", "serves"]
+__all__ = ["decode_kept", "encode_kept", "reaches", "state_hash"]
+
+_KEPT = msgspec.json.Decoder(dict[str, int])
 
 
-class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a state holds of a timeline: the rows with event_time >= `since_us`, for windows up to `reach_us` long."""
-
-    since_us: int
-    reach_us: int
-
-
-_KEPT = msgspec.json.Decoder(dict[str, Kept])
-
-
-def decode_kept(entry: Entry | None) -> dict[str, Kept]:
-    """Return what is kept by timeline; those that are not there are held as a whole."""
+def decode_kept(entry: Entry | None) -> dict[str, int]:
+    """Return by timeline since when a state holds its rows: those with event_time >= that; without those held whole."""
     return {} if entry is None else _KEPT.decode(bytes(entry))
 
 
-def encode_kept(kept: Mapping[str, Kept]) -> bytes:
+def encode_kept(kept: Mapping[str, int]) -> bytes:
     """Return the entry."""
     return msgspec.json.encode(dict(sorted(kept.items())))
 
@@ -54,7 +48,6 @@ def reaches(plan: Plan) -> dict[str, int]:
     return {timeline: reach_us for timeline, reach_us in found.items() if timeline not in unbounded}
 
 
-def serves(kept: Mapping[str, Kept], plan: Plan) -> bool:
-    """Whether a state that keeps no more than this has all that a plan looks at."""
-    wanted = reaches(plan) if kept else {}
-    return all(name in wanted and wanted[name] <= one.reach_us for name, one in kept.items())
+def state_hash(plan: Plan) -> str:
+    """Return the sha256 of what a plan's state holds: its timelines, and how far back. Plans of one share a state."""
+    return hashlib.sha256(msgspec.json.encode([plan.timelines_hash, sorted(reaches(plan).items())])).hexdigest()

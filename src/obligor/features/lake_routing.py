@@ -18,7 +18,7 @@ from obligor.features.buckets import BUCKETS, buckets_of
 from obligor.features.kernels.compiling import entry
 from obligor.features.lake_files import Range
 from obligor.features.layout import read_only
-from obligor.features.requests import Requests
+from obligor.features.requests import Requests, text_arrays
 
 __all__ = ["Routed", "route"]
 
@@ -58,8 +58,7 @@ def route(requests: Requests, keys: pa.StringArray, entities: Sequence[str], par
     """
     n = len(requests)
     edges = [n * part // parts for part in range(parts + 1)]
-    offsets = np.frombuffer(keys.buffers()[1] or bytes(4), np.int32)[keys.offset :]
-    texts = np.frombuffer(keys.buffers()[2] or b"", np.uint8)
+    offsets, texts = text_arrays(keys)
     buckets, counts = np.empty(n, np.int16), np.zeros((parts, BUCKETS, 2), np.int64)
 
     def count(part: int) -> None:

@@ -19,14 +19,15 @@ from obligor.features.measures import class_of
 from obligor.features.plan import FeatureSpec, Plan
 from obligor.features.wording import measure_piece, request_piece
 
-__all__ = ["CLASSES", "Branch", "origins"]
+__all__ = ["CLASSES", "Branch", "event_doc", "origins"]
 
 CLASSES = {  # how numbers are kept exact, by exactness class; `plan.py` has them in full
     "group": "sums that are added to and taken back from, exact",
     "tiled": "a tree of tiles over the events, exact",
     "decay": "a sum for each step of age, weighted when asked, exact",
-    "holistic": "the events themselves are looked at again, exact up to a limit",
-    "sketch": "a sketch of fixed size, about",
+    "holistic": "the events themselves are looked at again, exact; a decision that meets more than 4,096 values or "
+    "keys, or 16,384 values of a quantile, is referred",
+    "sketch": "a sketch of fixed size, approximate",
 }
 VALUES_SHOWN = 6  # of a category
 
@@ -64,22 +65,23 @@ def _look(registry: Registry, application: type[Event], look: Look) -> Branch:
         return Branch(f"{look.event} events: no event class of events.py is named so")
     event = registry[look.event]
     versions = f" (versions {_listed(event.lineage)})" if len(event.lineage) > 1 else ""
-    doc = _doc(event)
+    doc = event_doc(event)
     role = f"{look.role}: " if look.role and look.role != "by key" else ""
     said = [
-        f"whose: {look.whose}, by {' and '.join(look.keys)}",
+        f"whose: {look.whose}, as the event's {' and '.join(look.keys)}",
         f"only where {look.filter}" if look.filter else "",
         f"for each {look.by_key}" if look.by_key else "",
         f"window: {look.window}" if look.window else "",
         f"taken: {look.made}" if look.made else "",
         f"known values: {_values(look.values)}" if look.values else "",
     ]
-    fields = [*(_field(event, name) for name in look.reads), *(_field(application, name) for name in look.compares)]
-    branches = (*(Branch(one) for one in said if one), *fields)
+    fields = [_field(event, name) for name in look.reads]
+    compared = [Branch("compared with the application's", (_field(application, name),)) for name in look.compares]
+    branches = (*(Branch(one) for one in said if one), *fields, *compared)
     return Branch(f"{role}{look.event} events{versions}{f': {doc}' if doc else ''}", branches)
 
 
-def _doc(event: type[Event]) -> str:
+def event_doc(event: type[Event]) -> str:
     """Return the first sentence that the lender wrote of an event type."""
     lines = (inspect.cleandoc(event.__doc__) if event.__doc__ else "").split("\n\n")[0]
     return " ".join(lines.split()).rstrip(".")
@@ -104,7 +106,7 @@ def _kind(field: Field) -> str:
         case Category():
             return f"one of {_values(field.values)}{optional}" if field.values else f"any category{optional}"
         case Entity():
-            return f"the key of a {field.type}{optional}"
+            return f"the key of {'an' if field.type[0] in 'aeiou' else 'a'} {field.type}{optional}"
         case Integer():
             bounds = (("from", field.minimum), ("to", field.maximum))
             return f"a whole number{''.join(f' {word} {one:,}' for word, one in bounds if one is not None)}{optional}"

@@ -210,7 +210,9 @@ class _TableColumns:
 
 
 def _plain(column: Any) -> pa.Array:
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    array = column
+    if isinstance(column, pa.ChunkedArray):  # `combine_chunks` would copy even a single one
+        array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):  # combine_chunks of no chunk, in some versions
         array = pa.array([], column.type)
     if pa.types.is_dictionary(array.type):

@@ -107,11 +107,14 @@ class Retrieval:
 
         Raises BadInput with everything that is wrong, NotFound for features that do not exist.
         """
+        if limits not in ("raise", "null"):
+            raise BadInput(Problem("$.limits", f"expected 'raise' or 'null', got {limits!r}"))
         table, give_back = read_frame(questions)
         with self._open_log() as log:
             plan = self.plan if features is None else narrowed(self.plan, features)
             requests = self.requests(log, table, as_of, cut=cut, application=application, plan=plan)
-            found = answered(plan, log, requests, threads, lake := self._lake_of(log))
+            lake = self._lake_of(log)
+            found = answered(plan, log, requests, threads, lake)
             if found.limits and limits == "raise":
                 raise LimitError(_limit_problems(found.limits))
             columns = {

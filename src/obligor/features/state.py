@@ -18,7 +18,7 @@ from obligor.events.log import EventLog
 from obligor.events.positions import sequence_of
 from obligor.features.edits import Editor, StateMisfit, WinnerChanges, edits_of
 from obligor.features.entries import after_all, chunks_start, entity_of, fence_of, prefix, tail_key, unbound
-from obligor.features.expiry import Kept, decode_kept, encode_kept, reaches, serves
+from obligor.features.expiry import decode_kept, encode_kept, reaches, state_hash
 from obligor.features.history import Asked, History, TimelineReader
 from obligor.features.indexes import BYTES_MAX, CHUNKS_MIN, Indexes
 from obligor.features.pieces import pieces_of
@@ -26,7 +26,7 @@ from obligor.features.plan import Plan
 from obligor.features.state_store import Entry, Range, StateStore, StateTransaction
 from obligor.features.tails import FENCE_LOWEST, ROW_FIXED, decode_tail, tail_columns
 
-__all__ = ["Head", "OnlineState", "StagedState", "StateMisfit", "TooLong"]
+__all__ = ["Head", "OnlineState", "StagedState", "StateMisfit", "TooLong", "read_head"]
 
 FORMAT = 3
 _NAMES_AT_ONCE = 64
@@ -55,17 +55,33 @@ class Head(NamedTuple):
 
 class _StoredHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: int
-    timelines: str
+    timelines: str  # the `state_hash` of the plans whose state it is
     log: str
     sequence: int
     chain: str
 
 
+def _stored_head(store: StateTransaction) -> _StoredHead | None:
+    entry = store.get(_HEAD)
+    stored = None if entry is None else msgspec.json.decode(bytes(entry), type=_StoredHead)
+    return stored if stored is not None and stored.format == FORMAT else None
+
+
+def read_head(store: StateStore) -> Head | None:
+    """Return the part of the log that a stored state stands for, of whatever plan; None of an empty one."""
+    staged = store.begin()
+    try:
+        stored = _stored_head(staged)
+        return None if stored is None else Head(stored.log, stored.sequence, stored.chain)
+    finally:
+        staged.abort()
+
+
 class OnlineState:
-    """The state of one plan's timelines in a store; plans with equal timelines may share it."""
+    """The state of one plan in a store; plans that look at the same rows may share it."""
 
     def __init__(self, plan: Plan, store: StateStore, *, memory_bytes_max: int = BYTES_MAX) -> None:
-        self._plan, self._store = plan, store
+        self._plan, self._hash, self._store = plan, state_hash(plan), store
         self._indexes = Indexes(memory_bytes_max)
         self._numbers = {name: number for number, name in enumerate(sorted(plan.timelines), start=1)}
         self._expiring = b""  # the key from which `expire` goes on
@@ -76,9 +92,18 @@ class OnlineState:
         with self.begin() as staged:
             return staged.head
 
+    def serves(self, plan: Plan) -> bool:
+        """Whether questions of this plan can be answered from the state."""
+        return state_hash(plan) == self._hash
+
+    def behind(self, log: EventLog) -> int:
+        """Return how many events of the log are to be applied; all of them where the state does not fit it."""
+        head = self.head
+        return log.head.sequence - (head.sequence if head is not None and head.fits(log) else 0)
+
     def begin(self) -> StagedState:
         """Start a change of the state; there is at most one at a time."""
-        return StagedState(self._plan, self._numbers, self._store.begin(), self._indexes)
+        return StagedState(self._plan, self._hash, self._numbers, self._store.begin(), self._indexes)
 
     def catch_up(self, log: EventLog, *, progress: Callable[[int, int], None] = lambda done, of: None) -> int:
         """Apply what the log holds beyond the state and return the sequence reached; `progress(done, of)` in events.
@@ -134,8 +159,11 @@ class OnlineState:
 class StagedState:
     """A change of the state: apply, read what is staged, then commit or abort. It is a `TimelineReader`."""
 
-    def __init__(self, plan: Plan, numbers: Mapping[str, int], store: StateTransaction, indexes: Indexes) -> None:
-        self._plan, self._numbers, self._store, self._indexes = plan, numbers, store, indexes
+    def __init__(
+        self, plan: Plan, name: str, numbers: Mapping[str, int], store: StateTransaction, indexes: Indexes
+    ) -> None:
+        """`name`: the plan's `state_hash`."""
+        self._plan, self._hash, self._numbers, self._store, self._indexes = plan, name, numbers, store, indexes
         self._widths = {name: ROW_FIXED + timeline.slots for name, timeline in plan.timelines.items()}
         self._touched: set[bytes] = set()  # entities kept in memory that are ahead of what is committed
         self._applied = False
@@ -149,11 +177,8 @@ class StagedState:
     @property
     def head(self) -> Head | None:
         """What the state stands for without what is staged; None of an empty state or one of another form."""
-        entry, kept = self._store.get_many([_HEAD, _KEPT])
-        stored = None if entry is None else msgspec.json.decode(bytes(entry), type=_StoredHead)
-        if stored is None or (stored.format, stored.timelines) != (FORMAT, self._plan.timelines_hash):
-            return None
-        if not serves(decode_kept(kept), self._plan):
+        stored = _stored_head(self._store)
+        if stored is None or stored.timelines != self._hash:
             return None
         return Head(stored.log, stored.sequence, stored.chain)
 
@@ -186,7 +211,7 @@ class StagedState:
             tails = [tail_key(prefix(self._numbers[name], key)) for name, edits in some for key in edits.keys]
             self._store.fetch([_KEPT, *tails])
         kept = decode_kept(self._store.get(_KEPT))
-        some = [(name, edits.since(kept[name].since_us) if name in kept else edits) for name, edits in some]
+        some = [(name, edits.since(kept[name]) if name in kept else edits) for name, edits in some]
         for name, edits in some:
             width = edits.inserted.shape[1]
             Editor(name, self._numbers[name], width, self._store, self._changed).apply(edits)
@@ -203,10 +228,9 @@ class StagedState:
         mine = [name for name in names if name[0] in reach]
         kept = decode_kept(self._store.get(_KEPT))
         for timeline, reach_us in reach.values():
-            since_us = max(now_us - reach_us, kept[timeline].since_us if timeline in kept else FENCE_LOWEST)
-            kept[timeline] = Kept(since_us, reach_us)
+            kept[timeline] = max(now_us - reach_us, kept.get(timeline, FENCE_LOWEST))
         due: dict[bytes, list[bytes]] = {}
-        for name in self._due(mine, {number: kept[timeline].since_us for number, (timeline, _) in reach.items()}):
+        for name in self._due(mine, {number: kept[timeline] for number, (timeline, _) in reach.items()}):
             due.setdefault(entity_of(name)[0], []).append(name)
         dropped = 0
         for entity, old in due.items():
@@ -296,7 +320,7 @@ class StagedState:
 
     def commit(self, head: Head) -> None:
         """Commit what is staged, standing for the log up to `head`."""
-        stored = _StoredHead(FORMAT, self._plan.timelines_hash, *head)
+        stored = _StoredHead(FORMAT, self._hash, *head)
         self._store.put_many([(_HEAD, msgspec.json.encode(stored))])
         self._store.commit()
         self._indexes.tidy(self._touched)

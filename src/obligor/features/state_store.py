@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
-from obligor.errors import Conflict, ObligorError
+from obligor.errors import Conflict, ObligorError, StoreLost
 
 __all__ = ["Entry", "Range", "StateBusy", "StateGone", "StateMoved", "StateStore", "StateTaken", "StateTransaction"]
 
@@ -25,7 +25,7 @@ class StateBusy(Conflict):
     """Somebody else has this state open for writing."""
 
 
-class StateGone(OSError):
+class StateGone(StoreLost):
     """The store cannot be reached, is too slow, or lost what it held; state is to be done without until it is back."""
 
 

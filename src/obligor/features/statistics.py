@@ -37,11 +37,6 @@ class Distribution:
     steps: tuple[int, ...]  # how many known values lie in each step of the picture
     edges: tuple[float, float] | None  # where the picture begins and ends
 
-    @property
-    def missing_rate(self) -> float | None:
-        """The share of rows without a value; None of no rows."""
-        return self.missing / self.rows if self.rows else None
-
 
 def distribution(spec: FeatureSpec, numbers: Floats) -> Distribution:
     """Return how one feature's numbers, NaN for null, are distributed."""

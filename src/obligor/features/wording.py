@@ -28,8 +28,11 @@ from obligor.features.plan import Plan, RequestValue
 
 __all__ = [
     "aggregate_words",
+    "anchor_words",
+    "facts_words",
     "field_words",
     "filter_words",
+    "keys_words",
     "length_words",
     "measure_piece",
     "owner_words",
@@ -37,7 +40,8 @@ __all__ = [
     "window_words",
 ]
 
-_UNITS_US = (("day", 86_400_000_000), ("hour", 3_600_000_000), ("minute", 60_000_000), ("second", 1_000_000))
+_DAY_US = 86_400_000_000
+_UNITS_US = (("day", _DAY_US), ("hour", 3_600_000_000), ("minute", 60_000_000), ("second", 1_000_000))
 _AGGREGATES = {
     "count": "number of {facts}",
     "sum": "sum of {field} over {facts}",
@@ -59,12 +63,12 @@ _AGGREGATES = {
     "longest_streak": "most in a row of {facts} that also meet {condition}",
     "decayed_count": "number of {facts}, {decay}",
     "decayed_sum": "sum of {field} over {facts}, {decay}",
-    "distinct": "number of distinct {field} among {facts}",
+    "distinct": "number of distinct values of {field} among {facts}",
     "most_frequent": "{nth}most frequent {field} among {facts}",
     "top_share": "share of the {most} {field} among {facts}",
     "entropy": "entropy, in bits, of {field} among {facts}",
     "quantile": "{quantile} of {field} over {facts}",
-    "distinct_sketch": "about the number of distinct {field} among {facts}",
+    "distinct_sketch": "about the number of distinct values of {field} among {facts}",
     "quantile_sketch": "about the {quantile} of {field} over {facts}",
 }
 _TIMED = ("time_since_first", "time_since_last", "mean_gap", "std_gap", "longest_gap")
@@ -86,9 +90,9 @@ _OVER_KEYS_TRUE = {
     "max": "whether any of {keys} has {number}",
 }
 _CALENDAR = {
-    "hour": "hour of the day",
-    "day_of_week": "weekday (0 Monday to 6)",
-    "day_of_month": "day of the month",
+    "hour": "hour of the day (0 to 23)",
+    "day_of_week": "weekday (0 Monday to 6 Sunday)",
+    "day_of_month": "day of the month (1 to 31)",
 }
 _AS_OF = "the moment of the question"
 _SIGNS = {"==": "is", "!=": "is not"}
@@ -128,10 +132,9 @@ def measure_piece(plan: Plan, measure: Measure) -> Piece:
     assert measure.selection is not None
     selection = timeline.selections[measure.selection]
     facts = _facts(plan, timeline, _owner(timeline, measure.via), selection, measure.given)
-    if isinstance(measure.window, RowsWindow):
-        facts = f"the newest {measure.window.rows:,} of {facts}"
+    facts = _newest(facts, measure.window)
     slot = slot_of(timeline, measure.selection, measure.slot)
-    text = aggregate_words(measure, timeline, slot, facts) + _when(plan, measure, timeline)
+    text = aggregate_words(measure, timeline, slot, facts) + _when(plan, timeline, measure.via, measure.window)
     categorical = slot is not None and measure.aggregate in ("first", "last", "nth_last", "most_frequent")
     return Piece(
         text,
@@ -146,19 +149,40 @@ def window_words(plan: Plan, timeline: Timeline, window: Window) -> str:
     match window:
         case TimeWindow(length_us=length_us, offset_us=offset_us):
             before = f" before the last {length_words(offset_us)}" if offset_us else ""
-            return length_words(length_us) + before
+            return f"all{before}" if before and length_us is None else length_words(length_us) + before
         case RowsWindow(rows=rows):
             return f"newest {rows:,} events"
         case CalendarWindow(unit=unit, back=back):
             known = {0: f"this {unit} so far", 1: f"last {unit}", 2: f"the {unit} before last"}
             return f"{known.get(back) or f'the {unit} {back} {unit}s back'} ({plan.zone})"
         case SinceWindow(anchor=anchor):
-            return f"since the last {timeline.selections[anchor].event}"
+            begins = timeline.selections[anchor]
+            where = filter_words(plan, timeline, begins, ())
+            return f"since the last {begins.event}{f' where {where}' if where else ''}"
 
 
-def _when(plan: Plan, measure: Measure, timeline: Timeline) -> str:
+def facts_words(plan: Plan, measure: Measure, reader: Measure | Inner) -> str:
+    """Return which facts a measure looks at, such as `the consumer's repayment events, last 30 days`; by key `its`."""
+    timeline = plan.timelines[measure.timeline]
+    assert reader.selection is not None
+    owner = ["its"] if isinstance(reader, Inner) else _owner(timeline, measure.via)
+    facts = _facts(plan, timeline, owner, timeline.selections[reader.selection], reader.given)
+    return _newest(facts, reader.window) + _when(plan, timeline, measure.via, reader.window)
+
+
+def anchor_words(plan: Plan, measure: Measure, anchor: int) -> str:
+    """Return which facts a window may begin with."""
+    timeline = plan.timelines[measure.timeline]
+    return _facts(plan, timeline, _owner(timeline, measure.via), timeline.selections[anchor], ())
+
+
+def _newest(facts: str, window: Window) -> str:
+    return f"the newest {window.rows:,} of {facts}" if isinstance(window, RowsWindow) else facts
+
+
+def _when(plan: Plan, timeline: Timeline, via: Sequence[str], window: Window) -> str:
     """Return the window as the end of a sentence."""
-    match measure.window:
+    match window:
         case TimeWindow(length_us=None, offset_us=0):
             return ", ever"
         case TimeWindow(length_us=None, offset_us=offset_us):
@@ -169,9 +193,9 @@ def _when(plan: Plan, measure: Measure, timeline: Timeline) -> str:
         case TimeWindow(length_us=length_us, offset_us=offset_us):
             return f", the {length_words(length_us)} before the last {length_words(offset_us)}"
         case CalendarWindow():
-            return f", {window_words(plan, timeline, measure.window)}"
+            return f", {window_words(plan, timeline, window)}"
         case SinceWindow(anchor=anchor):
-            facts = _facts(plan, timeline, _owner(timeline, measure.via), timeline.selections[anchor], ())
+            facts = _facts(plan, timeline, _owner(timeline, via), timeline.selections[anchor], ())
             return f", since the last of {facts}"
     return ""
 
@@ -240,8 +264,8 @@ def aggregate_words(measure: Measure | Inner, timeline: Timeline, slot: Slot | N
         case (("quantile" | "quantile_sketch"), (q,)):
             words["quantile"] = "median" if q == 0.5 else f"{q:g} quantile"
         case (("decayed_count" | "decayed_sum"), (int(half_life_us), int(step_us))):
-            words["decay"] = f"each half as much for every {length_words(half_life_us)} of age, in steps of "
-            words["decay"] += length_words(step_us)
+            step = "calendar days" if step_us == _DAY_US else f"steps of {length_words(step_us)}"
+            words["decay"] = f"each half as much for every {length_words(half_life_us)} of age in {step} (UTC)"
     if isinstance(measure, Measure) and measure.condition is not None and measure.selection is not None:
         both = (timeline.selections[place] for place in (measure.selection, measure.condition))
         words["condition"] = _streak_words(*both)
@@ -275,23 +299,24 @@ def _over_keys(plan: Plan, timeline: Timeline, measure: Measure) -> Piece:
         inner = per.inner[int(step.value or 0)]
         slot = slot_of(timeline, inner.selection, inner.slot)
         facts = _facts(plan, timeline, ["its"], timeline.selections[inner.selection], inner.given)
-        alone = Measure(
-            timeline=measure.timeline, via=measure.via, aggregate=inner.aggregate, selection=inner.selection,
-            given=inner.given, slot=inner.slot, window=inner.window, scale=inner.scale, condition=None, parameters=(),
-            per=None,
-        )  # fmt: skip
-        text = aggregate_words(inner, timeline, slot, facts) + _when(plan, alone, timeline)
+        text = aggregate_words(inner, timeline, slot, facts) + _when(plan, timeline, measure.via, inner.window)
         values = slot.values if slot is not None and inner.aggregate in ("first", "last") else None
         return Piece(text, PHRASE, values, timed=_timed(inner.aggregate, slot))
 
     number = program_words(per.program, operand)
-    first = per.inner[0]
-    key = slot_of(timeline, first.selection, first.key)
-    assert key is not None
-    keys = _owned(_owner(timeline, measure.via), _plural(key.field))
+    keys = keys_words(plan, measure)
     forms = _OVER_KEYS_TRUE if number.truth else _OVER_KEYS
     words = forms[measure.aggregate].format(keys=keys, number=number.text if number.truth else number.within())
     return Piece(words, PHRASE, truth=number.truth and measure.aggregate in ("min", "max"), timed="")
+
+
+def keys_words(plan: Plan, measure: Measure) -> str:
+    """Return what a measure over keys is over, such as `the consumer's loans`."""
+    timeline, per = plan.timelines[measure.timeline], measure.per
+    assert per is not None
+    key = slot_of(timeline, per.inner[0].selection, per.inner[0].key)
+    assert key is not None
+    return _owned(_owner(timeline, measure.via), _plural(key.field))
 
 
 def _plural(name: str) -> str:

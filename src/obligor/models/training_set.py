@@ -219,8 +219,10 @@ def _outcomes(
 ) -> tuple[NDArray[np.object_], Floats, pa.Table]:
     """Return status, bad and the table of outcomes; what had matured by the cut-off as it was known then."""
     table = evaluate_outcomes(outcome, log, cut=cut, seen_at=seen_at)
-    if not 0 < len(table) <= ROWS_MAX:
-        raise BadInput(f"expected 1 to {ROWS_MAX} applications known by then, got {len(table)}")
+    if not len(table):
+        raise BadInput("no application was known by then: ingest some first (obligor ingest)")
+    if len(table) > ROWS_MAX:
+        raise BadInput(f"expected at most {ROWS_MAX:,} applications known by then, got {len(table):,}")
     status, bad = _status_and_bad(table)
     if cutoff_us is not None and cutoff_us < seen_at:
         then = evaluate_outcomes(outcome, log, cut=cut, seen_at=cutoff_us)

@@ -19,8 +19,9 @@ from obligor.simulator.simulation import Simulation
 from obligor.simulator.tables import LAYOUT, UTC_MOMENT, ids, loan_ids
 from obligor.simulator.world import DAY_US
 
-__all__ = ["history", "live", "true_probabilities", "write"]
+__all__ = ["TRUTH", "history", "live", "true_probabilities", "write"]
 
+TRUTH = "truth/truth.parquet"  # in the folder of a history
 Record = dict[str, Any]
 _ENVELOPE = ("id", "occurred_at", "received_at", "corrects", "retracts")
 
@@ -57,11 +58,15 @@ def true_probabilities(simulation: Simulation) -> pa.Table:
 
 
 def write(simulation: Simulation, folder: Path) -> dict[str, int]:
-    """Write `<event>.parquet` for every type and `truth.parquet` into `folder`; returns the rows of each."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write `<event>.parquet` for every type into `folder`, and `TRUTH`; returns the rows of each.
+
+    The truth lies in a folder of its own, so that `folder/*.parquet` is what a lender has.
+    """
+    (folder / TRUTH).parent.mkdir(parents=True, exist_ok=True)
     tables = {**history(simulation), "truth": true_probabilities(simulation)}
     for name, table in tables.items():
-        pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+        path = folder / (TRUTH if name == "truth" else f"{name}.parquet")
+        pq.write_table(table, path, compression="zstd")
     return {name: len(table) for name, table in tables.items()}
 
 

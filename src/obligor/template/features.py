@@ -140,4 +140,6 @@ merchant_disputes = _merchant.dispute_rate(Dispute.by("merchant"))
 merchant_failures = _merchant.failure_rate(PaymentFailed.by("merchant"), InstalmentDue.by("merchant"))
 merchant_basket = _merchant.basket()
 amount_to_basket = _merchant.amount_to_basket(request("amount"))
-first_time_here = Relationship(LoanOpened.by(["consumer", "merchant"]), "amount").first_time()
+first_time_here = Relationship(LoanOpened.by(["consumer", "merchant"]), "amount").first_time(
+    description="Whether it would be the consumer's first loan at this merchant"
+)

@@ -8,6 +8,7 @@ arrays in them by the table at the beginning of the integers: for each array its
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -103,7 +104,7 @@ def views(of: Blocks, dimensions: Sequence[tuple[str, int]]) -> list[NDArray[Any
     found = []
     for place, (kind, number) in enumerate(dimensions):
         begin, *shape = of.ints[place * _ENTRY : place * _ENTRY + 1 + number].tolist()
-        found.append(getattr(of, kind)[begin : begin + int(np.prod(shape))].reshape(shape))
+        found.append(getattr(of, kind)[begin : begin + prod(shape)].reshape(shape))
     return found
 
 

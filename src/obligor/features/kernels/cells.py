@@ -33,6 +33,7 @@ from obligor.features.kernels.integers import (
 __all__ = [
     "BASE_WORDS",
     "GAP_WORDS",
+    "NEED_ENDS",
     "NEED_GAPS",
     "NEED_NUMBERS",
     "NEED_SLOPE",
@@ -45,10 +46,14 @@ __all__ = [
     "SQUARE_WORDS",
     "STREAK_WORDS",
     "N",
+    "add_number",
     "add_rows",
     "finish_cell",
+    "finish_numbers",
     "first_at",
+    "keep_numbers",
     "merge_cell", "near",
+    "numbers_of",
     "reset_cell",
     "update_cell",
     "update_numbers",
@@ -63,7 +68,11 @@ LONGEST_GAP = 3  # after the three of the sum of squared gaps
 TIMES, TIMES_SQUARED, PRODUCTS = 0, 1, 3  # of slope: seconds; their squares and their products with values, 2 each
 NEWEST_RUN, OLDEST_RUN, LONGEST_RUN = range(3)
 
-NEED_TIMES, NEED_NUMBERS, NEED_SQUARES, NEED_GAPS, NEED_SLOPE, NEED_STREAK = 1, 2, 4, 8, 16, 32  # flags of a group
+_ROWS, _N, _SUM_HIGH, _SUM_LOW = np.uint64(ROWS), np.uint64(N), np.uint64(SUM_HIGH), np.uint64(SUM_LOW)
+_LEAST, _MOST = np.uint64(LEAST), np.uint64(MOST)
+
+# Flags of a group.
+NEED_TIMES, NEED_NUMBERS, NEED_SQUARES, NEED_GAPS, NEED_SLOPE, NEED_STREAK, NEED_ENDS = 1, 2, 4, 8, 16, 32, 64
 
 # The columns of a group in `layout.groups`.
 G_BIT, G_SLOT, G_NEEDS, G_CELL, G_RESULTS, G_CONDITION, G_SQUARES, G_GAPS, G_SLOPE, G_STREAK, G_END = range(11)
@@ -108,36 +117,70 @@ def update_times(
 
 
 @inlined
+def numbers_of(state: Any, at: Any) -> Any:
+    """What the numbers of a cell add up to, to be held in registers."""
+    at = np.uint64(at)
+    return (
+        state[at + _ROWS], state[at + _N], state[at + _SUM_HIGH], state[at + _SUM_LOW], state[at + _LEAST],
+        state[at + _MOST],
+    )  # fmt: skip
+
+
+@inlined
+def keep_numbers(state: Any, at: Any, held: Any) -> None:
+    """Write to a cell what its numbers add up to."""
+    at = np.uint64(at)
+    state[at + _ROWS], state[at + _N], state[at + _SUM_HIGH], state[at + _SUM_LOW] = held[0], held[1], held[2], held[3]
+    state[at + _LEAST], state[at + _MOST] = held[4], held[5]
+
+
+@inlined
+def add_number(held: Any, seen: Any, v: Any) -> Any:
+    """What numbers add up to with that of a row; nothing changes unless it is seen."""
+    rows, n, sum_high, sum_low, least, most = held
+    there = seen & (v != NULL)
+    return (
+        rows + np.int64(seen),
+        n + np.int64(there),
+        sum_high + (v >> 32 if there else 0),
+        sum_low + (v & 0xFFFFFFFF if there else 0),
+        min(least, v if there else INT64_MAX),
+        max(most, v if there else NULL),
+    )
+
+
+@inlined
 def update_numbers(
-    state: Any, at: Any, bit: Any, slot: Any, times: Any, values: Any, masks: Any, base: Any, low: Any, high: Any,
-    edge: Any,
+    state: Any, at: Any, bit: Any, slot: Any, ends: Any, times: Any, values: Any, masks: Any, base: Any, low: Any,
+    high: Any, edge: Any,
 ) -> Any:  # fmt: skip
-    """Add rows up to an edge to a cell: how many, and what their numbers add up to. Returns where they start."""
-    rows, n, sum_high, sum_low, least, most = 0, 0, 0, 0, state[at + LEAST], state[at + MOST]
-    oldest, newest, j = low, low, high - 1
+    """Add rows up to an edge to a cell: how many, what their numbers add up to, and which were the `ends` if asked.
+
+    Returns where the rows start.
+    """
+    held, j = numbers_of(state, at), high - 1
     while j >= low and times[np.uint64(j)] >= edge:
-        v = values[slot, np.uint64(j)]
-        if masks[np.uint64(j - base)] & bit != 0:
-            rows += 1
-            if v != NULL:
-                newest = j if n == 0 else newest
-                oldest = j
-                n += 1
-                sum_high += v >> 32
-                sum_low += v & 0xFFFFFFFF
-                least = min(least, v)
-                most = max(most, v)
+        held = add_number(held, masks[np.uint64(j - base)] & bit != 0, values[slot, np.uint64(j)])
         j -= 1
-    state[at + ROWS] += rows
-    if n != 0:
-        state[at + OLDEST] = values[slot, oldest]
-        if state[at + N] == 0:
-            state[at + NEWEST] = values[slot, newest]
-        state[at + N] += n
-        state[at + SUM_HIGH] += sum_high
-        state[at + SUM_LOW] += sum_low
-        state[at + LEAST], state[at + MOST] = least, most
+    if ends and held[1] != state[at + N]:
+        _update_ends(state, at, bit, slot, values, masks, base, j + 1, high)
+    keep_numbers(state, at, held)
     return j + 1
+
+
+@inlined
+def _update_ends(
+    state: Any, at: Any, bit: Any, slot: Any, values: Any, masks: Any, base: Any, low: Any, high: Any
+) -> None:
+    """Note the oldest number of some rows, one of which has one, and the newest where the cell has none yet."""
+    oldest, newest = low, high - 1
+    while masks[np.uint64(oldest - base)] & bit == 0 or values[slot, np.uint64(oldest)] == NULL:
+        oldest += 1
+    state[at + OLDEST] = values[slot, np.uint64(oldest)]
+    if state[at + N] == 0:
+        while masks[np.uint64(newest - base)] & bit == 0 or values[slot, np.uint64(newest)] == NULL:
+            newest -= 1
+        state[at + NEWEST] = values[slot, np.uint64(newest)]
 
 
 @kernel
@@ -227,7 +270,8 @@ def update_cell(
     """
     at, bit, slot, needs, start = origin + group[G_CELL], group[G_BIT], group[G_SLOT], group[G_NEEDS], low
     if needs & NEED_NUMBERS:
-        start = update_numbers(state, at, bit, slot, times, values, masks, base, low, high, edge)
+        ends = needs & NEED_ENDS != 0
+        start = update_numbers(state, at, bit, slot, ends, times, values, masks, base, low, high, edge)
         if needs & NEED_SQUARES:
             _update_squares(state, at, origin + group[G_SQUARES], bit, slot, values, masks, base, start, high)
         if needs & NEED_SLOPE:
@@ -351,14 +395,28 @@ def _merge_streak(state: Any, at: Any, streak: Any, tiles: Any, tile: Any, older
 
 
 @inlined
-def _sum(state: Any, at: Any) -> Any:
-    """A cell's sum as (float64 nearest to it, whether that is exact)."""
-    high = state[at + SUM_HIGH] + (state[at + SUM_LOW] >> 32)
-    if -_EXACT_HALF <= high < _EXACT_HALF:
-        return np.float64((high << 32) + (state[at + SUM_LOW] & 0xFFFFFFFF)), True
-    negative, high, low = total(state[at + SUM_HIGH], state[at + SUM_LOW])
-    rounded = to_float(high, low)
-    return (-rounded if negative else rounded), high == ZERO and low <= np.uint64(INTEGER_MAX)
+def _sum(high: Any, low: Any) -> Any:
+    """A sum of upper and lower halves as (float64 nearest to it, whether that is exact)."""
+    upper = high + (low >> 32)
+    if -_EXACT_HALF <= upper < _EXACT_HALF:
+        return np.float64((upper << 32) + (low & 0xFFFFFFFF)), True
+    negative, above, below = total(high, low)
+    rounded = to_float(above, below)
+    return (-rounded if negative else rounded), above == ZERO and below <= np.uint64(INTEGER_MAX)
+
+
+@inlined
+def finish_numbers(held: Any, results: Any, row: Any) -> Any:
+    """Write the aggregates of numbers from results[row] on, infinity beyond a limit; return whether any is."""
+    rows, n, sum_high, sum_low, least, most = held
+    row, some = np.uint64(row), n != 0
+    added, is_exact = _sum(sum_high, sum_low)
+    results[row + np.uint64(COUNT)] = np.float64(rows)
+    results[row + np.uint64(SUM)] = added if is_exact else np.inf
+    results[row + np.uint64(MEAN)] = added / np.float64(n) if some else np.nan
+    results[row + np.uint64(MIN)] = exact(least) if some else np.nan
+    results[row + np.uint64(MAX)] = exact(most) if some else np.nan
+    return not is_exact or (some and (least < -INTEGER_MAX or most > INTEGER_MAX))
 
 
 @kernel
@@ -415,20 +473,17 @@ def _finish_slope(state: Any, at: Any, slope: Any, results: Any, row: Any) -> An
 def finish_cell(state: Any, group: Any, as_of: Any, results: Any, row: Any) -> Any:
     """Write a cell's aggregates from results[row] on, infinity beyond a limit; return whether any is."""
     at, needs, crossed = group[G_CELL], group[G_NEEDS], False
-    rows, n = state[at + ROWS], state[at + N]
+    rows = state[at + ROWS]
     results[row + COUNT] = np.float64(rows)
     if needs & NEED_TIMES:
         results[row + SINCE_FIRST] = np.float64(as_of - state[at + OLDEST_TIME]) / 1e6 if rows != 0 else np.nan
         results[row + SINCE_LAST] = np.float64(as_of - state[at + NEWEST_TIME]) / 1e6 if rows != 0 else np.nan
     if needs & NEED_NUMBERS:
-        added, is_exact = _sum(state, at)
-        results[row + SUM] = added if is_exact else np.inf
-        results[row + MEAN] = added / np.float64(n) if n != 0 else np.nan
-        results[row + MIN] = exact(state[at + LEAST]) if n != 0 else np.nan
-        results[row + MAX] = exact(state[at + MOST]) if n != 0 else np.nan
-        results[row + FIRST] = exact(state[at + OLDEST]) if n != 0 else np.nan
-        results[row + LAST] = exact(state[at + NEWEST]) if n != 0 else np.nan
-        crossed |= not is_exact or (n != 0 and (state[at + LEAST] < -INTEGER_MAX or state[at + MOST] > INTEGER_MAX))
+        crossed |= finish_numbers(numbers_of(state, at), results, row)
+        if needs & NEED_ENDS:
+            some = state[at + N] != 0
+            results[row + FIRST] = exact(state[at + OLDEST]) if some else np.nan
+            results[row + LAST] = exact(state[at + NEWEST]) if some else np.nan
     if needs & NEED_SQUARES:
         crossed |= _finish_squares(state, at, group[G_SQUARES], results, row)
     if needs & NEED_SLOPE:

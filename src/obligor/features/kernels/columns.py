@@ -9,7 +9,8 @@ SOURCE_COLUMNS = 14
 
 # ladders: windows that share the search for their edges
 L_KIND, L_VALUE, L_RUNGS, L_RUNGS_END, L_GROUPS, L_GROUPS_END, L_PASSES, L_PASSES_END, L_BIT, L_TILED = range(10)
-LADDER_COLUMNS = 10
+L_NUMBERS = 10  # whether it has lengths of time, and of groups only such as have numbers and nothing else
+LADDER_COLUMNS = 11
 TIME, BY_ROWS, CALENDAR, SINCE = range(4)  # kinds; `value`: offset, number of rows, place of the period, anchor's bit
 
 # passes: what is no cell

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from obligor.features.kernels.cells import first_at
+from obligor.features.kernels.cells import near
 from obligor.features.kernels.columns import (
     DECAYED,
     L_PASSES,
@@ -55,11 +55,13 @@ def _note(error: Any, errors: Any, i: Any) -> None:
 @entry
 def measure_rows(
     layout: Any, source: Any, rows: Any, as_of: Any, self_root: Any, cuts: Any, entity: Any, periods: Any,
-    comparands: Any, kept: Any, kept_at: Any, kept_errors: Any, room: Any, errors: Any, measured: Any, out: Any,
+    comparands: Any, kept: Any, kept_at: Any, kept_errors: Any, room: Any, errors: Any, measured: Any,
+    places: Any, out: Any,
 ) -> None:  # fmt: skip
     """The measures of one source for many questions; `entity` is -1 without facts, -2 where none is named.
 
-    Where `kept_at` is not negative the results lie in that row of `kept` already.
+    Where `kept_at` is not negative the results lie in that row of `kept` already. `places` are the rows of `out` that
+    the questions' features belong to.
     """
     spec = layout.sources[source]
     ladders, groups, uses, divisors = layout.ladders, layout.groups, layout.uses, layout.divisors
@@ -67,16 +69,20 @@ def measure_rows(
         rows.event_time, rows.known, rows.position, rows.root, rows.mask, rows.values,
     )  # fmt: skip
     visible, last = room.visible, 0
+    now, oldest, newest, low, high = NOT_NAMED, 0, 0, 0, 0
     for i in range(as_of.shape[0]):
         if kept_at[i] >= 0:
-            deliver(spec, uses, divisors, entity[i], kept[kept_at[i]], True, i, measured, out)
+            deliver(spec, uses, divisors, entity[i], kept[kept_at[i]], True, i, places[i], measured, out)
             _note(kept_errors[kept_at[i]], errors, i)
             continue
-        low, high, cut = 0, 0, cuts[i if cuts.shape[0] > 1 else 0]
-        if entity[i] >= 0:
-            low, high = rows.offsets[entity[i]], rows.offsets[entity[i] + 1]
-        high = first_at(times, as_of[i], low, high)
-        low = first_at(times, as_of[i] - spec[S_REACH], low, high)
+        cut = cuts[i if cuts.shape[0] > 1 else 0]
+        if entity[i] != now:
+            now, oldest, newest = entity[i], 0, 0
+            if now >= 0:
+                oldest, newest = rows.offsets[now], rows.offsets[now + 1]
+            low, high = newest, newest
+        high = near(times, as_of[i], oldest, newest, high)  # questions to an entity mostly follow one another
+        low = near(times, as_of[i] - spec[S_REACH], oldest, high, low)
         if view(known, position, root, mask, as_of[i], self_root[i], cut, low, high, visible):
             drop_superseded(
                 rows.version, rows.above_start, rows.above_end, rows.above_position, rows.above_known, as_of[i], cut,
@@ -94,7 +100,7 @@ def measure_rows(
         if spec[S_KEYS] < spec[S_KEYS_END]:
             update_source_keys(layout, spec, as_of[i], times, values, visible, low, low, high, last, room)
         error = finish_source(layout, spec, as_of[i], last, room, crossed)
-        deliver(spec, uses, divisors, entity[i], room.results, False, i, measured, out)
+        deliver(spec, uses, divisors, entity[i], room.results, False, i, places[i], measured, out)
         if entity[i] != NOT_NAMED:
             _note(error, errors, i)
 

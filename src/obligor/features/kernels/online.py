@@ -46,7 +46,7 @@ def _deliver(
     layout: Any, spec: Any, entity: Any, as_of: Any, last: Any, crossed: Any, room: Any, measured: Any, out: Any
 ) -> Any:
     error = end_source(layout, spec, as_of, last, room, crossed)
-    deliver(spec, layout.uses, layout.divisors, entity, room.results, False, 0, measured, out)
+    deliver(spec, layout.uses, layout.divisors, entity, room.results, False, 0, 0, measured, out)
     return error if entity != NOT_NAMED else OK
 
 
@@ -110,4 +110,6 @@ def finish_row(
     layout_ints: Any, layout_floats: Any, measures: Any, requests: Any, errors: Any, stack: Any, out: Any
 ) -> None:
     """Run all programs of the one row."""
-    finish_programs(layout_of(layout_ints, layout_floats), measures, requests, errors, stack, out)
+    errors[0] = finish_programs(
+        layout_of(layout_ints, layout_floats), measures[0], requests[0], errors[0], stack, out[0]
+    )

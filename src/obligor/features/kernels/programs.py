@@ -76,27 +76,31 @@ def run_program(steps: Any, start: Any, end: Any, constants: Any, measures: Any,
 
 
 @kernel
-def finish_programs(layout: Any, measures: Any, requests: Any, errors: Any, stack: Any, out: Any) -> None:
-    """Run all programs of all rows on `stack`; a row with an error is null throughout.
+def finish_programs(layout: Any, measures: Any, requests: Any, error: Any, stack: Any, out: Any) -> Any:
+    """Run all programs of a row on `stack`; one with an error is null throughout. Returns the error.
 
-    An infinite request value or result of a step makes the error -1 - the feature's place.
+    An infinite request value or result of a step makes it -1 - the feature's place.
     """
     programs, steps, constants = layout.programs, layout.steps, layout.constants
-    for i in range(out.shape[0]):
-        for p in range(programs.shape[0]):
-            feature = programs[p, 0]
-            value, finite = run_program(
-                steps, programs[p, 1], programs[p, 2], constants, measures[i], requests[i], stack
-            )
-            if not finite and errors[i] == 0:
-                errors[i] = -1 - feature
-            out[i, feature] = value
-        if errors[i] != 0:
-            for feature in range(out.shape[1]):
-                out[i, feature] = np.nan
+    for p in range(programs.shape[0]):
+        feature = programs[p, 0]
+        value, finite = run_program(steps, programs[p, 1], programs[p, 2], constants, measures, requests, stack)
+        if not finite and error == 0:
+            error = -1 - feature
+        out[feature] = value
+    if error != 0:
+        for feature in range(out.shape[0]):
+            out[feature] = np.nan
+    return error
 
 
 @entry
-def finish_rows(layout: Any, measures: Any, requests: Any, errors: Any, stack: Any, out: Any) -> None:
-    """`finish_programs`, for Python."""
-    finish_programs(layout, measures, requests, errors, stack, out)
+def finish_rows(layout: Any, measures: Any, requests: Any, errors: Any, stack: Any, places: Any, out: Any) -> None:
+    """`finish_programs` of many rows; `places` are those of `out` that they belong to."""
+    if layout.programs.shape[0] == 0:
+        for i in range(errors.shape[0]):
+            if errors[i] != 0:
+                out[places[i]] = np.nan
+        return
+    for i in range(errors.shape[0]):
+        errors[i] = finish_programs(layout, measures[i], requests[i], errors[i], stack, out[places[i]])

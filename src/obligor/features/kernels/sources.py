@@ -120,9 +120,10 @@ def gather(spec: Any, uses: Any, results: Any, row: Any) -> None:
 
 @inlined
 def deliver(
-    spec: Any, uses: Any, divisors: Any, entity: Any, results: Any, gathered: Any, i: Any, measured: Any, out: Any
-) -> None:
-    """Write a source's measures to row `i`: of `out` those that are features, of `measured` those for programs.
+    spec: Any, uses: Any, divisors: Any, entity: Any, results: Any, gathered: Any, i: Any, row: Any, measured: Any,
+    out: Any,
+) -> None:  # fmt: skip
+    """Write a source's measures: to row `row` of `out` those that are features, to row `i` of `measured` the others.
 
     All are null where the application names no entity. `gathered`: the results are those of `gather`.
     """
@@ -132,6 +133,6 @@ def deliver(
         value = results[place] if entity != NOT_NAMED else np.nan
         value = value if divisors[u] == 1.0 else value / divisors[u]
         if m < spec[S_DIRECT_END]:
-            out[i, np.uint64(uses[u, U_FEATURE])] = value
+            out[row, np.uint64(uses[u, U_FEATURE])] = value
         else:
             measured[i, np.uint64(uses[u, U_PLACE])] = value

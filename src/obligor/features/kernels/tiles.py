@@ -20,6 +20,7 @@ from obligor.features.kernels.cells import (
     G_SLOT,
     LEAST,
     MOST,
+    NEED_ENDS,
     NEED_NUMBERS,
     NEWEST,
     OLDEST,
@@ -268,7 +269,10 @@ def _walk_numbers(
             _flush(state, at, held, n, (sum_high, sum_low), least, most, oldest, newest)
             held, n, sum_high, sum_low, least, most = 0, 0, 0, 0, INT64_MAX, NULL
             start = max(low, (high - 1) // LEAF * LEAF)
-            update_numbers(state, at, group[G_BIT], group[G_SLOT], times, values, masks, 0, start, high, _EVER)
+            ends = group[G_NEEDS] & NEED_ENDS != 0
+            update_numbers(
+                state, at, group[G_BIT], group[G_SLOT], ends, times, values, masks, 0, start, high, _EVER
+            )  # fmt: skip
             high = start
             continue
         size = LEAF * FAN**level
@@ -320,7 +324,7 @@ def walk_cells(
 ) -> None:  # fmt: skip
     """Add the rows [low, high) to the cells of a ladder's groups, by tiles where they fit."""
     for g in range(ladders[at, L_GROUPS], ladders[at, L_GROUPS_END]):
-        if groups[g, G_NEEDS] == NEED_NUMBERS:
+        if groups[g, G_NEEDS] & ~NEED_ENDS == NEED_NUMBERS:
             _walk_numbers(
                 spec, ladders, groups, passes, g, tiles, state, times, values, masks, rows, low, high
             )  # fmt: skip

@@ -12,14 +12,20 @@ from typing import Any
 import numpy as np
 
 from obligor.features.kernels.cells import (
+    G_BIT,
     G_CELL,
     G_RESULTS,
+    G_SLOT,
     RESULTS,
     ROWS,
+    add_number,
     add_rows,
     finish_cell,
+    finish_numbers,
     first_at,
+    keep_numbers,
     near,
+    numbers_of,
     reset_cell,
     update_cell,
 )  # fmt: skip
@@ -30,6 +36,7 @@ from obligor.features.kernels.columns import (
     L_GROUPS,
     L_GROUPS_END,
     L_KIND,
+    L_NUMBERS,
     L_PASSES,
     L_PASSES_END,
     L_RUNGS,
@@ -163,6 +170,35 @@ def _end(ladder: Any, as_of: Any, periods: Any, times: Any, low: Any, high: Any)
 
 
 @inlined
+def _pass_windows(
+    ladder: Any, rungs: Any, group: Any, reached: Any, as_of: Any, times: Any, masks: Any, base: Any, values: Any,
+    low: Any, high: Any, room: Any,
+) -> Any:  # fmt: skip
+    """Add the rows [low, high) to a group of numbers and take the results of nested windows on the way.
+
+    `reached` is the window that rows are added to. Returns the one that it is then, and whether a result crosses a
+    limit. The numbers stay in registers.
+    """
+    state, at, bit, slot = room.state, group[G_CELL], group[G_BIT], group[G_SLOT]
+    first, last = ladder[L_RUNGS], ladder[L_RUNGS_END] - 1
+    held, crossed, until, row = numbers_of(state, at), False, as_of - ladder[L_VALUE], group[G_RESULTS]
+    edge, oldest, j = until - rungs[np.uint64(first + reached)], until - rungs[np.uint64(last)], high - 1
+    while j >= low:
+        u = np.uint64(j)
+        if times[u] < edge:
+            if times[u] < oldest:
+                break
+            while times[u] < edge:
+                crossed |= finish_numbers(held, room.results, row + reached * RESULTS)
+                reached += 1
+                edge = until - rungs[np.uint64(first + reached)]
+        held = add_number(held, masks[np.uint64(j - base)] & bit != 0, values[slot, u])
+        j -= 1
+    keep_numbers(state, at, held)
+    return reached, crossed
+
+
+@inlined
 def accumulate(
     layout: Any, spec: Any, ladders: Any, groups: Any, as_of: Any, periods: Any, times: Any, masks: Any, base: Any,
     values: Any, low: Any, high: Any, last: Any, room: Any,
@@ -175,6 +211,15 @@ def accumulate(
     for at in range(spec[S_LADDERS], spec[S_LADDERS_END]):
         ladder = ladders[at]
         end = _end(ladder, as_of, periods, times, low, high)
+        if ladder[L_NUMBERS] != 0:
+            reached = room.reached[at]
+            for g in range(ladder[L_GROUPS], ladder[L_GROUPS_END]):
+                reached, over = _pass_windows(
+                    ladder, layout.rungs, groups[g], room.reached[at], as_of, times, masks, base, values, low, end, room
+                )
+                crossed |= over
+            room.reached[at] = reached
+            continue
         for rung in range(ladder[L_RUNGS_END] - ladder[L_RUNGS]):
             start, edge = low, _EVER
             if ladder[L_KIND] == BY_ROWS:

@@ -143,8 +143,19 @@ class ParquetReader:
         rows = sum(self.groups[group].rows for group in groups)
         wanted = [name for name in columns if name not in null]
         table = self._open().read_row_groups(list(groups), columns=wanted, use_threads=False)
-        found = {name: pa.nulls(rows, self._types[name]) if name in null else table.column(name) for name in columns}
+        found = {name: _nulls(rows, self._types[name]) if name in null else table.column(name) for name in columns}
         return pa.table(found)
+
+
+_NULLS: dict[pa.DataType, pa.Array] = {}  # the longest so far of each type: most files have but a few types
+
+
+def _nulls(rows: int, kind: pa.DataType) -> pa.Array:
+    """Return so many nulls; those of a type share their memory."""
+    shared = _NULLS.get(kind)
+    if shared is None or len(shared) < rows:
+        shared = _NULLS[kind] = pa.nulls(rows, kind)  # another thread may put a shorter one there
+    return shared[:rows]
 
 
 def _leaves(schema: pa.Schema) -> list[str]:

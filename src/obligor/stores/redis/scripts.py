@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
-__all__ = ["ABSENT", "CLAIM", "CLEAR", "COMMIT", "LAYOUT", "NAMES", "READ", "Fence", "Script"]
+__all__ = ["ABSENT", "CLAIM", "CLEAR", "COMMIT", "LAYOUT", "NAMES", "READ", "REMOVE", "Fence", "Script"]
 
 LAYOUT = 1  # of the two keys; a state of another layout is emptied
 ABSENT = b""
@@ -121,6 +121,9 @@ redis.call('HSET', KEYS[1], '', ARGV[2])
 return 1
 """
 )
+
+# fence
+REMOVE = _script(_CHECK + "return redis.call('UNLINK', KEYS[1], KEYS[2])")
 
 # fence, own fence, layout: take what is whole as it is, and empty what is not
 CLAIM = _script(

@@ -12,6 +12,7 @@ that is less indebted; with `maxmemory` use `noeviction`: whatever else happens 
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -19,13 +20,16 @@ from typing import Any, NoReturn
 from obligor.errors import BadInput, NotFound
 from obligor.features.state_store import Range, StateBusy, StateGone, StateMoved, StateTaken
 from obligor.stores.redis.link import FenceMoved, Link
-from obligor.stores.redis.scripts import ABSENT, CLAIM, CLEAR, COMMIT, LAYOUT, NAMES, READ, Fence, Script
+from obligor.stores.redis.scripts import ABSENT, CLAIM, CLEAR, COMMIT, LAYOUT, NAMES, READ, REMOVE, Fence, Script
 from obligor.stores.redis.transaction import Fetched, RedisTransaction
 
-__all__ = ["RedisStateReader", "RedisStateStore", "keys_of"]
+__all__ = ["RedisStateReader", "RedisStateStore", "keys_of", "size_and_use"]
 
 _CLIENT = "obligor-state-"
 _CLAIMS_MAX = 5
+PATIENCE_S = 0.5  # because Redis sees only after a moment that a process has ended
+_PAUSE_S = 0.01
+_SAMPLES = b"100"  # of the values, by which Redis estimates the size of all
 
 
 def keys_of(name: str) -> tuple[bytes, bytes]:
@@ -35,6 +39,18 @@ def keys_of(name: str) -> tuple[bytes, bytes]:
     (b'obligor:{lender:1f}:entries', b'obligor:{lender:1f}:order')
     """
     return b"obligor:{%s}:entries" % name.encode(), b"obligor:{%s}:order" % name.encode()
+
+
+def size_and_use(link: Link, name: str) -> tuple[int, bool]:
+    """Return how many bytes a state takes, and whether somebody has it open for writing."""
+    sizes = (link.may(b"MEMORY", b"USAGE", key, b"SAMPLES", _SAMPLES) for key in keys_of(name))
+    fence = Fence.read(link.ask(b"HGET", keys_of(name)[0], b"") or ABSENT)
+    return sum(size or 0 for size in sizes), fence is not None and _is_connected(link, fence)
+
+
+def _is_connected(link: Link, fence: Fence) -> bool:
+    """Whether the writer that a fence names is there; False where Redis does not tell."""
+    return f"name={_CLIENT}{fence.token} ".encode() in (link.may(b"CLIENT", b"LIST") or b"")
 
 
 class _Reading:
@@ -93,6 +109,12 @@ class RedisStateStore(_Reading):
         """Remove everything, for a rebuild; Redis frees the memory in the background."""
         fence = self._claimed()
         self._step(CLEAR, fence)
+
+    def remove(self) -> None:
+        """Remove the state, fence and all; StateBusy where another writer has it."""
+        fence = self._claimed()
+        self._fence = None
+        self._run(REMOVE, bytes(fence))
 
     def close(self) -> None:
         """End the connection. What Redis makes durable, and when, is its own configuration."""
@@ -160,12 +182,15 @@ class RedisStateStore(_Reading):
 
     def _check_left(self, stored: Fence) -> None:
         """StateBusy while the writer that a fence names is connected; where Redis does not tell, the fence must do."""
-        clients = self._link.may(b"CLIENT", b"LIST") or b""
-        if f"name={_CLIENT}{stored.token} ".encode() in clients:
-            raise StateBusy(
-                f"another process is writing the online state {self._name} in Redis (its connection is named "
-                f"{_CLIENT}{stored.token}), and one may; stop it, or give each project its own `?prefix=`"
-            )
+        deadline_s = time.monotonic() + PATIENCE_S
+        while _is_connected(self._link, stored):
+            if time.monotonic() > deadline_s:
+                raise StateBusy(
+                    f"another process is writing this online state, {self._name} in Redis (its connection is named "
+                    f"{_CLIENT}{stored.token}), and one may; wait until it is done, stop it, or give each project its "
+                    "own `?prefix=` (`obligor state list` shows the states in use)"
+                )
+            time.sleep(_PAUSE_S)
 
 
 class RedisStateReader(_Reading):

@@ -20,9 +20,21 @@ import numpy as np
 import numpy.typing as npt
 
 from obligor.errors import IntegrityError, NotFound, ObligorError
-from obligor.events.store import BlockRow, Commit, Head, LedgerRow, Mode, PendingRow, StoreBusy, VersionRow
+from obligor.events.store import (
+    BlockRow,
+    Commit,
+    Head,
+    LedgerRow,
+    Mode,
+    OffsetRow,
+    OffsetStep,
+    PendingRow,
+    StaleOffset,
+    StoreBusy,
+    VersionRow,
+)
 from obligor.stores.sqlite.checkpoints import Checkpointer
-from obligor.stores.sqlite.tables import APPLICATION_ID, FORMAT, SCHEMA, check_version, settings
+from obligor.stores.sqlite.tables import ADDED, APPLICATION_ID, FORMAT, SCHEMA, check_version, settings
 
 __all__ = ["DATABASE", "SQLiteStore"]
 
@@ -33,8 +45,15 @@ READER_CACHE_BYTES = 8 << 20
 _PAGE_ROWS = 1000
 _IDS_AT_ONCE = 50
 _BLOCK = "SELECT first, last, known_time, chain, body FROM blocks"
+_HEAD = """
+SELECT b.last, b.known_time, b.chain, l.sequence, l.chain FROM (SELECT 1)
+LEFT JOIN (SELECT last, known_time, chain FROM blocks ORDER BY first DESC LIMIT 1) AS b
+LEFT JOIN (SELECT sequence, chain FROM ledger ORDER BY sequence DESC LIMIT 1) AS l
+"""  # one statement, so that both ends are of one moment
 _VERSION = "SELECT sequence, root, type, kind, known_time, visible_sequence, visible_known FROM versions"
 _PENDING = "SELECT sequence, event_id, target, type, kind, known_time, void FROM pending"
+_OFFSETS = "SELECT source, topic, partition, topic_id, following FROM offsets"
+_PARTITION = "WHERE source = ? AND topic = ? AND partition = ?"
 _LEDGER = "SELECT sequence, decision_id, application_position, record, chain FROM ledger"
 
 
@@ -67,6 +86,7 @@ class SQLiteStore:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT")
             _check_format(connection, self._path)
+            connection.execute(ADDED)
             connect = partial(self._connect, apsw.SQLITE_OPEN_READWRITE, READER_CACHE_BYTES)
             self._checkpointer = Checkpointer(connection, connect)
         except BaseException:
@@ -154,26 +174,37 @@ class SQLiteStore:
 
     # -- readers
 
+    def offset(self, source: str, topic: str, partition: int) -> OffsetRow | None:
+        """Return how far a partition is, None where nothing was ever written of it."""
+        if self._mode == "read" and self._one("SELECT 1 FROM sqlite_schema WHERE name = 'offsets'", ()) is None:
+            return None
+        row = self._one(f"{_OFFSETS} {_PARTITION}", (source, topic, partition))
+        return None if row is None else OffsetRow(*row)
+
+    def offsets(self) -> list[OffsetRow]:
+        """Return how far all partitions are."""
+        if self._mode == "read" and self._one("SELECT 1 FROM sqlite_schema WHERE name = 'offsets'", ()) is None:
+            return []
+        return [OffsetRow(*row) for row in self._reader().execute(f"{_OFFSETS} ORDER BY source, topic, partition")]
+
     def meta(self) -> dict[str, bytes]:
         """Return the named values of the log."""
         return dict(self._reader().execute("SELECT name, value FROM meta"))
 
     def head(self) -> Head | None:
         """Return where the log ends."""
-        reader = self._reader()
-        block = reader.execute("SELECT last, known_time, chain FROM blocks ORDER BY first DESC LIMIT 1").fetchone()
-        ledger = reader.execute("SELECT sequence, chain FROM ledger ORDER BY sequence DESC LIMIT 1").fetchone()
-        if block is None and ledger is None:
+        last, known_time, chain, sequence, ledger_chain = self._one(_HEAD, ())
+        if last is None and sequence is None:
             return None
-        return Head(*(block or (0, 0, b"")), *(ledger or (0, b"")))
+        return Head(last or 0, known_time or 0, chain or b"", sequence or 0, ledger_chain or b"")
 
     def lookup(self, slot: int) -> int | None:
         """Return the sequence at one slot of the id index."""
         return _sequence(self._reader(), slot)
 
     def slots(self) -> Iterator[tuple[int, int]]:
-        """Yield the whole id index as (slot, sequence)."""
-        yield from self._reader().execute("SELECT slot, sequence FROM ids")
+        """Yield the whole id index as (slot, sequence), slots ascending."""
+        yield from self._reader().execute("SELECT slot, sequence FROM ids ORDER BY slot")
 
     def blocks(self, after: int, upto: int) -> Iterator[BlockRow]:
         """Yield the blocks that hold any sequence in (after, upto], in order."""
@@ -258,6 +289,14 @@ class SQLiteStore:
         row = self._one("SELECT sealed FROM personal WHERE sequence = ?", (sequence,))
         return None if row is None else row[0]
 
+    def sealed(self) -> Iterator[tuple[int, bytes]]:
+        """Yield all sealed personal fields as (sequence, sealed), in order."""
+        after = -1
+        page = f"SELECT sequence, sealed FROM personal WHERE sequence > ? ORDER BY sequence LIMIT {_PAGE_ROWS}"
+        while rows := self._all(page, (after,)):
+            yield from rows
+            after = rows[-1][0]
+
     def _all(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
         return self._reader().execute(sql, values).fetchall()
 
@@ -295,6 +334,15 @@ def _insert(connection: apsw.Connection, commit: Commit) -> None:
     connection.executemany("INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?)", commit.versions)
     connection.executemany("INSERT INTO ledger VALUES (?, ?, ?, ?, ?)", commit.ledger)
     connection.executemany("INSERT INTO personal VALUES (?, ?)", commit.personal)
+    for step in commit.offsets:
+        _advance(connection, step)
+
+
+def _advance(connection: apsw.Connection, step: OffsetStep) -> None:
+    found = connection.execute(f"{_OFFSETS} {_PARTITION}", step.row[:3]).fetchone()
+    if (None if found is None else found[4]) != step.before:
+        raise StaleOffset(f"expected the partition at offset {step.before}, got {found}; nothing was written")
+    connection.execute("INSERT OR REPLACE INTO offsets VALUES (?, ?, ?, ?, ?)", step.row)
 
 
 def _insert_ids(connection: apsw.Connection, pairs: npt.NDArray[np.int64]) -> None:

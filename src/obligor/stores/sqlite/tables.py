@@ -10,7 +10,7 @@ import apsw
 
 from obligor.errors import ObligorError
 
-__all__ = ["APPLICATION_ID", "FORMAT", "SCHEMA", "SQLITE_MINIMUM", "check_version", "settings"]
+__all__ = ["ADDED", "APPLICATION_ID", "FORMAT", "SCHEMA", "SQLITE_MINIMUM", "check_version", "settings"]
 
 SQLITE_MINIMUM = 3_051_003
 WAL_BYTES_KEPT = 64 << 20  # what a bulk load leaves of its WAL on the disk
@@ -44,6 +44,15 @@ CREATE TABLE ledger (
 ) STRICT;
 CREATE INDEX ledger_application ON ledger (application_position);
 CREATE TABLE personal (sequence INTEGER PRIMARY KEY, sealed BLOB NOT NULL) STRICT;
+"""
+
+# Tables that a log of this format may lack, because it was made before there was use for them; a writer adds them.
+ADDED = """
+CREATE TABLE IF NOT EXISTS offsets (
+    source TEXT NOT NULL, topic TEXT NOT NULL, partition INTEGER NOT NULL,
+    topic_id TEXT NOT NULL, following INTEGER NOT NULL,
+    PRIMARY KEY (source, topic, partition)
+) STRICT, WITHOUT ROWID;
 """
 
 
