@@ -28,6 +28,7 @@ from obligor.features.state_store import StateBusy, StateGone, StateMoved, State
 from obligor.features.states import state_name
 from obligor.stores.redis import RedisStateReader, RedisStates, RedisStateStore
 from obligor.stores.redis import store as module
+from obligor.stores.redis import transaction as transaction_module
 from obligor.stores.redis.link import PATIENCE_S, Link
 from obligor.stores.redis.scripts import COMMIT, READ, Fence, Script, _script
 from obligor.stores.redis.store import keys_of
@@ -253,6 +254,91 @@ def test_a_commit_whose_answer_was_lost_counts_once(
         fence = Fence.read(client.hget(keys_of(name)[0].decode(), "") or b"")
     assert fence is not None
     assert fence.commits == 2
+
+
+# ---- commits that are too large for one step -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PART_BYTES", 1_000)
+    monkeypatch.setattr(module, "GONE_MAX", 3)
+    monkeypatch.setattr(transaction_module, "KEYS_MAX", 4)
+
+
+@pytest.mark.parametrize("gone", [0, 1, 3, 7])
+def test_a_large_commit_in_parts_is_the_same_commit(
+    redis_server: RedisServer, name: str, gone: int, small_parts: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = RedisStateStore(redis_server.address, name)
+    before = {f"k{number:02}": "old" for number in range(40)}
+    _put(store, **before)
+    staged = store.begin()
+    assert [bytes(one or b"") for one in staged.get_many([key.encode() for key in before])] == [b"old"] * 40
+    for number in range(gone):
+        staged.delete(b"k%02d" % number)
+    staged.put_many([(b"k%02d" % number, b"new" * 100) for number in range(10, 20)])
+    scripts: list[bytes] = []
+    run = Link.run
+
+    def noted(link: Link, script: Script, *arguments: Any, **names: Any) -> Any:
+        scripts.append(script.digest)
+        return run(link, script, *arguments, **names)
+
+    monkeypatch.setattr(Link, "run", noted)
+    staged.commit()
+    assert scripts.count(COMMIT.digest) > 4
+    kept = dict(list(before.items())[gone:])
+    assert _all(store) == {**kept, **{f"k{number}": "new" * 100 for number in range(10, 20)}}
+
+
+@pytest.mark.parametrize("done", [1, 3])
+def test_a_commit_that_ends_between_its_parts_is_never_believed(
+    redis_server: RedisServer, name: str, done: int, small_parts: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = RedisStateStore(redis_server.address, name)
+    _put(store, a="1")
+    reader = RedisStateReader(redis_server.address, name)
+    seen = reader.begin()
+    step, steps = RedisStateStore._step, count()
+
+    def cut(self: RedisStateStore, *arguments: Any) -> bytes:
+        if next(steps) == done:
+            raise StateGone("planted")
+        return step(self, *arguments)
+
+    monkeypatch.setattr(RedisStateStore, "_step", cut)
+    with pytest.raises(StateGone, match="planted"):
+        _put(store, **{f"k{number}": "x" * 300 for number in range(20)})
+    with redis_server.client as client:
+        assert client.hlen(keys_of(name)[0].decode()) > 2, "some of it is there"
+    with pytest.raises(StateMoved):
+        seen.get(b"k0")
+    with pytest.raises(NotFound):
+        RedisStateReader(redis_server.address, name)
+    monkeypatch.undo()
+    assert _all(store) == {}, "it is emptied before it is used"
+
+
+def test_a_part_whose_answer_was_lost_counts_once(
+    redis_server: RedisServer, name: str, small_parts: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = RedisStateStore(redis_server.address, name)
+    _put(store, a="1")
+    once, lost = Link._once, count()
+
+    def lose(link: Link, patience_s: float, words: tuple[Any, ...]) -> Any:
+        answer = once(link, patience_s, words)
+        if COMMIT.digest in words and next(lost) % 2 == 0:
+            link.close()
+            raise redis.ConnectionError("the answer was lost")
+        return answer
+
+    monkeypatch.setattr(Link, "_once", lose)
+    wanted = {f"k{number}": "x" * 300 for number in range(20)}
+    _put(store, **wanted)
+    assert next(lost) > 8
+    assert _all(store) == {"a": "1", **wanted}
 
 
 # ---- two writers -----------------------------------------------------------------------------------------------------

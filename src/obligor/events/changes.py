@@ -26,7 +26,7 @@ from obligor.events.versions import winner_changes
 
 __all__ = ["CHUNK_EVENTS", "Changes", "changes_between"]
 
-CHUNK_EVENTS = 65_536
+CHUNK_EVENTS = 1 << 18  # of a step: an entity's newest rows are written anew in each that it has events in
 
 Int64s = npt.NDArray[np.int64]
 

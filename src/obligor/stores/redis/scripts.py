@@ -6,7 +6,8 @@ not at all, so that the numbers of their members tell when one of them was evict
 
 The fence names the writer and counts its commits: `layout:epoch:token:commits`. It is in the hash because it must go
 when the entries go. A script that finds another fence than the one it was called with does nothing and says which.
-A script that fails midway, which none should, leaves a fence that nobody accepts.
+A script that fails midway, which none should, leaves a fence that nobody accepts; so does each part but the last of a
+commit that is too large for one script.
 """
 
 from __future__ import annotations
@@ -38,6 +39,10 @@ class Fence(NamedTuple):
     def next(self) -> Fence:
         """Return the fence after one more commit."""
         return self._replace(commits=self.commits + 1)
+
+    def part(self, number: int) -> bytes:
+        """Return what stands in the fence's place after a part of the commit that leaves it: nobody's fence."""
+        return b"part %d of " % number + bytes(self)
 
     def __bytes__(self) -> bytes:
         return f"{LAYOUT}:{self.epoch}:{self.token}:{self.commits}".encode()
@@ -94,13 +99,13 @@ NAMES = _script(
     _CHECK + _WHOLE + "return redis.call('ZRANGEBYLEX', KEYS[2], '[' .. ARGV[2], '(' .. ARGV[3], 'LIMIT', 0, ARGV[4])"
 )
 
-# fence, next fence, number of puts, (key, value) of each, keys to delete
+# fence, next fence, number of puts, (key, value) of each, keys to delete: a commit, or a part of one
 COMMIT = _script(
     _CHECK
     + _WHOLE
     + """
 local puts = tonumber(ARGV[3])
-redis.call('HSET', KEYS[1], '', 'half of a commit')
+redis.call('HSET', KEYS[1], '', 'half of a script')
 for i = 4, 2 + 2 * puts, 2 do
   if redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) == 1 then redis.call('ZADD', KEYS[2], 0, ARGV[i]) end
 end

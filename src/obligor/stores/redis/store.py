@@ -15,7 +15,7 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from obligor.errors import BadInput, NotFound
 from obligor.features.state_store import Range, StateBusy, StateGone, StateMoved, StateTaken
@@ -27,6 +27,9 @@ __all__ = ["RedisStateReader", "RedisStateStore", "keys_of", "size_and_use"]
 
 _CLIENT = "obligor-state-"
 _CLAIMS_MAX = 5
+PART_BYTES = 1 << 20  # of a commit that are carried out in one step; everybody else at this Redis waits meanwhile
+_ENTRY_BYTES = 256  # what an entry costs beside its bytes, in as many bytes
+GONE_MAX = 4_000  # entries that are deleted in one step
 PATIENCE_S = 0.5  # because Redis sees only after a moment that a process has ended
 _PAUSE_S = 0.01
 _SAMPLES = b"100"  # of the values, by which Redis estimates the size of all
@@ -108,7 +111,9 @@ class RedisStateStore(_Reading):
     def clear(self) -> None:
         """Remove everything, for a rebuild; Redis frees the memory in the background."""
         fence = self._claimed()
-        self._step(CLEAR, fence)
+        self._fence = None
+        self._change(CLEAR, bytes(fence), bytes(fence.next()))
+        self._fence = fence.next()
 
     def remove(self) -> None:
         """Remove the state, fence and all; StateBusy where another writer has it."""
@@ -124,19 +129,28 @@ class RedisStateStore(_Reading):
     def _commit(self, fence: Fence, puts: list[tuple[bytes, bytes]], gone: list[bytes]) -> None:
         if fence != self._fence:
             raise StateGone(f"the online state {self._name} was lost while this was staged")
-        items = [part for item in puts for part in item]
-        self._step(COMMIT, fence, len(puts), *items, *gone, size_bytes=sum(map(len, items)))
-
-    def _step(self, script: Script, fence: Fence, *arguments: bytes | int, size_bytes: int = 0) -> None:
-        """Carry out a script that leaves the next fence."""
-        following = fence.next()
-        self._fence = None  # until it is known
-        try:
-            self._link.run(script, self._keys, bytes(fence), bytes(following), *arguments, size_bytes=size_bytes)
-        except FenceMoved as moved:
-            if moved.there != bytes(following):  # else it was done, and only the answer was lost with the connection
-                self._moved(moved.there)
+        self._fence = None  # until what follows it is known
+        before, following = bytes(fence), fence.next()
+        *parts, last = _parts(puts, gone)
+        for number, part in enumerate(parts, start=1):
+            before = self._step(before, following.part(number), part)
+        self._step(before, bytes(following), last)
         self._fence = following
+
+    def _step(self, before: bytes, after: bytes, part: _Part) -> bytes:
+        """Carry out a commit, or a part of one, that finds `before` in the fence's place and leaves `after`."""
+        items = [one for item in part.puts for one in item]
+        self._change(COMMIT, before, after, len(part.puts), *items, *part.gone, bytes_sent=part.size_bytes)
+        return after
+
+    def _change(
+        self, script: Script, before: bytes, after: bytes, *arguments: bytes | int, bytes_sent: int = 0
+    ) -> None:
+        try:
+            self._link.run(script, self._keys, before, after, *arguments, size_bytes=bytes_sent)
+        except FenceMoved as moved:
+            if moved.there != after:  # else it was done, and only the answer was lost with the connection
+                self._moved(moved.there)
 
     def _moved(self, there: bytes) -> NoReturn:
         self._fence = None
@@ -191,6 +205,28 @@ class RedisStateStore(_Reading):
                     "own `?prefix=` (`obligor state list` shows the states in use)"
                 )
             time.sleep(_PAUSE_S)
+
+
+class _Part(NamedTuple):
+    """What one script changes."""
+
+    puts: list[tuple[bytes, bytes]]
+    gone: list[bytes]
+    size_bytes: int
+
+
+def _parts(puts: Sequence[tuple[bytes, bytes]], gone: Sequence[bytes]) -> Iterator[_Part]:
+    """Yield a commit in parts of about `PART_BYTES`, at least one."""
+    start = size_bytes = 0
+    for place, (key, value) in enumerate(puts):
+        size_bytes += len(key) + len(value) + _ENTRY_BYTES
+        if size_bytes >= PART_BYTES:
+            yield _Part(list(puts[start : place + 1]), [], size_bytes)
+            start, size_bytes = place + 1, 0
+    for place in range(0, len(gone) - GONE_MAX, GONE_MAX):
+        yield _Part([], list(gone[place : place + GONE_MAX]), 0)
+    rest = len(gone) % GONE_MAX or min(len(gone), GONE_MAX)
+    yield _Part(list(puts[start:]), list(gone[len(gone) - rest :]), size_bytes)
 
 
 class RedisStateReader(_Reading):

@@ -14,6 +14,7 @@ from obligor.features.state_store import Entry, Range
 __all__ = ["Fetched", "RedisTransaction"]
 
 PAGE = 256  # entries of one answer, where a scan has no limit
+KEYS_MAX = 2_000  # values that are brought in one round trip
 _FRESH_MAX = 256  # staged keys that are searched one by one before they are sorted in
 
 Entries = list[tuple[bytes, bytes]]
@@ -40,6 +41,9 @@ class RedisTransaction:
         ranges = [one for one in dict.fromkeys(ranges) if self._known(one) is None]
         if not keys and not ranges:
             return
+        while len(keys) > KEYS_MAX:  # in one step of Redis, in which everybody else waits
+            self._read.update(zip(keys[:KEYS_MAX], self._fetch(keys[:KEYS_MAX], ())[0], strict=True))
+            keys = keys[KEYS_MAX:]
         values, found = self._fetch(keys, [Range(one.start, one.stop, one.limit or PAGE) for one in ranges])
         self._read.update(zip(keys, values, strict=True))
         for one, entries in zip(ranges, found, strict=True):
