@@ -5,11 +5,15 @@ everything staged before it, it is decided, and its decision is staged as an eve
 same consumer meets the exposure of this one. Then the log commits, and only then does anybody hear of it. The state
 follows with the log's position, before the next item is looked at. An item that fails is undone alone.
 
+Where the state is gone (a store that is far away may be) the writer does not wait for it: what is under way is taken
+again without it, events go on, applications are decided on the ladder's lower rung, and a `Recovery` brings it back.
+
 `as_of` is the application's known_time, which the log assigns; the clock is given, never chosen by callers.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -26,6 +30,7 @@ from obligor.decisions.metrics import Metrics
 from obligor.decisions.openapi import example
 from obligor.decisions.policy import Policy, Rung
 from obligor.decisions.record import decision_id, derive_seed, encode
+from obligor.decisions.recovery import Recovery
 from obligor.errors import BadInput, Conflict, LimitError, ObligorError, Problem
 from obligor.events.batch import Batch
 from obligor.events.changes import Changes
@@ -39,10 +44,11 @@ from obligor.events.store import OffsetStep
 from obligor.events.transaction import Transaction
 from obligor.features.history import History
 from obligor.features.indexed import Indexed
-from obligor.features.online import evaluate_one
+from obligor.features.online import evaluate_one, fetch
 from obligor.features.pieces import pieces
 from obligor.features.plan import Plan
 from obligor.features.state import Head, OnlineState, StagedState, StateMisfit
+from obligor.features.state_store import StateGone
 from obligor.features.tails import warm_up
 
 __all__ = [
@@ -58,7 +64,13 @@ __all__ = [
     "Writer",
 ]
 
+_log = logging.getLogger("obligor.state")
+
 REBUILDS_MAX = 3  # of the state, in one writer's life
+
+UNSEEN_MAX = 10_000  # requests whose freshness is measured once the state is back
+EXPIRY_ENTRIES = 256  # of the state, that are looked at together
+EXPIRY_PAUSE_S = 1.0  # until the next are
 
 # What computing one item can raise; anything else (the disk, memory) is the writer's own failure and stops it.
 _ITEM_FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, ObligorError, TypeError, ValueError)
@@ -134,7 +146,7 @@ class _Staged:
     """One batch under way."""
 
     tx: Transaction
-    state: StagedState
+    state: StagedState | None  # None while it is gone
     decided: dict[str, Decided] = field(default_factory=dict)
     taken: list[Decision] = field(default_factory=list)
 
@@ -166,14 +178,50 @@ class Writer:
         self._unseen: list[float] = []  # when what is durable and not yet in the state was accepted
         self._unsettled: StagedState | None = None  # its log transaction is durable, `_trailing` is to be applied
         self._trailing: Changes
+        self._expired_s = time.monotonic()  # when rows that no window reaches were last looked for
+        self._recovery: Recovery | None = None  # while the state is gone
 
     # -- state
 
+    @property
+    def state_gone(self) -> bool:
+        """Whether decisions are taken without the state, because it cannot be reached or is being brought back."""
+        return self._recovery is not None
+
     def catch_up(self) -> None:
         """Bring the state to the end of the log; from the start where it is of another log or of none."""
-        with self._timed("catch_up"):
-            self.applied = self._state.catch_up(self._log)
-        self._seen()
+        try:
+            with self._timed("catch_up"):
+                self.applied = self._state.catch_up(self._log)
+            self._seen()
+        except StateGone as error:
+            self._lose(error)
+
+    def _lose(self, error: StateGone) -> None:
+        """Go on without the state until it has been brought back."""
+        self._metrics.failure(type(error).__name__)
+        _log.error("decisions go on without online state: %s", error)
+        self._recovery = Recovery(self._log, self._state)
+
+    def regain(self) -> None:
+        """Take the state back where it has been brought back; what is missing yet is little."""
+        if self._recovery is None or not self._recovery.done:
+            return
+        reached, self._recovery = self._recovery.reached, None
+        try:
+            head = self._state.head
+        except StateGone as error:
+            self._lose(error)
+            return
+        if head is not None and head.sequence >= reached:
+            self.catch_up()
+        else:  # it went again: building it takes long, and is nothing for the writer
+            self._recovery = Recovery(self._log, self._state)
+
+    def stop(self) -> None:
+        """End what runs beside the writer, before the state is anybody else's."""
+        if self._recovery is not None:
+            self._recovery.stop()
 
     def _seen(self) -> None:
         """Measure how long it took until decisions see what was accepted."""
@@ -188,11 +236,16 @@ class Writer:
         What the task does to the state is dropped. Unavailable where the state is behind the log.
         """
         self.settle()
+        self.regain()
         head = self._log.head
-        if self.applied != head.sequence:
+        if self._recovery is not None or self.applied != head.sequence:
             raise Unavailable("the online state is behind the log")
-        with self._state.begin() as staged:
-            return task(staged, self._log.cut(), max(self._clock(), head.known_time))
+        try:
+            with self._state.begin() as staged:
+                return task(staged, self._log.cut(), max(self._clock(), head.known_time))
+        except StateGone as error:
+            self._lose(error)
+            raise Unavailable("the online state is gone") from error
 
     def rebuild(self) -> None:
         """Build the state anew, within the bound on how often; for when what it holds is in doubt."""
@@ -201,10 +254,14 @@ class Writer:
 
     def _rebuild(self) -> None:
         """Build the state anew; not again and again, because what a new state does not fit is the item's fault."""
-        if self._rebuilds < REBUILDS_MAX:
+        if self._rebuilds < REBUILDS_MAX and self._recovery is None:
             self._rebuilds += 1
-            self._state.clear()
-            self.catch_up()
+            try:
+                self._state.clear()
+            except StateGone as error:
+                self._lose(error)
+            else:
+                self.catch_up()
 
     def warm_up(self) -> None:
         """Compute once all that a decision needs and forget it, so that no request waits for code to load."""
@@ -215,6 +272,13 @@ class Writer:
         warm_up()
         for kept in (False, True):
             evaluate_one(self._plan, _Rehearsal(rows, kept), 1, -1, dict.fromkeys(self._entities, "nobody"), {})
+        try:
+            self._rehearse(batch)
+        except StateGone as error:
+            self._lose(error)
+
+    def _rehearse(self, batch: Batch) -> None:
+        """Decide on an application and drop all of it."""
         rehearsal = Writer(
             self._log,
             self._state,
@@ -225,8 +289,9 @@ class Writer:
             clock=self._clock,
             metrics=Metrics(),
         )
-        with self._log.begin(self._clock()) as tx, self._state.begin() as state:
-            staged = _Staged(tx, state)
+        with ExitStack() as undo:
+            tx = undo.enter_context(self._log.begin(self._clock()))
+            staged = _Staged(tx, self._begun(undo))
             rehearsal._item(staged, ApplicationItem(batch))
             rehearsal._apply(staged)
 
@@ -239,10 +304,11 @@ class Writer:
         left for `settle`, which is to be called when the results are out.
         """
         self.settle()
-        if self.applied != self._log.head.sequence:
+        self.regain()
+        if self.applied != self._log.head.sequence and self._recovery is None:
             self.catch_up()
         try:
-            return self._batch(items)
+            return self._batch_or_without(items)
         except StateMisfit as error:
             self._metrics.failure(type(error).__name__)
             self._rebuild()
@@ -254,25 +320,38 @@ class Writer:
         """Commit one item of a batch that failed as a whole, so that the others do not pay for it."""
         self.settle()
         try:
-            return self._batch([item])[0]
+            return self._batch_or_without([item])[0]
         except _ITEM_FAILURES as error:
             self._metrics.failure(type(error).__name__)
             return _refused(error)
 
+    def _batch_or_without(self, items: Sequence[Item]) -> list[Result | ObligorError]:
+        """Commit a batch; where the state goes away in the middle, nothing is durable and it is taken again without."""
+        try:
+            return self._batch(items)
+        except StateGone as error:
+            self._lose(error)
+            return self._batch(items)
+
+    def _begun(self, undo: ExitStack) -> StagedState | None:
+        return undo.enter_context(self._state.begin()) if self._recovery is None else None
+
     def _batch(self, items: Sequence[Item]) -> list[Result | ObligorError]:
         with ExitStack() as undo:
             tx = undo.enter_context(self._log.begin(self._clock()))
-            batch = _Staged(tx, undo.enter_context(self._state.begin()))
+            batch = _Staged(tx, self._begun(undo))
             results = [self._item(batch, item) for item in items]
             if isinstance(items[-1], EventsItem):
                 self._apply(batch)  # what the state refuses must not become durable
-            self._trailing = tx.changes()
+            if batch.state is not None:
+                self._trailing = tx.changes()
             with self._timed("commit"):
                 tx.commit()
             undo.pop_all()
         self._unsettled = batch.state
         durable = (one for one, result in zip(items, results, strict=True) if not isinstance(result, ObligorError))
-        self._unseen += [one.accepted_s for one in durable if one.accepted_s is not None]
+        accepted_s = [one.accepted_s for one in durable if one.accepted_s is not None]
+        self._unseen += accepted_s[: UNSEEN_MAX - len(self._unseen)]
         self._metrics.batch(len(items))
         for decision in batch.taken:
             self._metrics.decision(decision.outcome, decision.rung)
@@ -293,10 +372,21 @@ class Writer:
                 state.commit(Head(self._log.id.hex(), head.sequence, head.chain.hex()))
             self.applied = head.sequence
             self._seen()
+            self._expire()
+        except StateGone as error:
+            self._lose(error)
         except (OSError, StateMisfit) as error:
             self._metrics.failure(type(error).__name__)
             if isinstance(error, StateMisfit):
                 self._rebuild()
+
+    def _expire(self) -> None:
+        """Drop some rows of the state that no window reaches any more, now and then."""
+        now_s = time.monotonic()
+        if now_s - self._expired_s >= EXPIRY_PAUSE_S:
+            self._expired_s = now_s
+            with self._timed("expire"):
+                self._state.expire(self._log.head.known_time, EXPIRY_ENTRIES)
 
     def _item(self, batch: _Staged, item: Item) -> Result | ObligorError:
         """Stage one item; what it staged is undone when it fails."""
@@ -324,6 +414,8 @@ class Writer:
 
     def _apply(self, batch: _Staged) -> None:
         """Apply to the state what has been staged in the log since the last time."""
+        if batch.state is None:
+            return
         with self._timed("state"):
             changes = batch.tx.changes()
             if changes.size:
@@ -360,10 +452,10 @@ class Writer:
         """Return the decision on a staged application, from the state with everything staged before it."""
         features: list[float] | None = None
         limit = ""
-        rung: Rung = "refer" if self.trust == "lost" else "full"
+        rung: Rung = "refer" if self.trust == "lost" or batch.state is None else "full"
         with self._timed("features"):
-            if rung == "full":
-                features, limit = self._features(batch, application, as_of, event_time)
+            if rung == "full" and batch.state is not None:
+                features, limit = self._features(batch.state, application, as_of, event_time)
         with self._timed("decide"):
             return decide(
                 application,
@@ -378,13 +470,14 @@ class Writer:
             )
 
     def _features(
-        self, batch: _Staged, application: Application, as_of: int, event_time: int
+        self, state: StagedState, application: Application, as_of: int, event_time: int
     ) -> tuple[list[float] | None, str]:
         """Return the features from the state, or None and the message of a limit that was crossed."""
         entities = {name: application.fields.get(name) for name in self._entities}
+        fetch(self._plan, state, as_of, entities)
         try:
             values = evaluate_one(
-                self._plan, batch.state, as_of, application.position, entities, application.fields,
+                self._plan, state, as_of, application.position, entities, application.fields,
                 self_time=event_time,
             )  # fmt: skip
         except LimitError as error:

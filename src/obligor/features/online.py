@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 from obligor.errors import LimitError
 from obligor.features.arranging import compiled
 from obligor.features.evaluate import limit_problem
-from obligor.features.history import History, TimelineReader
+from obligor.features.history import Asked, History, TimelineReader
 from obligor.features.kernels import sources as s
 from obligor.features.kernels.online import finish_row, measure_history, measure_pieces
 from obligor.features.layout import read_only, room
 from obligor.features.pieces import Pieces, pieces
 from obligor.features.plan import Plan
 from obligor.features.requests import comparand_row, composite_key, period_bounds, request_row
+from obligor.features.state import StagedState
 
-__all__ = ["evaluate_one"]
+__all__ = ["evaluate_one", "fetch"]
 
 _ROWS_FIRST = 4096  # rows that room is made for at first
 _NOBODY = History(pieces([]), None)
@@ -87,6 +88,18 @@ class _Desks(threading.local):
 
 
 _DESKS = _Desks()
+
+
+def fetch(plan: Plan, state: StagedState, as_of: int, entities: Mapping[str, str | None]) -> None:
+    """Bring what `evaluate_one` will read, in one round trip, where the state is far."""
+    if not state.far:
+        return
+    asked = []
+    for timeline, via, reach_us, _ in compiled(plan).sources:
+        key = entities.get(via[0]) if len(via) == 1 else composite_key([entities.get(name) for name in via])
+        if key is not None:
+            asked.append(Asked(timeline, key, None if reach_us is None else as_of - reach_us))
+    state.fetch(asked)
 
 
 def evaluate_one(
