@@ -3,8 +3,8 @@
 A decision on it rests on the log as it was at an earlier cut and instant, which its record names, and on the
 application's own fields. Those features may be old in what others did since, never in what the applicant did or owes:
 an entry is of the moment after the decision that it follows, and is dropped as soon as anything is staged that changes
-the history which the exposure is measured in, which every decision on that applicant does. An applicant who has
-something in the future there gets none, because that would come into view without anybody's doing.
+the history which the exposure is measured in, as a decision with an offer does. An applicant who has something in the
+future there gets none, because that would come into view without anybody's doing.
 """
 
 from __future__ import annotations
