@@ -246,7 +246,7 @@ class Desk:
     def open(self) -> None:
         """Open log and state, bring the state up to date."""
         self.log = open_log(self.path / "log")
-        self.state = open_state(self.path / "state", self.bundle.plan)
+        self.state = self.open_state()
         self.metrics = Metrics()
         self.writer = Writer(
             self.log,
@@ -260,9 +260,14 @@ class Desk:
         )
         self.writer.catch_up()
 
+    def open_state(self) -> OnlineState:
+        """Open the state."""
+        return open_state(self.path / "state", self.bundle.plan)
+
     def close(self) -> None:
         """Close both."""
         self.writer.settle()
+        self.writer.stop()
         self.state.close()
         self.log.close()
 

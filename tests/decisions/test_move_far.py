@@ -73,18 +73,28 @@ def test_decisions_go_on_while_the_next_state_is_built_in_redis(served: Served, 
     assert audit(served.log, served.service._bundles).clean
 
 
-def test_no_state_is_handed_over_while_it_is_gone(
+def test_no_state_is_handed_over_while_it_is_brought_back(
     served: Served, bundles: Bundles, server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PAUSE_S", 0.01)
-    server.kill()
+    catch_up, going_on, go_on = OnlineState.catch_up, threading.Event(), threading.Event()
+
+    def slow(self: OnlineState, *args: Any, **names: Any) -> int:
+        if threading.current_thread().name == "obligor-recovery":
+            going_on.set()
+            assert go_on.wait(SECONDS_MAX)
+        return catch_up(self, *args, **names)
+
+    monkeypatch.setattr(OnlineState, "catch_up", slow)
+    server.restart()  # Redis itself is back at once
     assert served.decide("gone")["rung"] == "refer"
+    assert going_on.wait(SECONDS_MAX)
     writer, recovery = served.service._writer, served.service._writer._recovery
     assert recovery is not None
     assert served.move(bundles.equal_timelines) == "failed"
     assert served.move(bundles.other_timelines) == "failed"
     assert (served.service._writer, writer._recovery) == (writer, recovery), "it is being brought back all the while"
-    server.start()
+    go_on.set()
     _wait(lambda: served.decide(f"back-{time.monotonic_ns()}")["rung"] == "full")
     served.assert_sound(bundles.old)
     assert served.move(bundles.equal_timelines) == "moved"
@@ -100,9 +110,12 @@ def test_a_new_state_that_goes_at_the_exchange_is_not_taken(
     found: list[Writer] = []
 
     def gone(self: OnlineState, *args: Any, **names: Any) -> int:
-        if self is not old and threading.current_thread().name == "obligor-writer" and len(found) < 3:
+        name = threading.current_thread().name
+        if self is not old and name == "obligor-writer" and len(found) < 3:
             found.append(served.service._writer)
             raise StateGone("planted")
+        if name == "obligor-recovery":  # which would try again and again
+            raise StateGone("planted, too")
         return catch_up(self, *args, **names)
 
     monkeypatch.setattr(OnlineState, "catch_up", gone)

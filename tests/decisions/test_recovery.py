@@ -288,6 +288,7 @@ def test_a_state_that_another_writer_took_is_left_to_it(
     service = start()
     _events(service, 0)
     assert _rung(service, 0) == "full"
+    _settled(service)
     with server.client as client:
         client.client_kill_filter(_type="normal", skipme=True)  # as when the network parts them
         other = RedisStateStore(server.address, NAME)

@@ -1,12 +1,14 @@
 """Online state equals a dict of rows whatever is inserted and removed, in whatever order and however it is chunked.
 
-In every kind of store; those that look into what is stored do it in a dict.
+In every kind of store.
 """
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +16,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.decisions.desk import START_US, batch_of, desk_plan, open_log, repayment
 from tests.stores.memory import MemoryStateStore
 
 from obligor.errors import IntegrityError
@@ -222,8 +225,8 @@ def test_the_head_is_of_one_plan_s_timelines(new_store: NewStore) -> None:
     assert state.head is None
 
 
-def test_tails_stay_short_and_chunks_bounded() -> None:
-    store = MemoryStateStore()
+def test_tails_stay_short_and_chunks_bounded(new_store: NewStore) -> None:
+    store = new_store()
     state = OnlineState(PLAN, store)
     rows = [Row("a", int(time), root, 1) for root, time in enumerate(np.random.default_rng(3).permutation(20_000), 1)]
     for start in range(0, len(rows), 500):
@@ -231,11 +234,47 @@ def test_tails_stay_short_and_chunks_bounded() -> None:
             staged.apply(_changed([], rows[start : start + 500]))
             staged.commit(HEAD)
     assert _read(state, "a") == _expected(set(rows), "a")
-    for key, entry in store.entries.items():
+    transaction = store.begin()
+    entries = [(key, bytes(entry)) for key, entry in transaction.scan(b"\x01", b"\xff")]
+    transaction.abort()
+    assert len(entries) > 20_000 // module.CHUNK_ROWS_MAX
+    for key, entry in entries:
         if key.endswith(b"\x01") and len(key) < 10:
             assert len(entry) <= module.TAIL_BYTES_MAX
         else:
             assert len(entry) <= module.CHUNK_ROWS_MAX * 8 * 4
+
+
+@pytest.mark.parametrize("form", [state_module.FORMAT - 1, state_module.FORMAT + 1, state_module.FORMAT])
+def test_a_state_of_another_form_is_built_anew(form: int, new_store: NewStore, tmp_path: Path) -> None:
+    """The control is one of the present form, whose rows are believed though they are not the log's."""
+    with open_log(tmp_path / "log") as log:
+        with log.begin(START_US) as tx:
+            tx.append(batch_of(log, *(repayment(number, "c-1") for number in range(5))))
+            tx.commit()
+        plan, store = desk_plan(), new_store()
+        state = OnlineState(plan, store)
+        state.catch_up(log)
+        with state.begin() as staged:
+            head = staged.head
+            assert head is not None
+            staged.apply(_strange(plan))
+            staged.commit(head)
+        transaction = store.begin()
+        stored = json.loads(bytes(transaction.get(b"\x00head") or b""))
+        transaction.put_many([(b"\x00head", json.dumps(stored | {"format": form}).encode())])
+        transaction.commit()
+        fresh = OnlineState(plan, store)
+        believed = form == state_module.FORMAT
+        assert (fresh.head is not None, fresh.behind(log)) == (believed, 0 if believed else 5)
+        assert fresh.catch_up(log) == 5
+        with fresh.begin() as staged:
+            assert staged.keys("consumer", None, 9) == ["c-1", *(["strange"] if believed else [])]
+
+
+def _strange(plan: Plan) -> Changed:
+    row = {"root": 99, "event_time": 5, "consumer": "strange", "loan": "l", "amount": 1, "channel": None}
+    return Changed({}, {"repayment": pa.Table.from_pylist([row])})
 
 
 def test_a_long_load_leaves_room_for_late_rows() -> None:

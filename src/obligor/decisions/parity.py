@@ -101,7 +101,7 @@ def _recorded(log: EventLog, plan: Plan, taken: Sequence[Recorded], checked: Che
     for one in computed:
         if one.row.application_position not in found.places:
             checked.unchecked[one.row.decision_id] = "its application is missing"
-    requests = found.requests(plan, [one.row.application_position for one in here], [one.cut for one in here])
+    requests = found.requests(plan, [one.row.application_position for one in here], [one.seen for one in here])
     given = [_numbers(plan, one) for one in here]
     return Answers(
         requests, [values for values, _ in given], [why for _, why in given], [one.row.decision_id for one in here]

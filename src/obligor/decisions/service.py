@@ -257,6 +257,7 @@ class Service:
         watch("obligor_newest_event_age_seconds", lambda: (self._clock() - self._log.head.known_time) / 1e6)
         watch("obligor_ready", lambda: float(self.ready))
         watch("obligor_state_gone", lambda: float(self._writer.state_gone))
+        watch("obligor_cached_applicants", lambda: float(self._writer.cached))
         watch("obligor_state_suspect", lambda: float(self._writer.trust != "sound"))
 
     @property

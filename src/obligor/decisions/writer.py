@@ -6,7 +6,7 @@ same consumer meets the exposure of this one. Then the log commits, and only the
 follows with the log's position, before the next item is looked at. An item that fails is undone alone.
 
 Where the state is gone (a store that is far away may be) the writer does not wait for it: what is under way is taken
-again without it, events go on, applications are decided on the ladder's lower rung, and a `Recovery` brings it back.
+again without it, events go on, applications are decided on the ladder's lower rungs, and a `Recovery` brings it back.
 
 `as_of` is the application's known_time, which the log assigns; the clock is given, never chosen by callers.
 """
@@ -23,7 +23,8 @@ from typing import Literal, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from obligor.decisions.decide import Application, Decision, Scorer, decide
+from obligor.decisions.cached import Cache
+from obligor.decisions.decide import Application, Cached, Decision, Scorer, decide
 from obligor.decisions.decided import decided_batch
 from obligor.decisions.intake import Unavailable
 from obligor.decisions.metrics import Metrics
@@ -44,7 +45,7 @@ from obligor.events.store import OffsetStep
 from obligor.events.transaction import Transaction
 from obligor.features.history import History
 from obligor.features.indexed import Indexed
-from obligor.features.online import evaluate_one, fetch
+from obligor.features.online import evaluate_one, fetch, finish_one
 from obligor.features.pieces import pieces
 from obligor.features.plan import Plan
 from obligor.features.state import Head, OnlineState, StagedState, StateMisfit
@@ -141,6 +142,15 @@ class _Rehearsal(NamedTuple):
         return History(pieces([matrix]), Indexed([matrix], [0]) if self.kept else None)
 
 
+class _Grounds(NamedTuple):
+    """What a decision rests on."""
+
+    rung: Rung
+    features: list[float] | None = None
+    limit: str = ""  # the one that was crossed while computing them
+    cached: Cached | None = None
+
+
 @dataclass
 class _Staged:
     """One batch under way."""
@@ -180,8 +190,15 @@ class Writer:
         self._trailing: Changes
         self._expired_s = time.monotonic()  # when rows that no window reaches were last looked for
         self._recovery: Recovery | None = None  # while the state is gone
+        self._cache = None if policy.caching is None else Cache(plan, policy.caching)
+        self._to_keep: list[Application] = []  # decided by the last batch in full
 
     # -- state
+
+    @property
+    def cached(self) -> int:
+        """How many applicants the rung `cached` is there for."""
+        return 0 if self._cache is None else len(self._cache)
 
     @property
     def state_gone(self) -> bool:
@@ -254,6 +271,8 @@ class Writer:
 
     def _rebuild(self) -> None:
         """Build the state anew; not again and again, because what a new state does not fit is the item's fault."""
+        if self._cache is not None:
+            self._cache.clear()
         if self._rebuilds < REBUILDS_MAX and self._recovery is None:
             self._rebuilds += 1
             try:
@@ -341,7 +360,7 @@ class Writer:
             tx = undo.enter_context(self._log.begin(self._clock()))
             batch = _Staged(tx, self._begun(undo))
             results = [self._item(batch, item) for item in items]
-            if isinstance(items[-1], EventsItem):
+            if batch.state is None or isinstance(items[-1], EventsItem):
                 self._apply(batch)  # what the state refuses must not become durable
             if batch.state is not None:
                 self._trailing = tx.changes()
@@ -349,6 +368,7 @@ class Writer:
                 tx.commit()
             undo.pop_all()
         self._unsettled = batch.state
+        self._to_keep = [one.application for one in batch.taken if one.rung == "full" and not one.limit]
         durable = (one for one, result in zip(items, results, strict=True) if not isinstance(result, ObligorError))
         accepted_s = [one.accepted_s for one in durable if one.accepted_s is not None]
         self._unseen += accepted_s[: UNSEEN_MAX - len(self._unseen)]
@@ -368,7 +388,8 @@ class Writer:
         head = self._log.head
         try:
             with state, self._timed("commit_state"):
-                state.apply(self._trailing)
+                self._follow(state, self._trailing)
+                self._keep(state, head.known_time + 1)
                 state.commit(Head(self._log.id.hex(), head.sequence, head.chain.hex()))
             self.applied = head.sequence
             self._seen()
@@ -379,6 +400,13 @@ class Writer:
             self._metrics.failure(type(error).__name__)
             if isinstance(error, StateMisfit):
                 self._rebuild()
+
+    def _keep(self, state: StagedState, as_of: int) -> None:
+        """Keep what those who were decided on would be decided on next, where the state may go away."""
+        if self._cache is not None and state.far and self._to_keep:
+            with self._timed("cache"):
+                for application in self._to_keep:
+                    self._cache.keep(state, application.fields, self._log.cut(), as_of)
 
     def _expire(self) -> None:
         """Drop some rows of the state that no window reaches any more, now and then."""
@@ -413,13 +441,23 @@ class Writer:
             return _refused(error)
 
     def _apply(self, batch: _Staged) -> None:
-        """Apply to the state what has been staged in the log since the last time."""
-        if batch.state is None:
+        """Apply to the state, and to what is cached, what has been staged in the log since the last time."""
+        if batch.state is None and self._cache is None:
             return
         with self._timed("state"):
             changes = batch.tx.changes()
             if changes.size:
-                batch.state.apply(changes)
+                self._follow(batch.state, changes)
+
+    def _follow(self, state: StagedState | None, changes: Changes) -> None:
+        """Have the state follow the log, and forget what is cached of those who are concerned."""
+        if self._cache is None:
+            assert state is not None, "there is something that follows"
+            state.apply(changes)
+        elif state is None:
+            self._cache.drop_changed(changes)
+        else:
+            state.apply(changes, self._cache.drop)
 
     # -- decisions
 
@@ -449,40 +487,52 @@ class Writer:
         return Decided(name, record, False)
 
     def _taken(self, batch: _Staged, application: Application, as_of: int, event_time: int) -> Decision:
-        """Return the decision on a staged application, from the state with everything staged before it."""
-        features: list[float] | None = None
-        limit = ""
-        rung: Rung = "refer" if self.trust == "lost" or batch.state is None else "full"
+        """Return the decision on a staged application, with everything staged before it."""
         with self._timed("features"):
-            if rung == "full" and batch.state is not None:
-                features, limit = self._features(batch.state, application, as_of, event_time)
+            grounds = self._grounds(batch, application, as_of, event_time)
         with self._timed("decide"):
             return decide(
                 application,
-                features,
+                grounds.features,
                 self._scorer,
                 self._policy,
                 as_of=as_of,
                 cut=batch.tx.cut,
                 seed=derive_seed(self._log.id, application.event_id),
-                rung=rung,
-                limit=limit,
+                rung=grounds.rung,
+                limit=grounds.limit,
+                cached=grounds.cached,
             )
 
-    def _features(
-        self, state: StagedState, application: Application, as_of: int, event_time: int
-    ) -> tuple[list[float] | None, str]:
-        """Return the features from the state, or None and the message of a limit that was crossed."""
+    def _grounds(self, batch: _Staged, application: Application, as_of: int, event_time: int) -> _Grounds:
+        """Return what a decision rests on: the state, what is cached while that is gone, or nothing."""
+        if self.trust == "lost":
+            return _Grounds("refer")
+        if batch.state is None:
+            return self._from_cache(application, as_of)
+        try:
+            return _Grounds("full", self._features(batch.state, application, as_of, event_time))
+        except LimitError as error:
+            return _Grounds("full", None, str(error))
+
+    def _from_cache(self, application: Application, as_of: int) -> _Grounds:
+        found = None if self._cache is None else self._cache.find(application.fields, as_of)
+        if found is None:
+            return _Grounds("refer")
+        try:
+            features = finish_one(self._plan, found.measured, found.at.as_of, application.fields)
+        except LimitError as error:
+            return _Grounds("cached", None, str(error), found.at)
+        return _Grounds("cached", list(features.tolist()), "", found.at)
+
+    def _features(self, state: StagedState, application: Application, as_of: int, event_time: int) -> list[float]:
+        """Return the features from the state; LimitError where a limit was crossed."""
         entities = {name: application.fields.get(name) for name in self._entities}
         fetch(self._plan, state, as_of, entities)
-        try:
-            values = evaluate_one(
-                self._plan, state, as_of, application.position, entities, application.fields,
-                self_time=event_time,
-            )  # fmt: skip
-        except LimitError as error:
-            return None, str(error)
-        return values.tolist(), ""
+        values = evaluate_one(
+            self._plan, state, as_of, application.position, entities, application.fields, self_time=event_time
+        )
+        return list(values.tolist())
 
     def _repeated(self, batch: _Staged, name: str, position: int) -> Decided | ObligorError:
         """Return the decision on an application that the log has already, in this batch or before it."""

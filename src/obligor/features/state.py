@@ -204,11 +204,24 @@ class StagedState:
                         found.append(key.decode())
         return found
 
-    def apply(self, changes: WinnerChanges) -> None:
-        """Stage the changed winners; IntegrityError where they do not fit the rows that are there."""
+    def newest(self, timeline: str, key: str) -> int | None:
+        """Return when the newest row of an entity happened, in microseconds, or will; None where it has no rows."""
+        name = tail_key(prefix(self._numbers[timeline], key.encode()))
+        tail = self._store.get(name)
+        return None if tail is None else self._newest(name, tail)
+
+    def apply(
+        self, changes: WinnerChanges, touched: Callable[[str, Sequence[bytes]], None] = lambda timeline, keys: None
+    ) -> None:
+        """Stage the changed winners; IntegrityError where they do not fit the rows that are there.
+
+        `touched` is told of the timelines and their entities that change, before anything is asked of the store.
+        """
         self._applied = True
         found = [(name, edits_of(self._plan, name, changes)) for name in self._plan.timelines]
         some = [(name, edits) for name, edits in found if edits is not None]
+        for name, edits in some:
+            touched(name, edits.keys)
         if self.far:
             tails = [tail_key(prefix(self._numbers[name], key)) for name, edits in some for key in edits.keys]
             self._store.fetch([_KEPT, *tails])
