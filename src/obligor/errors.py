@@ -76,9 +76,9 @@ class LimitError(ObligorError):
 
 
 class StoreLost(OSError):
-    """The log's store cannot be reached, or another process has taken over its writing; opening it again may help.
+    """A store cannot be reached, or another process has taken over its writing; opening it again may help.
 
-    No item of a batch is to blame for it, so it is no ObligorError: whoever writes stops, as when a disk fails.
+    No item of a batch is to blame for it, so it is no ObligorError: whoever writes the log stops, as when a disk fails.
     """
 
 

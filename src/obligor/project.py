@@ -46,6 +46,7 @@ from obligor.features.plan import Plan
 from obligor.features.question_table import AsOf
 from obligor.features.retrieval import Cut, Retrieval
 from obligor.features.state import OnlineState
+from obligor.features.states import States
 from obligor.models.bundle import Bundle
 from obligor.models.model import Model
 from obligor.sources import source_hash
@@ -67,15 +68,13 @@ WORKING_COPY = "working copy"  # the definitions as they are in the project's fi
 
 
 class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[store]`: paths, relative to the project's folder; the log may be in PostgreSQL instead, at a URL."""
+    """`[store]`: paths, relative to the project's folder; log and state may be on servers instead, at URLs."""
 
     log: str = "store/log"  # events and decisions
     key: str = "store/log"  # the key of a log in PostgreSQL; a log in a folder keeps its own
-    state: str = "store/state"  # online state, derived from the log
+    state: str = "store/state"  # online state, derived from the log; it may be in Redis, at a URL
     lake: str = "store/lake"  # timelines of all entities, derived from the log; or s3://bucket/folder
-    lake_every_s: Annotated[float, msgspec.Meta(ge=0)] = (
-        300.0  # that a service waits between bringing it to the log's end; 0: only by command
-    )
+    lake_every_s: Annotated[float, msgspec.Meta(ge=0)] = 300.0  # between two updates by a service; 0: none
     s3: S3Options = S3Options()  # the object storage of such addresses
     bundles: str = "bundles"  # trained bundles, one folder each, named by hash
     reports: str = "reports"  # evaluation reports, dead letters
@@ -261,13 +260,18 @@ class Project:
         return _Bundles(self.bundles)
 
     @property
-    def states(self) -> StateFolder:
-        """The folder of the online states, of which each shard's writer has its own."""
-        folder = self.path(self.settings.store.state)
-        return StateFolder(folder / f"shard-{self.shard}" if self.shard else folder)
+    def states(self) -> States:
+        """The online states: in a folder, or in Redis. Each shard's writer has its own."""
+        place = self.settings.store.state
+        if "://" not in place:
+            folder = self.path(place)
+            return StateFolder(folder / f"shard-{self.shard}" if self.shard else folder)
+        from obligor.stores.redis import RedisStates  # the extra `redis`
+
+        return RedisStates(place, self.shard)
 
     def state(self, plan: Plan) -> OnlineState:
-        """Open the online state of a plan's timelines; plans with equal timelines share it, one process at a time."""
+        """Open the online state of a plan; plans that look at the same rows share it, one process at a time."""
         return OnlineState(plan, self.states.open(plan))
 
     def read_state(self, plan: Plan) -> OnlineState:

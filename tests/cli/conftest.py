@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.stores.redis_server import RedisServer
 from typer.testing import CliRunner
 
 from obligor.cli.app import app
@@ -46,3 +47,16 @@ def lender(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copy(lender: Path, tmp_path: Path) -> Path:
     """A copy that a test may write to."""
     return Path(shutil.copytree(lender, tmp_path / "lender"))
+
+
+@pytest.fixture(params=["lmdb", "redis"])
+def stored(request: pytest.FixtureRequest, copy: Path) -> Path:
+    """A project whose online state is in a folder, or in Redis."""
+    if request.param == "redis":
+        server: RedisServer = request.getfixturevalue("redis_server")
+        settings = copy / "obligor.toml"
+        address = f"{server.address}?prefix={copy.parent.name}-{copy.name}"
+        text = settings.read_text().replace('state = "store/state"', f'state = "{address}"')
+        assert address in text
+        settings.write_text(text)
+    return copy

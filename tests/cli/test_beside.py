@@ -24,8 +24,8 @@ import obligor
 from obligor.cli.beside import Beside
 from obligor.decisions.intake import Unavailable
 from obligor.errors import ObligorError
+from obligor.features.states import state_name
 from obligor.models.bundle import Bundle
-from obligor.stores.lmdb.lock import is_held
 
 SECONDS_MAX = 120.0
 WAIT_SECONDS_MAX = 3.0  # for one request over HTTP, with the builder on one of two cores
@@ -175,18 +175,18 @@ def bundles(copy: Path) -> tuple[Bundle, Bundle]:
     return obligor.open(copy).bundle(), other_bundle(copy)
 
 
-def _state(folder: Path, bundle: Bundle) -> Path:
-    states = obligor.open(folder).states
-    return states.path / states.name(bundle.plan)
+def _in_use(folder: Path, bundle: Bundle) -> bool:
+    """Whether somebody writes the state of a bundle's plan."""
+    return any(one.in_use for one in obligor.open(folder).states.all() if one.name == state_name(bundle.plan))
 
 
-def test_sighup_moves_a_service_under_load(copy: Path, bundles: tuple[Bundle, Bundle], run: Run) -> None:
+def test_sighup_moves_a_service_under_load(stored: Path, bundles: tuple[Bundle, Bundle], run: Run) -> None:
     old, new = bundles
-    at = ("--project", str(copy), "--json")
-    with serving(copy) as served:
+    at = ("--project", str(stored), "--json")
+    with serving(stored) as served:
         assert served.state == {"status": "ready", "bundle": old.hash, "move": None}
         with Stream(served) as stream:
-            obligor.open(copy).promote(new)
+            obligor.open(stored).promote(new)
             served.ask()
             moved = served.wait_status("moved")
             stream.wait(20)
@@ -203,8 +203,8 @@ def test_sighup_moves_a_service_under_load(copy: Path, bundles: tuple[Bundle, Bu
         assert (found["decisions"]["checked"], found["decisions"]["differences"]) == (len(names), 0)
         assert (found["state"]["checked"] > 500, found["state"]["differences"]) == (True, 0)
         listed = {one["state"]: one["in_use"] for one in run("state", "list", *at)["states"]}
-        assert listed == {_state(copy, old).name: False, _state(copy, new).name: True}
-        _assert_in_use(run, copy, new)
+        assert listed == {state_name(old.plan): False, state_name(new.plan): True}
+        _assert_in_use(run, stored, new)
         served.ask()  # it decides already
         served.wait(lambda: served.state["move"] is None)
         assert served.metric('obligor_moves_total{result="moved"}') == 1
@@ -217,15 +217,15 @@ def _assert_in_use(run: Run, folder: Path, bundle: Bundle) -> None:
     """Assert that what would write the state beside the service is refused, in words."""
     at = ("--project", str(folder))
     assert "is writing this online state" in run("state", "build", "--bundle", bundle.hash, *at, code=4)
-    assert "is writing this online state" in run("state", "remove", _state(folder, bundle).name, *at, code=4)
+    assert "is writing this online state" in run("state", "remove", state_name(bundle.plan), *at, code=4)
 
 
-def test_a_builder_that_is_killed_leaves_the_service_deciding(copy: Path, bundles: tuple[Bundle, Bundle]) -> None:
+def test_a_builder_that_is_killed_leaves_the_service_deciding(stored: Path, bundles: tuple[Bundle, Bundle]) -> None:
     old, new = bundles
-    with serving(copy) as served:
-        obligor.open(copy).promote(new)
+    with serving(stored) as served:
+        obligor.open(stored).promote(new)
         served.ask()
-        served.wait(lambda: is_held(_state(copy, new)))
+        served.wait(lambda: _in_use(stored, new))
         builder = served.builder()
         assert builder is not None
         assert served.state["move"] == {"bundle": new.hash, "status": "building", "error": ""}
@@ -237,7 +237,7 @@ def test_a_builder_that_is_killed_leaves_the_service_deciding(copy: Path, bundle
         }  # fmt: skip
         assert served.metric('obligor_moves_total{result="failed"}') == 1
         assert served.bundle_of(served.decide("after")) == old.hash
-        assert not is_held(_state(copy, new))
+        assert not _in_use(stored, new)
         served.ask()
         assert served.wait_status("moved")["bundle"] == new.hash
         assert served.bundle_of(served.decide("at last")) == new.hash
@@ -259,7 +259,7 @@ def test_a_builder_ends_with_its_service(copy: Path, bundles: tuple[Bundle, Bund
             time.sleep(0.005)
     project = obligor.open(copy)
     with project.log(read_only=True) as log:
-        heads = [one.head for one in project.states.all() if one.name == project.states.name(new.plan)]
+        heads = [one.head for one in project.states.all() if one.name == state_name(new.plan)]
         assert all(head is None or head.events < log.head.sequence for head in heads), "it did not go on to the end"
     with serving(copy) as served:
         assert served.state["bundle"] == new.hash

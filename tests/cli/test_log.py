@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -44,7 +45,7 @@ def decide(run: Run, project: Path, number: int) -> str:
     return str(answer["decision_id"])
 
 
-def check(run: Run, project: Path) -> dict[str, object]:
+def check(run: Run, project: Path) -> dict[str, Any]:
     found = run("log", "check", "--project", str(project), "--json")
     assert found.pop("broken") == []
     return dict(found)

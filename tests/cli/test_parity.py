@@ -27,15 +27,15 @@ def _decided(run: Run, folder: Path, count: int = 3) -> None:
         run("decide", "-", "--project", str(folder), stdin=json.dumps(made))
 
 
-def test_nothing_differs_and_what_was_compared_is_said(run: Run, copy: Path) -> None:
-    _decided(run, copy)
-    found = run("parity", "--project", str(copy), "--entities", "300", "--json")
+def test_nothing_differs_and_what_was_compared_is_said(run: Run, stored: Path) -> None:
+    _decided(run, stored)
+    found = run("parity", "--project", str(stored), "--entities", "300", "--json")
     assert found["decisions"] == {"checked": 3, "differences": 0, "by_feature": {}, "not_compared": {}}
     assert (found["state"]["differences"], found["state"]["not_compared"], found["different"]) == (0, "", [])
     assert found["state"]["checked"] > 600
-    again = run("parity", "--project", str(copy), "--entities", "300", "--json")
+    again = run("parity", "--project", str(stored), "--entities", "300", "--json")
     assert again["state"]["checked"] == found["state"]["checked"]
-    text = run("parity", "--project", str(copy), "--entities", "10", "--decisions", "all")
+    text = run("parity", "--project", str(stored), "--entities", "10", "--decisions", "all")
     assert "3 decisions: 0 numbers differ" in text
     assert "answers of the online state: 0 numbers differ" in text
 
@@ -59,8 +59,8 @@ def test_a_difference_is_named_and_the_answer_is_no(run: Run, copy: Path) -> Non
     assert "numbers differ: " in run("parity", "--project", str(copy), "--entities", "8000", code=1)
 
 
-def test_what_is_not_there_is_not_compared(run: Run, copy: Path) -> None:
-    found = run("parity", "--project", str(copy), "--json")
+def test_what_is_not_there_is_not_compared(run: Run, stored: Path) -> None:
+    found = run("parity", "--project", str(stored), "--json")
     assert "no online state" in found["state"]["not_compared"]
     assert found["state"]["checked"] == 0
 
@@ -70,9 +70,9 @@ def test_a_number_is_expected(run: Run, lender: Path) -> None:
     assert "--decisions" in run("parity", "--project", str(lender), "--decisions", "-1", code=3)
 
 
-def test_it_reads_beside_a_running_service(run: Run, copy: Path) -> None:
-    _decided(run, copy, 1)
-    project = obligor.open(copy)
+def test_it_reads_beside_a_running_service(run: Run, stored: Path) -> None:
+    _decided(run, stored, 1)
+    project = obligor.open(stored)
     bundle = project.bundle()
     ready = threading.Event()
     service = Service(project.log(), project.state(bundle.plan), bundle, clock=clock_us, ready=ready.set)
@@ -80,7 +80,7 @@ def test_it_reads_beside_a_running_service(run: Run, copy: Path) -> None:
     assert ready.wait(SECONDS_MAX)
     while not service.ready:
         time.sleep(0.001)
-    command = [sys.executable, "-m", "obligor", "parity", "--project", str(copy), "--entities", "200", "--json"]
+    command = [sys.executable, "-m", "obligor", "parity", "--project", str(stored), "--entities", "200", "--json"]
     beside = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     sent = 0
     while beside.poll() is None:  # the state changes under the reader

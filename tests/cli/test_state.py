@@ -15,6 +15,7 @@ import obligor
 from obligor.cli.state import state
 from obligor.events.log import EventLog
 from obligor.features.state import OnlineState
+from obligor.features.states import state_name
 from obligor.features.timelines import build_timelines
 from obligor.models.bundle import Bundle
 
@@ -41,29 +42,29 @@ def test_every_command_of_the_states_has_help_with_an_example(run: Run) -> None:
         assert "--json" in shown
 
 
-def test_a_state_is_built_once_and_then_catches_up(run: Run, copy: Path) -> None:
-    at = ("--project", str(copy))
+def test_a_state_is_built_once_and_then_catches_up(run: Run, stored: Path) -> None:
+    at = ("--project", str(stored))
     assert "obligor state build" in run("state", "list", *at)
     made = run("state", "build", *at, "--json")
-    project = obligor.open(copy)
+    project = obligor.open(stored)
     bundle = project.bundle()
     with project.log(read_only=True) as log:
         assert made["events"] == made["cut"]["0"] == log.head.sequence
     assert (made["bundle"], made["plan"]) == (bundle.hash, bundle.plan.hash)
-    assert made["state"] == bundle.plan.timelines_hash[:16]
-    assert made["entities"] == _entities(copy) > 500
+    assert made["state"] == state_name(bundle.plan)
+    assert made["entities"] == _entities(stored) > 500
     assert made["size_bytes"] > 1_000_000
     assert made["seconds"] > 0
     again = run("state", "build", *at, "--json")
     assert (again["events"], again["entities"]) == (0, made["entities"])
     answer = run("decide", "-", *at, "--json", stdin=json.dumps(APPLICATION))  # on the very state
     assert run("replay", answer["decision_id"], *at, "--json")["verdicts"] == {"identical": 1}
-    other = other_bundle(copy)
+    other = other_bundle(stored)
     assert run("state", "build", "--bundle", other.hash[:12], *at, "--json")["events"] == made["events"] + 2
     run("decide", "-", *at, stdin=json.dumps({**APPLICATION, "event_id": "a-live-2"}))
     listed = {one["state"]: one for one in run("state", "list", *at, "--json")["states"]}
     assert len(listed) == 2
-    mine, others = listed[made["state"]], listed[other.plan.timelines_hash[:16]]
+    mine, others = listed[made["state"]], listed[state_name(other.plan)]
     assert mine["bundles"] == [{"bundle": bundle.hash, "plan": bundle.plan.hash, "champion": True}]
     assert others["bundles"] == [{"bundle": other.hash, "plan": other.plan.hash, "champion": False}]
     assert (mine["behind"], others["behind"]) == (0, 2)
@@ -105,14 +106,14 @@ def test_what_came_while_it_was_built_is_applied_too(copy: Path, run: Run, monke
     assert next(ends, None) is None
 
 
-def test_states_that_no_bundle_needs_are_removed_and_none_in_use(run: Run, copy: Path) -> None:
-    at = ("--project", str(copy))
-    other = other_bundle(copy)
+def test_states_that_no_bundle_needs_are_removed_and_none_in_use(run: Run, stored: Path) -> None:
+    at = ("--project", str(stored))
+    other = other_bundle(stored)
     first = run("state", "build", *at, "--json")["state"]
     second = run("state", "build", "--bundle", other.hash, *at, "--json")["state"]
     assert run("state", "remove", *at, "--json") == {"removed": [], "size_bytes": 0}
     shutil.rmtree(other.path)
-    project = obligor.open(copy)
+    project = obligor.open(stored)
     online = project.state(other.plan)
     assert [one["in_use"] for one in run("state", "list", *at, "--json")["states"] if one["state"] == second] == [True]
     assert "is writing this online state" in run("state", "remove", *at, code=4)
@@ -135,3 +136,13 @@ def test_a_state_of_another_log_says_that_it_will_be_built_anew(run: Run, copy: 
     assert listed["behind"] is None
     assert listed["cut"]["0"] > 0
     assert run("state", "build", *at, "--json")["cut"] == {"0": 0}
+
+
+def test_a_redis_that_is_gone_is_an_error_of_one_line(run: Run, copy: Path, tmp_path: Path) -> None:
+    settings = copy / "obligor.toml"
+    text = settings.read_text().replace('state = "store/state"', f'state = "unix://{tmp_path}/nobody"')
+    settings.write_text(text)
+    for command in (["list"], ["build"], ["remove"]):
+        said = run("state", *command, "--project", str(copy), code=3)
+        assert "error: the online state in Redis: " in said
+        assert "Errno 5" not in said

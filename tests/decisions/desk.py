@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from obligor.decisions.items import ApplicationItem, Decided, EventsItem, Item
 from obligor.decisions.metrics import Metrics
 from obligor.decisions.policy import load_policy
-from obligor.decisions.writer import ApplicationItem, Decided, EventsItem, Item, Writer
+from obligor.decisions.writer import Writer
 from obligor.events.batch import Batch
 from obligor.events.log import EventLog
 from obligor.events.records import parse_records
@@ -246,7 +247,7 @@ class Desk:
     def open(self) -> None:
         """Open log and state, bring the state up to date."""
         self.log = open_log(self.path / "log")
-        self.state = open_state(self.path / "state", self.bundle.plan)
+        self.state = self.open_state()
         self.metrics = Metrics()
         self.writer = Writer(
             self.log,
@@ -260,9 +261,14 @@ class Desk:
         )
         self.writer.catch_up()
 
+    def open_state(self) -> OnlineState:
+        """Open the state."""
+        return open_state(self.path / "state", self.bundle.plan)
+
     def close(self) -> None:
         """Close both."""
         self.writer.settle()
+        self.writer.stop()
         self.state.close()
         self.log.close()
 

@@ -10,10 +10,11 @@ from typing import Any
 from tests.decisions.shop import DAY, HOUR, START, ShopBundle
 
 from obligor.decisions.answers import moment
+from obligor.decisions.items import ApplicationItem, Decided, EventsItem
 from obligor.decisions.metrics import Metrics
 from obligor.decisions.policy import load_policy
 from obligor.decisions.record import decode
-from obligor.decisions.writer import ApplicationItem, Decided, EventsItem, Writer
+from obligor.decisions.writer import Writer
 from obligor.errors import ObligorError
 from obligor.events.log import EventLog
 from obligor.events.records import parse_records

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from obligor.decisions.answers import moment
+from obligor.decisions.items import ApplicationItem, Decided, EventsItem, Item
 from obligor.decisions.metrics import Metrics
 from obligor.decisions.policy import load_policy
 from obligor.decisions.record import decode
-from obligor.decisions.writer import ApplicationItem, Decided, EventsItem, Item, Writer
+from obligor.decisions.writer import Writer
 from obligor.errors import ObligorError
 from obligor.events.log import EventLog
 from obligor.events.records import parse_records

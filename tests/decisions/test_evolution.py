@@ -30,9 +30,9 @@ from tests.golden import lender as golden
 
 from obligor.credit.definitions import Outcome, labelled
 from obligor.decisions.answers import moment
+from obligor.decisions.items import Decided
 from obligor.decisions.replay import audit, replay
 from obligor.decisions.service import Service
-from obligor.decisions.writer import Decided
 from obligor.errors import DefinitionError
 from obligor.events import lineage
 from obligor.events.log import EventLog

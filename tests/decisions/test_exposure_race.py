@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from tests.decisions.desk import Clock, application, batch_of, desk_bundle, open_log, open_state
 
+from obligor.decisions.items import Decided
 from obligor.decisions.record import decode
 from obligor.decisions.service import Service
-from obligor.decisions.writer import Decided, Writer
+from obligor.decisions.writer import Writer
 from obligor.models.bundle import Bundle
 
 SEEDS = 100

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.decisions.shop import PLAN, Desk, filled
 
-from obligor.decisions.recorded import Applications, Recorded
+from obligor.decisions.recorded import Applications, Recorded, Seen
 from obligor.errors import BadInput, DefinitionError
 from obligor.features.plan import Plan
 
@@ -54,8 +54,12 @@ def test_applications_are_found_by_position_and_others_left_out(desk: Desk) -> N
     application, as_of = found.application(positions[0], "purchase")
     assert as_of == desk.decided[0]["as_of"]
     assert application.event_id == desk.decided[0]["application"]["event_id"]
-    requests = found.requests(PLAN, positions[::-1], [{0: 7}, {0: 8}, {0: 9}, {}, {0: 1}])
+    requests = found.requests(
+        PLAN, positions[::-1], [Seen({0: 7}, None), Seen({0: 8}, 5), *(Seen(cut, None) for cut in ({0: 9}, {}, {0: 1}))]
+    )
     assert requests.self_root.tolist() == positions[::-1]
+    assert requests.as_of[1] == 5
+    assert requests.as_of[-1] == as_of
     assert requests.cuts.tolist() == [[7], [8], [9], [0], [1]]
     assert requests.fields["amount"].to_pylist()[-1] == application.fields["amount"]
 

@@ -28,9 +28,10 @@ from tests.decisions.shop import ShopBundle
 
 from obligor.decisions.answers import moment
 from obligor.decisions.intake import Intake
+from obligor.decisions.items import EventsItem, Item, Result
 from obligor.decisions.metrics import Metrics
 from obligor.decisions.policy import load_policy
-from obligor.decisions.writer import EventsItem, Item, Result, Writer
+from obligor.decisions.writer import Writer
 from obligor.events.log import EventLog
 from obligor.events.records import decode_json, parse_records
 from obligor.events.schema import Registry

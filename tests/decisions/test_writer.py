@@ -14,7 +14,8 @@ from tests.decisions.desk import Desk, application, batch_of, desk_bundle, open_
 
 from obligor.decisions import writer as writer_module
 from obligor.decisions.intake import Unavailable
-from obligor.decisions.writer import REBUILDS_MAX, ApplicationItem, Decided, EventsItem, Item, NotTaken
+from obligor.decisions.items import ApplicationItem, Decided, EventsItem, Item, NotTaken
+from obligor.decisions.writer import REBUILDS_MAX
 from obligor.errors import Conflict, ObligorError
 from obligor.events.batch import Batch
 from obligor.events.changes import Changes
@@ -344,6 +345,28 @@ def test_a_state_in_doubt_is_built_anew_a_bounded_number_of_times(desk: Desk) ->
         desk.writer.rebuild()
     assert desk.feature(desk.decide(1), "repaid_7d") == 0, "the last one was one too many"
     assert desk.feature(desk.decide(2, "c-2"), "repaid_7d") == 0
+
+
+def test_rows_that_no_window_reaches_leave_the_state_beside_the_batches(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def merchants() -> list[str]:
+        with desk.state.begin() as staged:
+            return staged.keys("merchant", None, 10)
+
+    desk.one(desk.events(sale(1, "m-old", event_time="2025-11-20T00:00:00Z"), sale(2, "m-new")))
+    assert merchants() == ["m-new", "m-old"], "not so soon after the start"
+    monkeypatch.setattr(writer_module, "EXPIRY_PAUSE_S", 0.0)
+    desk.one(desk.events(repayment(1)))
+    assert merchants() == ["m-new"], "its sales are more than 30 days ago"
+    corrected = sale(1, "m-old", 700, event_time="2025-11-20T00:00:00Z", corrects="s-1")
+    desk.one(desk.events({**corrected, "event_id": "s-1-corrected"}, sale(3, "m-old")))
+    for number, merchant in enumerate(["m-old", "m-new"]):
+        record = desk.decide(number, merchant=merchant)
+        assert record["rung"] == "full"
+        desk.assert_offline_agrees(record)
+    desk.one(desk.events(repayment(2, "c-2")))
+    assert 'obligor_step_seconds_count{step="expire"}' in desk.metrics.render().decode()
 
 
 # ---- events of a stream

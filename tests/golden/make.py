@@ -20,10 +20,11 @@ from tests.golden.lender import OUTCOME, POLICY, REGISTRY, Purchase, plan
 
 from obligor.decisions.answers import moment
 from obligor.decisions.decide import Application, decide
+from obligor.decisions.items import ApplicationItem, EventsItem
 from obligor.decisions.metrics import Metrics
 from obligor.decisions.policy import load_policy
 from obligor.decisions.record import decision_id, derive_seed, encode
-from obligor.decisions.writer import ApplicationItem, EventsItem, Writer
+from obligor.decisions.writer import Writer
 from obligor.errors import ObligorError
 from obligor.events.ingest import ingest
 from obligor.events.log import EventLog

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from obligor.features.state_store import Entry
+from obligor.features.state_store import Entry, Range
 
 
 class MemoryTransaction:
+    far = False
+
     def __init__(self, store: MemoryStateStore) -> None:
         self._store, self._entries = store, dict(store.entries)
+
+    def fetch(self, keys: Sequence[bytes], ranges: Sequence[Range] = ()) -> None:
+        pass
 
     def get(self, key: bytes) -> Entry | None:
         return self._entries.get(key)
@@ -25,6 +30,9 @@ class MemoryTransaction:
 
     def scan(self, start: bytes, stop: bytes, limit: int | None = None) -> list[tuple[bytes, Entry]]:
         return [(key, self._entries[key]) for key in sorted(self._entries) if start <= key < stop][:limit]
+
+    def names(self, start: bytes, stop: bytes, limit: int) -> list[bytes]:
+        return [key for key, _ in self.scan(start, stop, limit)]
 
     def commit(self) -> None:
         self._store.entries = self._entries

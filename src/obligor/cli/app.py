@@ -9,6 +9,7 @@ import typer
 
 from obligor.cli.backfill import backfill
 from obligor.cli.demo import demo
+from obligor.cli.doctor import doctor
 from obligor.cli.erasure import erase
 from obligor.cli.events import ingest
 from obligor.cli.features import features
@@ -49,6 +50,7 @@ _COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {
     "decide": (decide, "obligor decide application.json"),
     "replay": (replay, "obligor replay            (or: obligor replay 3f9a... )"),
     "parity": (parity, "obligor parity            (or: obligor parity --entities all)"),
+    "doctor": (doctor, "obligor doctor"),
     "demo": (demo, "obligor demo"),
 }
 

@@ -215,7 +215,7 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         except ObligorError as error:
             _fail(error)
         except StoreLost as error:
-            _fail(ObligorError(str(error)))
+            _fail(ObligorError(error.strerror or str(error)))
 
     return run
 

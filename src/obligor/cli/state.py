@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from obligor.events.log import EventLog
     from obligor.features.plan import Plan
     from obligor.features.state import OnlineState
+    from obligor.features.states import StoredState
     from obligor.project import Project
-    from obligor.stores.lmdb import StoredState
 
 __all__ = ["state"]
 
@@ -44,13 +44,14 @@ def build(
     It may be stopped at any time and goes on where it was.
     """
     import obligor
+    from obligor.features.states import state_name
 
     if attended:
         attend()
     out, started_s = Output(as_json), time.perf_counter()
     opened = obligor.open(project, shard)
     loaded = opened.bundle(bundle)
-    name = opened.states.name(loaded.plan)
+    name = state_name(loaded.plan)
     with opened.log(read_only=True) as log:
         online = opened.state(loaded.plan)
         try:
@@ -143,6 +144,7 @@ def list_states(shard: OfShard = 0, project: InProject = Path(), as_json: AsJson
 def _owners(opened: Project) -> dict[str, list[dict[str, Any]]]:
     """Return the held bundles by the state that they need."""
     from obligor.errors import NotFound
+    from obligor.features.states import state_name
 
     try:
         champion = opened.bundle_path().name
@@ -151,7 +153,7 @@ def _owners(opened: Project) -> dict[str, list[dict[str, Any]]]:
     owners: dict[str, list[dict[str, Any]]] = {}
     for name, bundle in opened.all_bundles().items():
         owner = {"bundle": name, "plan": bundle.plan.hash, "champion": name == champion}
-        owners.setdefault(opened.states.name(bundle.plan), []).append(owner)
+        owners.setdefault(state_name(bundle.plan), []).append(owner)
     return owners
 
 

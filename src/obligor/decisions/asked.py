@@ -14,7 +14,7 @@ from itertools import islice
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from obligor.decisions.recorded import Applications, Recorded
+from obligor.decisions.recorded import Applications, Recorded, Seen
 from obligor.events.casting import plain
 from obligor.events.fields import Decimal, Field, Timestamp
 from obligor.events.lineage import withheld
@@ -40,9 +40,9 @@ def _rows(log: EventLog, after: int, upto: int) -> Iterator[LedgerRow]:
 
 
 def decided_questions(log: EventLog, event: type[Event], last: int = QUESTIONS_MAX) -> pa.Table:
-    """Return the applications of the last decisions, each with the `as_of` and `cut` that it was decided at."""
+    """Return the applications of the last decisions, each with the `as_of` and `cut` that its features were of."""
     taken = recorded(log, event.event_name, last)
-    return _table(log, event, [one.row.application_position for one in taken], [one.cut for one in taken])
+    return _table(log, event, [one.row.application_position for one in taken], [one.seen for one in taken])
 
 
 def applications_held(log: EventLog, event: type[Event], cut: Cut) -> list[int]:
@@ -64,17 +64,19 @@ def asked_questions(
     positions = applications_held(log, event, end)[-last if last else 0 :]
     if spread is not None and len(positions) > spread:
         positions = [positions[i * len(positions) // spread] for i in range(spread)]
-    return _table(log, event, positions, [end] * len(positions))
+    return _table(log, event, positions, [Seen(end, None)] * len(positions))
 
 
-def _table(log: EventLog, event: type[Event], positions: Sequence[int], cuts: Sequence[Cut]) -> pa.Table:
+def _table(log: EventLog, event: type[Event], positions: Sequence[int], at: Sequence[Seen]) -> pa.Table:
     found = Applications.read(log, event.event_name, positions)
     kept = [i for i, position in enumerate(positions) if position in found.places]
     table = found.table.take(pa.array([found.places[positions[i]] for i in kept], pa.int64()))
     columns = {
         "event_id": table["event_id"],
-        "as_of": table["known_time"].cast(pa.timestamp("us", "UTC")),
-        "cut": _cuts([cuts[i] for i in kept]),
+        "as_of": pc.coalesce(pa.array([at[i].as_of for i in kept], pa.int64()), table["known_time"]).cast(
+            pa.timestamp("us", "UTC")
+        ),
+        "cut": _cuts([at[i].cut for i in kept]),
     }
     shown = {
         name: _shown(field, table[name])

@@ -4,8 +4,9 @@ No clock, no store, no random generator: `as_of`, `cut` and `seed` are arguments
 same function. Order: eligibility rules, score, exposure, offer, reasons. Every step leaves a line in the trace, whose
 `effect` is pass, refer or decline; the worst effect decides, and the reasons are those of the steps that had it.
 
-Rungs: `full` and `cached` score with the model (a cached cut is simply an older cut, recorded), `scorecard` with the
-fallback, `refer` scores nothing. A declared limit crossed while computing features (`limit`) refers the decision.
+Rungs: `full` and `cached` score with the model (the features of `cached` are those at an older cut and instant, which
+are recorded), `scorecard` with the fallback, `refer` scores nothing. A declared limit crossed while computing features
+(`limit`) refers the decision.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from obligor.decisions.policy import Band, Cutoffs, Effect, Offering, Policy, Ru
 from obligor.decisions.reasons import Reason, group_contributions, named, principal
 from obligor.events.schema import OUTCOMES
 
-__all__ = ["Application", "Decision", "Offer", "Score", "Scorer", "decide"]
+__all__ = ["Application", "Cached", "Cut", "Decision", "Offer", "Score", "Scorer", "decide"]
 
 Cut = Mapping[int, int]
 Features = Sequence[float]
@@ -58,6 +59,13 @@ class Scorer(Protocol):
 
     def scorecard_contributions(self, features: Any) -> Iterable[float]:
         """Return each feature's part in the scorecard's margin less the reference's."""
+
+
+class Cached(NamedTuple):
+    """The cut and the instant of features that are older than their decision."""
+
+    cut: Cut
+    as_of: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +108,7 @@ class Decision:
     trace: tuple[Mapping[str, Any], ...]
     request: Mapping[str, Any]
     limit: str = ""
+    cached: Cached | None = None
 
     @property
     def pd(self) -> float | None:
@@ -118,8 +127,9 @@ def decide(
     seed: int,
     rung: Rung = "full",
     limit: str = "",
+    cached: Cached | None = None,
 ) -> Decision:
-    """Return the decision on `application` as known at (`cut`, `as_of`).
+    """Return the decision on `application` as known at (`cut`, `as_of`), with the rung `cached` at that of `cached`.
 
     `features` are float64 in the plan's order, NaN is null; None with the rung `refer`, or together with `limit`, the
     message of a LimitError met while computing them.
@@ -128,6 +138,7 @@ def decide(
     assert (features is None) == (rung == "refer" or bool(limit)), (
         "features are missing exactly where none are computed"
     )
+    _check_cached(rung, cached, policy, cut, as_of)
     run = _Run(policy, application)
     values = None if features is None else tuple(map(float, features))
     limit = limit or _not_finite(values, policy)
@@ -153,7 +164,17 @@ def decide(
         trace=tuple(run.trace),
         request={name: application.fields.get(name) for name in policy.reads},
         limit=limit,
+        cached=cached,
     )
+
+
+def _check_cached(rung: Rung, cached: Cached | None, policy: Policy, cut: Cut, as_of: int) -> None:
+    assert (cached is not None) == (rung == "cached"), "exactly the rung 'cached' says what it rests on"
+    if cached is not None and policy.caching is not None:
+        assert 0 <= as_of - cached.as_of <= policy.caching.age_max_us, (
+            "what is cached is too old, or of a later instant"
+        )
+        assert all(last <= cut.get(shard, 0) for shard, last in cached.cut.items()), "what is cached is of a later cut"
 
 
 @dataclass

@@ -25,8 +25,8 @@ from obligor.decisions import openapi
 from obligor.decisions.answers import errors_answer
 from obligor.decisions.auth import ApiKeys
 from obligor.decisions.intake import Unavailable
+from obligor.decisions.items import Misdirected
 from obligor.decisions.metrics import CONTENT_TYPE, Metrics
-from obligor.decisions.writer import Misdirected
 from obligor.errors import BadInput, Conflict, LimitError, NotFound, ObligorError, Problem
 from obligor.events.schema import Registry
 

@@ -22,8 +22,8 @@ from typing import NamedTuple, Protocol
 
 from obligor.decisions.inlet_metrics import InletMetrics
 from obligor.decisions.intake import Unavailable
+from obligor.decisions.items import NotTaken
 from obligor.decisions.metrics import Metrics
-from obligor.decisions.writer import NotTaken
 from obligor.errors import IntegrityError, ObligorError, Problem
 from obligor.events.batch import Batch
 from obligor.events.log import EventLog

@@ -24,6 +24,8 @@ _WATCHED = {
     "obligor_state_lag_events": "Events in the log that online state has not applied",
     "obligor_newest_event_age_seconds": "Age of the newest event's known_time",
     "obligor_ready": "1 when decisions are served",
+    "obligor_state_gone": "1 while decisions are taken without online state, because its store is slow, gone or behind",
+    "obligor_cached_applicants": "Applicants who could be decided on without online state, on the rung `cached`",
     "obligor_state_suspect": "1 while decisions do not rest on online state, because it differs from the log",
 }
 

@@ -145,7 +145,7 @@ class Mover:
         bundle = Bundle.load(path)
         self._service.check(bundle)
         shared = self._service.shared(bundle.plan)
-        if shared is not None:  # timelines are equal: what is kept in memory of them stays
+        if shared is not None:  # what is kept in memory of it stays
             self._hand_over(bundle, shared, lambda: None)
             return
         state = self._built(bundle)
@@ -161,8 +161,12 @@ class Mover:
         for _ in range(ROUNDS_MAX):
             self._sources.build(bundle.hash, self._stopping.is_set)
             state = self._sources.open(bundle.plan)
-            if state.behind(self._log) <= NEAR_EVENTS:
-                return state
+            try:
+                if state.behind(self._log) <= NEAR_EVENTS:
+                    return state
+            except BaseException:
+                _close(state)
+                raise
             _close(state)
         raise LimitError(f"after {ROUNDS_MAX} builds the state is still more than {NEAR_EVENTS} events behind the log")
 

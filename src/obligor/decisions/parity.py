@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -21,18 +21,25 @@ from obligor.errors import BadInput, NotFound, ObligorError
 from obligor.events.log import EventLog
 from obligor.events.positions import Cut, nth, pack, stretches
 from obligor.events.store import LedgerRow
+from obligor.features.online import fetch
 from obligor.features.parity import Answers, Comparison, Floats, Question, Sample, answer, answers, compare
 from obligor.features.plan import Plan
 from obligor.features.questions import Instants, Pool, Together, questions, read_pool
 from obligor.features.state import OnlineState, StagedState
+from obligor.features.state_store import StateMoved
 
 __all__ = ["CheckedDecisions", "Planned", "Walk", "check_decisions", "check_state", "draw_decisions"]
 
 RUN = 100  # decisions that are drawn together: they lie side by side in the ledger
 EVENTS_AT_ONCE = 20_000  # of the log, read to learn of its entities
 ASKED_AT_ONCE = 2_000  # questions to one snapshot of the state, so that it is not held for long
+KEYS_AT_ONCE = 500  # of a state, read together
+SNAPSHOTS_MAX = 200  # that are tried where the writer does not leave the time for a single question
 INSTANTS = 2  # as of which each question is asked
 WALKED_SHARE = 8  # one in so many questions comes from the state itself, which may know of what the log does not
+
+
+T = TypeVar("T")
 
 
 class Planned(Protocol):
@@ -95,7 +102,7 @@ def _recorded(log: EventLog, plan: Plan, taken: Sequence[Recorded], checked: Che
     for one in computed:
         if one.row.application_position not in found.places:
             checked.unchecked[one.row.decision_id] = "its application is missing"
-    requests = found.requests(plan, [one.row.application_position for one in here], [one.cut for one in here])
+    requests = found.requests(plan, [one.row.application_position for one in here], [one.seen for one in here])
     given = [_numbers(plan, one) for one in here]
     return Answers(
         requests, [values for values, _ in given], [why for _, why in given], [one.row.decision_id for one in here]
@@ -153,11 +160,44 @@ def check_state(
     draw = Instants(plan, chance).draw
     samples: list[Sample] = []
     asked = (question for question in _asked(log, state, plan, entities, chance) for _ in range(instants))
+
+    def ask(some: Sequence[Question], staged: StagedState) -> list[Sample]:
+        cut, now = _cut(log, staged), max(clock(), log.last_known_time)
+        found = []
+        for one in some:
+            as_of = draw(staged, one, now)
+            fetch(plan, staged, as_of, one.entities)
+            found.append(answer(plan, staged, one, cut, as_of))
+        return found
+
     while some := list(islice(asked, ASKED_AT_ONCE)):
-        with state.begin() as staged:
-            cut, now = _cut(log, staged), max(clock(), log.last_known_time)
-            samples += [answer(plan, staged, one, cut, draw(staged, one, now)) for one in some]
+        samples += _in_parts(state, some, ask)
     return compare(plan, log, answers(plan, samples, log.registry[plan.application]), threads)
+
+
+def _in_parts(
+    state: OnlineState, some: Sequence[Question], ask: Callable[[Sequence[Question], StagedState], list[Sample]]
+) -> list[Sample]:
+    """Ask together; where the writer of a state that keeps no snapshots went on meanwhile, by halves."""
+    try:
+        return _at_a_moment(state, lambda staged: ask(some, staged), SNAPSHOTS_MAX if len(some) == 1 else 1)
+    except StateMoved:
+        half = len(some) // 2
+        if not half:
+            raise
+    return [*_in_parts(state, some[:half], ask), *_in_parts(state, some[half:], ask)]
+
+
+def _at_a_moment(state: OnlineState, look: Callable[[StagedState], T], tries: int = SNAPSHOTS_MAX) -> T:
+    """Return what is seen in one moment of the state; StateMoved where no try was quick enough."""
+    for last in reversed(range(tries)):
+        try:
+            with state.begin() as staged:
+                return look(staged)
+        except StateMoved:
+            if not last:
+                raise
+    raise AssertionError("at least one try")
 
 
 def _cut(log: EventLog, staged: StagedState) -> dict[int, int]:
@@ -170,14 +210,13 @@ def _cut(log: EventLog, staged: StagedState) -> dict[int, int]:
 def _asked(
     log: EventLog, state: OnlineState, plan: Plan, entities: int | None, chance: random.Random
 ) -> Iterator[Question]:
-    with state.begin() as staged:
-        cut = _cut(log, staged)
+    cut = _at_a_moment(state, lambda staged: _cut(log, staged))
     last = sum(cut.values())
     if entities is not None:
         drawn = [nth(cut, chance.randint(1, last)) for _ in range(entities)] if last else []
         pool = read_pool(plan, log, drawn)
-        with state.begin() as staged:
-            walked = Walk(plan).next(staged, -(-entities // WALKED_SHARE))
+        count = -(-entities // WALKED_SHARE)
+        walked = _at_a_moment(state, lambda staged: Walk(plan).next(staged, count))
         return questions(plan, Pool([*pool.together, *walked], pool.applications), chance)
     return _about_all(log, state, plan, cut, chance)
 
@@ -193,12 +232,15 @@ def _about_all(log: EventLog, state: OnlineState, plan: Plan, cut: Cut, chance: 
     for timeline in plan.timelines:
         keys: list[str] = []
         while True:
-            with state.begin() as staged:
-                keys = staged.keys(timeline, keys[-1] if keys else None, EVENTS_AT_ONCE)
+            keys = _keys_after(state, timeline, keys[-1] if keys else None)
             walked = [{timeline: key} for key in keys]
             yield from questions(plan, Pool(_new(walked, seen), pool.applications), chance)
-            if len(keys) < EVENTS_AT_ONCE:
+            if len(keys) < KEYS_AT_ONCE:
                 break
+
+
+def _keys_after(state: OnlineState, timeline: str, after: str | None) -> list[str]:
+    return _at_a_moment(state, lambda staged: staged.keys(timeline, after, KEYS_AT_ONCE))
 
 
 def _new(together: Iterable[Together], seen: dict[str, set[str]]) -> list[Together]:

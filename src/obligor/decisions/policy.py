@@ -34,7 +34,8 @@
     ARREARS = "Payments on an existing loan are overdue"
 
     [ladder]                              # how a decision may be taken when a dependency is out; "full" always
-    rungs = ["full", "scorecard", "refer"]
+    rungs = ["full", "cached", "refer"]
+    cached_age_max = "10m"                # how old what "cached" rests on may be; without it there is no such rung
 
 Every scored feature's reason code must have a text: "failed the score" is no reason (12 CFR 1002.9(b)(2)).
 """
@@ -42,7 +43,7 @@ Every scored feature's reason code must have a text: "failed the score" is no re
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -54,6 +55,7 @@ from obligor.events.schema import parse_duration
 __all__ = [
     "RUNGS",
     "Band",
+    "Caching",
     "Cutoffs",
     "Effect",
     "Exposure",
@@ -69,6 +71,7 @@ RUNGS: tuple[Rung, ...] = ("full", "cached", "scorecard", "refer")
 REASONS_MAX = 4  # 12 CFR 1002 appendix C: more than four is not likely to be helpful
 RULES_MAX = 200
 BANDS_MAX = 50
+CACHED_AGE_MAX_US = 86_400_000_000
 Effect = Literal["pass", "refer", "decline"]
 _EFFECTS: tuple[Effect, ...] = ("decline", "refer", "pass")
 _RULE_OUTCOMES: tuple[Effect, ...] = ("decline", "refer")
@@ -127,6 +130,18 @@ class Offering:
 
 
 @dataclass(frozen=True, slots=True)
+class Caching:
+    """The rung `cached`: how old its features may be, and whose history must not have changed since.
+
+    That is the applicant: the entity, named by the application's fields `via`, whose exposure is limited.
+    """
+
+    age_max_us: int
+    timeline: str
+    via: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """A checked policy; `codes` holds the reason code of each feature of the plan (None: not scored).
 
@@ -142,6 +157,7 @@ class Policy:
     texts: Mapping[str, str]
     reasons_max: int
     rungs: tuple[Rung, ...]
+    caching: Caching | None
     codes: tuple[str | None, ...]
     feature_names: tuple[str, ...]
     reads: tuple[str, ...]
@@ -158,7 +174,7 @@ def load_policy(source: bytes | str, plan: Mapping[str, Any], application: Mappi
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DefinitionError(Problem("policy.toml", f"not valid TOML: {error}")) from None
     reader = Reader(data, "policy.toml $")
-    loader = _Loader(Names(plan["features"], application["fields"]), application)
+    loader = _Loader(Names(plan["features"], application["fields"]), application, plan.get("measures", ()))
     policy = loader.policy(reader)
     if reader.problems or policy is None:
         raise DefinitionError(reader.problems)
@@ -168,8 +184,8 @@ def load_policy(source: bytes | str, plan: Mapping[str, Any], application: Mappi
 class _Loader:
     """Reads the sections one by one; problems gather in the reader."""
 
-    def __init__(self, names: Names, application: Mapping[str, Any]) -> None:
-        self.names, self.application = names, application
+    def __init__(self, names: Names, application: Mapping[str, Any], measures: Sequence[Mapping[str, Any]]) -> None:
+        self.names, self.application, self.measures = names, application, measures
         self.texts: dict[str, str] = {}
 
     def policy(self, reader: Reader) -> Policy | None:
@@ -182,7 +198,7 @@ class _Loader:
         cutoffs = self.cutoffs(reader.table("cutoffs"))
         exposure = self.exposure(reader.table("exposure")) if reader.has("exposure") else None
         offering = self.offering(reader.table("offer"), cutoffs) if reader.has("offer") else None
-        rungs, scorecard = self.ladder(reader.table("ladder"), cutoffs)
+        rungs, scorecard, caching = self.ladder(reader.table("ladder"), cutoffs, exposure)
         reader.done()
         self._check_codes(reader)
         if reader.problems:
@@ -198,6 +214,7 @@ class _Loader:
             texts=self.texts,
             reasons_max=reasons_max,
             rungs=rungs,
+            caching=caching,
             codes=tuple(f.get("reason") if f.get("scored", True) else None for f in self.names.features),
             feature_names=tuple(f["name"] for f in self.names.features),
             reads=_reads(kept, offering),
@@ -257,11 +274,41 @@ class _Loader:
         reader.done()
         return Offering(amount, currency, minimum, step, expires_us, reason, bands)
 
-    def ladder(self, reader: Reader, cutoffs: Cutoffs) -> tuple[tuple[Rung, ...], Cutoffs]:
-        rungs = reader.choices("rungs", RUNGS, ("full", "refer"))
+    def ladder(
+        self, reader: Reader, cutoffs: Cutoffs, exposure: Exposure | None
+    ) -> tuple[tuple[Rung, ...], Cutoffs, Caching | None]:
+        rungs = {*reader.choices("rungs", RUNGS, ("full", "refer")), "full", "refer"}
         scorecard = self.cutoffs(reader.table("scorecard")) if reader.has("scorecard") else cutoffs
+        caching = self.caching(reader, rungs, exposure) if reader.has("cached_age_max") else None
         reader.done()
-        return tuple(rung for rung in RUNGS if rung in (*rungs, "full", "refer")), scorecard
+        if caching is None:
+            rungs.discard("cached")
+        return tuple(rung for rung in RUNGS if rung in rungs), scorecard, caching
+
+    def caching(self, reader: Reader, rungs: Collection[str], exposure: Exposure | None) -> Caching | None:
+        """Return what the rung `cached` needs; its features must be all of one entity, which is the applicant."""
+        age_us = reader.duration("cached_age_max", parse_duration)
+        if age_us > CACHED_AGE_MAX_US:
+            reader.report("cached_age_max", f"expected at most 1d, got {reader.data['cached_age_max']!r}")
+        if "cached" not in rungs:
+            reader.report("cached_age_max", f"expected the rung 'cached' in rungs with it, got {sorted(rungs)}")
+        sources = set() if exposure is None else self._sources(exposure.feature)
+        if len(sources) != 1:
+            whose = " and ".join(sorted("+".join(via) for _, via in sources)) or "nobody"
+            reader.report(
+                "cached_age_max",
+                "expected an [exposure] that is measured of one entity, whose next event ends what is cached; "
+                f"it is of {whose}",
+            )
+            return None
+        ((timeline, via),) = sources
+        return Caching(age_us, timeline, via)
+
+    def _sources(self, feature: int) -> set[tuple[str, tuple[str, ...]]]:
+        """Return the timelines that a feature looks at, with the application's fields that name the entity."""
+        program = self.names.features[feature].get("program", ())
+        measures = [self.measures[step[1]] for step in program if step[0] == "measure"]
+        return {(one["timeline"], tuple(one["via"])) for one in measures}
 
     def reason(self, reader: Reader, key: str) -> str:
         code = reader.text(key)

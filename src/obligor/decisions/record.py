@@ -2,7 +2,8 @@
 
 JSON with sorted keys, no spaces, floats as Python's shortest repr, NaN as null, -0 as 0; no latencies, nothing that
 differs between two computations of one decision. Inputs that cannot be derived from the log (cut, bundle, seed, rung,
-and the log's chain hash when it was taken) are recorded; everything else is derived from them and the log.
+with the rung `cached` the cut and instant of its features, and the log's chain hash when it was taken) are recorded;
+everything else is derived from them and the log.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from obligor.decisions.decide import Decision, Offer, Score
+from obligor.decisions.decide import Cut, Decision, Offer, Score
 from obligor.errors import LimitError
 
 __all__ = ["FORMAT", "decision_id", "decode", "derive_seed", "encode", "features_of"]
@@ -50,7 +51,7 @@ def encode(decision: Decision, *, log_id: bytes, bundle: str, chain: bytes) -> b
         "decision_id": decision_id(log_id, application.event_id),
         "application": {"event_id": application.event_id, "type": application.type, "position": application.position},
         "as_of": decision.as_of,
-        "cut": {str(shard): sequence for shard, sequence in decision.cut.items()},
+        "cut": _cut(decision.cut),
         "bundle": bundle,
         "chain": chain.hex(),
         "seed": decision.seed,
@@ -67,7 +68,13 @@ def encode(decision: Decision, *, log_id: bytes, bundle: str, chain: bytes) -> b
         ],
         "trace": [dict(step) for step in decision.trace],
     }
+    if decision.cached is not None:
+        record["cached"] = {"cut": _cut(decision.cached.cut), "as_of": decision.cached.as_of}
     return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def _cut(cut: Cut) -> dict[str, int]:
+    return {str(shard): sequence for shard, sequence in cut.items()}
 
 
 def decode(record: bytes) -> dict[str, Any]:

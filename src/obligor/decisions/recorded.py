@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from obligor.decisions.decide import Application
+from obligor.decisions.decide import Application, Cached
 from obligor.decisions.policy import RUNGS
 from obligor.decisions.record import FORMAT
 from obligor.errors import BadInput, DefinitionError, did_you_mean
@@ -22,7 +22,7 @@ from obligor.events.store import LedgerRow
 from obligor.features.plan import Plan
 from obligor.features.requests import Requests, cut_rows, field_names, key_names
 
-__all__ = ["Applications", "Recorded"]
+__all__ = ["Applications", "Recorded", "Seen"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,30 @@ class Recorded:
     @property
     def cut(self) -> dict[int, int]:
         """The cut that it was taken at."""
-        return {int(shard): sequence for shard, sequence in self.record["cut"].items()}
+        return _cut(self.record["cut"])
+
+    @property
+    def cached(self) -> Cached | None:
+        """What its features are of, where they are older than it."""
+        cached = self.record.get("cached")
+        return None if cached is None else Cached(_cut(cached["cut"]), cached["as_of"])
+
+    @property
+    def seen(self) -> Seen:
+        """What its features are of."""
+        cached = self.cached
+        return Seen(self.cut, None) if cached is None else Seen(dict(cached.cut), cached.as_of)
+
+
+class Seen(NamedTuple):
+    """The cut and the instant that an application's features are of."""
+
+    cut: Cut
+    as_of: int | None  # None: its own, when it was known
+
+
+def _cut(recorded: Mapping[str, int]) -> dict[int, int]:
+    return {int(shard): sequence for shard, sequence in recorded.items()}
 
 
 def _check(record: Mapping[str, Any]) -> None:
@@ -55,9 +78,18 @@ def _check(record: Mapping[str, Any]) -> None:
     if record["rung"] not in RUNGS or not isinstance(record["bundle"], str) or not isinstance(record["seed"], int):
         raise ValueError("its rung, bundle or seed is not of the expected kind")
     bytes.fromhex(record["chain"])
-    for shard, sequence in record["cut"].items():
+    _check_cut(record["cut"])
+    cached = record.get("cached")
+    if (cached is not None) != (record["rung"] == "cached") or (cached and not isinstance(cached["as_of"], int)):
+        raise ValueError(f"its rung is {record['rung']!r} and what is cached {cached!r}")
+    if cached is not None:
+        _check_cut(cached["cut"])
+
+
+def _check_cut(cut: Mapping[str, Any]) -> None:
+    for shard, sequence in cut.items():
         if not 0 <= int(shard) <= SHARD_MAX or not isinstance(sequence, int) or sequence < 0:
-            raise ValueError(f"its cut is {record['cut']!r}")
+            raise ValueError(f"its cut is {cut!r}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,12 +122,15 @@ class Applications:
         fields = {name: value for name, value in row.items() if name in self.fields}
         return Application(row["event_id"], type_name, position, fields), row["known_time"]
 
-    def requests(self, plan: Plan, positions: Sequence[int], at: Sequence[Cut]) -> Requests:
-        """Return what to ask of the plan for the applications at these positions, each at its cut."""
+    def requests(self, plan: Plan, positions: Sequence[int], at: Sequence[Seen]) -> Requests:
+        """Return what to ask of the plan for the applications at these positions, each at its cut and instant."""
         table = self.table.take(pa.array([self.places[position] for position in positions], pa.int64()))
+        known = table.column("known_time").to_pylist()
         return Requests(
-            as_of=_int64s(table, "known_time"),
-            cuts=cut_rows(at),
+            as_of=np.array(
+                [own if one.as_of is None else one.as_of for own, one in zip(known, at, strict=True)], np.int64
+            ),
+            cuts=cut_rows([one.cut for one in at]),
             self_root=_int64s(table, "position"),
             entities={name: self._column(table, name).combine_chunks() for name in key_names(plan)},
             fields=pa.table({name: self._column(table, name) for name in field_names(plan)}),

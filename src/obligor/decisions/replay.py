@@ -1,9 +1,10 @@
 """Replay: every decision computed again from the log, through the offline path, and compared byte by byte.
 
-The inputs that a record holds (cut, bundle, seed, rung, the chain's hash) are taken from it; everything else comes from
-the log: the application and its as_of, the features (timelines and the backfill kernels, never the online state), the
-score, the offer, the reasons, the derived id. The verdict is `identical`, `differs` with the names of the fields, or
-`not replayable` with the reason. A broken chain is reported by `audit` and stops nothing.
+The inputs that a record holds (cut, bundle, seed, rung, the cut and instant of cached features, the chain's hash) are
+taken from it; everything else comes from the log: the application and its as_of, the features (timelines and the
+backfill kernels, never the online state), the score, the offer, the reasons, the derived id. The verdict is
+`identical`, `differs` with the names of the fields, or `not replayable` with the reason. A broken chain is reported by
+`audit` and stops nothing.
 """
 
 from __future__ import annotations
@@ -154,8 +155,8 @@ class _Batch:
             found = Applications.read(self._log, bundle.plan.application, [r.application_position for r in rows])
             here = [one for one in taken if one.row.application_position in found.places]
             self._refuse((r for r in rows if r.application_position not in found.places), "its application is missing")
-            cuts = [one.cut if self._at is None else self._at for one in here]
-            requests = found.requests(bundle.plan, [one.row.application_position for one in here], cuts)
+            seen = [one.seen if self._at is None else one.seen._replace(cut=self._at) for one in here]
+            requests = found.requests(bundle.plan, [one.row.application_position for one in here], seen)
             features, limits = features_of(self._log, bundle.plan, requests, self._threads, self._lake)
         except ObligorError as error:
             return self._refuse(rows, str(error))
@@ -189,6 +190,7 @@ def _judge(
             seed=record["seed"],
             rung=record["rung"],
             limit=limit if computed else "",
+            cached=taken.cached,
         )
         again = encode(decision, log_id=log.id, bundle=record["bundle"], chain=bytes.fromhex(record["chain"]))
     except (ObligorError, AssertionError) as error:

@@ -15,13 +15,14 @@ from functools import partial
 from typing import TypeVar, cast
 
 from obligor.decisions.intake import Intake, Unavailable
+from obligor.decisions.items import ApplicationItem, Decided, EventsItem, Item, Result
 from obligor.decisions.metrics import Metrics
 from obligor.decisions.move import FAILURES, REMAINDER_EVENTS_MAX, Move, Mover, Sources
 from obligor.decisions.policy import load_policy
 from obligor.decisions.replay import Verdict, replay
 from obligor.decisions.routes import Routes
 from obligor.decisions.watch import BUDGET, Budget, Task, Watch
-from obligor.decisions.writer import ApplicationItem, Decided, EventsItem, Item, Result, Writer
+from obligor.decisions.writer import Writer
 from obligor.errors import BadInput, IntegrityError, ObligorError, Problem
 from obligor.events.batch import Batch
 from obligor.events.log import ClockSkew, EventLog
@@ -150,6 +151,7 @@ class Service:
         if self._watch is not None:
             self._watch.stop()
         self._intake.stop()
+        self._writer.stop()
         self._state.close()
         self._log.close()
 
@@ -220,15 +222,38 @@ class Service:
         return self._intake.errand(partial(self._exchange, bundle, state), patience_s=LOOK_PATIENCE_S)
 
     def _exchange(self, bundle: Bundle, state: OnlineState) -> OnlineState:
-        """Bring the state to the end of the log, rehearse, exchange; on the writer's thread, between two batches."""
+        """Bring the state to the end of the log, rehearse, exchange; on the writer's thread, between two batches.
+
+        While one of the two states is gone there is no exchange: what brings a state back runs beside the writer that
+        lost it, and a state is handed over with nobody else at it.
+        """
         started_s = time.perf_counter()
         self._writer.settle()
+        self._writer.regain()
         self._writer.follow()
         if self._writer.trust == "lost":
             raise IntegrityError("decisions are referred, because a state or the log is in doubt; start it again first")
         if self._writer.trust == "suspect":
             raise Unavailable("the online state is in doubt and being rebuilt")
+        if self._writer.state_gone:
+            raise Unavailable("the online state is gone and being brought back")
         writer = self._new_writer(bundle, state)
+        try:
+            self._rehearse(writer, state)
+        except BaseException:
+            writer.stop()
+            raise
+        before = self._state
+        self._bundles[bundle.hash] = bundle
+        self.bundle, self._state, self._writer = bundle, state, writer
+        if self._watch is not None:
+            self._watch.follow(bundle.plan, _Watched(self, writer))
+        self.metrics.deciding(bundle.hash, bundle.plan.hash)
+        self.metrics.step("exchange", time.perf_counter() - started_s)
+        return before
+
+    def _rehearse(self, writer: Writer, state: OnlineState) -> None:
+        """Have a new writer do all that it will have to; an ObligorError where it cannot."""
         try:
             behind = state.behind(self._log)
             if behind > REMAINDER_EVENTS_MAX:
@@ -239,14 +264,8 @@ class Service:
             raise
         except FAILURES as error:  # of what is new; it must not end the thread that decides
             raise ObligorError(f"the rehearsal failed: {type(error).__name__}: {error}") from error
-        before = self._state
-        self._bundles[bundle.hash] = bundle
-        self.bundle, self._state, self._writer = bundle, state, writer
-        if self._watch is not None:
-            self._watch.follow(bundle.plan, _Watched(self, writer))
-        self.metrics.deciding(bundle.hash, bundle.plan.hash)
-        self.metrics.step("exchange", time.perf_counter() - started_s)
-        return before
+        if writer.state_gone:
+            raise Unavailable("the new state went away")
 
     # -- gauges and requests
 
@@ -261,6 +280,8 @@ class Service:
         )
         watch("obligor_newest_event_age_seconds", lambda: (self._clock() - self._log.head.known_time) / 1e6)
         watch("obligor_ready", lambda: float(self.ready))
+        watch("obligor_state_gone", lambda: float(self._writer.state_gone))
+        watch("obligor_cached_applicants", lambda: float(self._writer.cached))
         watch("obligor_state_suspect", lambda: float(self._writer.trust != "sound"))
 
     @property

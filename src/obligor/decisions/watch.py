@@ -37,7 +37,7 @@ from obligor.features.plan import Plan
 from obligor.features.questions import Instants, Pool, Together, questions, read_pool
 from obligor.features.state import StagedState, TooLong
 
-__all__ = ["BUDGET", "Budget", "State", "Watch"]
+__all__ = ["BUDGET", "Budget", "State", "Watch", "giving_way"]
 
 _log = logging.getLogger("obligor.parity")
 T = TypeVar("T")
@@ -48,6 +48,7 @@ KNOWN_MAX = 10_000  # decisions that are known to differ, and not counted again
 RUN = 20  # old events that are asked about together
 SWITCH_S = 1e-4  # after which a round gives up the interpreter to a thread that waits for it
 RETRY_S = 1.0  # until what could not be done about a difference is tried again
+_USUAL_S = sys.getswitchinterval()
 CHUNKS_MAX = 64  # of an entity that is not in memory: reading more would hold up the writer
 
 
@@ -129,7 +130,7 @@ class Watch:
         while not self._stopping.wait(wait_s):
             started_s, busy_s = time.monotonic(), time.thread_time()
             try:
-                with _giving_way():
+                with giving_way():
                     self.round()
             except ObligorError as error:  # the writer is busy or stopping
                 _log.info("a round of parity was cut short and will be tried again: %s", error)
@@ -270,17 +271,17 @@ class Watch:
 
 
 @contextmanager
-def _giving_way() -> Iterator[None]:
+def giving_way() -> Iterator[None]:
     """Let other threads have the interpreter sooner than usual.
 
     A decision asks for it at each of its many steps; waiting Python's 5 ms every time would cost it tens of them.
+    Of two threads that do so the first to end sets it back for both.
     """
-    usual_s = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_S)
     try:
         yield
     finally:
-        sys.setswitchinterval(usual_s)
+        sys.setswitchinterval(_USUAL_S)
 
 
 def _words(one: Difference) -> str:

@@ -8,11 +8,15 @@ follows with the log's position, before the next item is looked at. An item that
 Where the log has several shards this writes one of them, and before each batch takes in what the others have committed:
 a decision's cut is what its state stands for, in all shards.
 
+Where the state is gone (a store that is far away may be) the writer does not wait for it: what is under way is taken
+again without it, events go on, applications are decided on the ladder's lower rungs, and a `Recovery` brings it back.
+
 `as_of` is the application's known_time, which the log assigns; the clock is given, never chosen by callers.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -22,49 +26,51 @@ from typing import Literal, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from obligor.decisions.decide import Application, Decision, Scorer, decide
+from obligor.decisions.cached import Cache
+from obligor.decisions.decide import Application, Cached, Decision, Scorer, decide
 from obligor.decisions.decided import decided_batch
 from obligor.decisions.intake import Unavailable
+from obligor.decisions.items import ApplicationItem, Decided, EventsItem, Item, Misdirected, NotTaken, Result
 from obligor.decisions.metrics import Metrics
 from obligor.decisions.openapi import example
 from obligor.decisions.policy import Policy, Rung
 from obligor.decisions.record import decision_id, derive_seed, encode
+from obligor.decisions.recovery import Recovery
 from obligor.decisions.routes import Routes
 from obligor.errors import BadInput, Conflict, LimitError, ObligorError, Problem
 from obligor.events.batch import Batch
 from obligor.events.changes import Changes
 from obligor.events.fields import Entity
 from obligor.events.log import ClockSkew, EventLog
-from obligor.events.positions import Cut
+from obligor.events.positions import Cut, is_within
 from obligor.events.reading import read_rows
 from obligor.events.records import parse_records
-from obligor.events.staging import Appended
-from obligor.events.store import IdTaken, OffsetStep
+from obligor.events.store import IdTaken
 from obligor.events.transaction import Transaction
 from obligor.features.history import History
 from obligor.features.indexed import Indexed
-from obligor.features.online import evaluate_one
+from obligor.features.online import evaluate_one, fetch, finish_one
 from obligor.features.pieces import pieces
 from obligor.features.plan import Plan
 from obligor.features.state import Head, OnlineState, StagedState, StateMisfit
+from obligor.features.state_store import StateGone
 from obligor.features.tails import warm_up
 
 __all__ = [
     "REBUILDS_MAX",
     "Application",
-    "ApplicationItem",
-    "Decided",
-    "EventsItem",
-    "Item",
-    "Misdirected",
-    "NotTaken",
-    "Result",
     "Trust",
     "Writer",
 ]
 
+_log = logging.getLogger("obligor.state")
+
 REBUILDS_MAX = 3  # of the state, in one writer's life
 TAKEN_MAX = 3  # times that a batch is begun again because other shards took its ids meanwhile
+
+UNSEEN_MAX = 10_000  # requests whose freshness is measured once the state is back
+EXPIRY_ENTRIES = 256  # of the state, that are looked at together
+EXPIRY_PAUSE_S = 1.0  # until the next are
 
 # What computing one item can raise; anything else (the disk, memory) is the writer's own failure and stops it.
 _ITEM_FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, ObligorError, TypeError, ValueError)
@@ -74,58 +80,6 @@ _FINE = frozenset({"accepted", "duplicate"})
 # rebuilt; once it is lost, because a rebuilt one differs too, they are referred on the ladder's last rung.
 Trust = Literal["sound", "suspect", "lost"]
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class EventsItem:
-    """Validated events to append.
-
-    With `steps` they come from a stream: how far it was read becomes durable with them, and they go in whole or not at
-    all, so that what is refused can be put aside before its offset is passed.
-    """
-
-    batch: Batch
-    accepted_s: float | None = None  # when they were queued, by `time.perf_counter`; None is not measured
-    steps: Sequence[OffsetStep] = ()
-
-    @property
-    def weight(self) -> int:
-        """The number of events."""
-        return self.batch.size
-
-
-@dataclass(frozen=True, slots=True)
-class ApplicationItem:
-    """A validated application, the one row of its batch, to append and decide."""
-
-    batch: Batch
-    accepted_s: float | None = None
-    weight: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """A decision that is durable; `repeated` if it was taken for an earlier request of the same content."""
-
-    decision_id: str
-    record: bytes
-    repeated: bool
-
-
-class Misdirected(ObligorError):
-    """An application of somebody whose applications another shard decides; nothing was written."""
-
-
-class NotTaken(ObligorError):
-    """The log refuses some of a stream's events, so nothing of them was written; `appended` says which and why."""
-
-    def __init__(self, appended: Appended) -> None:
-        super().__init__("some of these events are refused; nothing was written")
-        self.appended = appended
-
-
-Item = EventsItem | ApplicationItem
-Result = Appended | Decided
 
 
 class _Rehearsal(NamedTuple):
@@ -139,12 +93,21 @@ class _Rehearsal(NamedTuple):
         return History(pieces([matrix]), Indexed([matrix], [0]) if self.kept else None)
 
 
+class _Grounds(NamedTuple):
+    """What a decision rests on."""
+
+    rung: Rung
+    features: list[float] | None = None
+    limit: str = ""  # the one that was crossed while computing them
+    cached: Cached | None = None
+
+
 @dataclass
 class _Staged:
     """One batch under way."""
 
     tx: Transaction
-    state: StagedState
+    state: StagedState | None  # None while it is gone
     decided: dict[str, Decided] = field(default_factory=dict)
     taken: list[Decision] = field(default_factory=list)
 
@@ -181,33 +144,87 @@ class Writer:
         self._unseen: list[float] = []  # when what is durable and not yet in the state was accepted
         self._unsettled: StagedState | None = None  # its log transaction is durable, `_trailing` is to be applied
         self._trailing: Changes
+        self._expired_s = time.monotonic()  # when rows that no window reaches were last looked for
+        self._recovery: Recovery | None = None  # while the state is gone
+        self._cache = None if policy.caching is None else Cache(plan, policy.caching)
+        self._to_keep: list[Application] = []  # decided by the last batch in full
 
     # -- state
 
+    @property
+    def cached(self) -> int:
+        """How many applicants the rung `cached` is there for."""
+        return 0 if self._cache is None else len(self._cache)
+
+    @property
+    def state_gone(self) -> bool:
+        """Whether decisions are taken without the state, because it cannot be reached or is being brought back."""
+        return self._recovery is not None
+
     def catch_up(self) -> None:
         """Bring the state to the end of the log; from the start where it is of another log or of none."""
-        with self._timed("catch_up"):
-            self.applied = self._state.catch_up(self._log)
-        self._seen()
+        try:
+            with self._timed("catch_up"):
+                self.applied = self._state.catch_up(self._log)
+            self._seen()
+        except StateGone as error:
+            self._lose(error)
+
+    def _lose(self, error: StateGone) -> None:
+        """Go on without the state until it has been brought back."""
+        self._metrics.failure(type(error).__name__)
+        _log.error("decisions go on without online state: %s", error)
+        self._recovery = Recovery(self._log, self._state)
+
+    def regain(self) -> None:
+        """Take the state back where it has been brought back; what is missing yet is little."""
+        if self._recovery is None or not self._recovery.done:
+            return
+        reached, self._recovery = self._recovery.reached, None
+        try:
+            head = self._state.head
+        except StateGone as error:
+            self._lose(error)
+            return
+        if head is not None and is_within(reached, head.cut):
+            self.catch_up()
+        else:  # it went again: building it takes long, and is nothing for the writer
+            self._recovery = Recovery(self._log, self._state)
+
+    def stop(self) -> None:
+        """End what runs beside the writer, before the state is anybody else's."""
+        if self._recovery is not None:
+            self._recovery.stop()
 
     def follow(self) -> None:
         """Take in what the other shards have committed; ClockSkew where one's clock is far ahead."""
         if self._log.shards == 1:
             return
         self.settle()
-        self._log.follow(self._clock())
-        try:
-            for changes in self._log.changes(self.applied):
-                with self._state.begin() as state, self._timed("follow"):
-                    state.apply(changes)
-                    state.commit(Head.at(self._log, changes.cut, changes.chains))
-                self.applied = changes.cut
-        except StateMisfit as error:
-            self._metrics.failure(type(error).__name__)
-            self._rebuild()
+        before = self._log.cut()
+        if self._log.follow(self._clock()):
+            try:
+                self._take_in(before)
+            except StateGone as error:
+                self._lose(error)
+            except StateMisfit as error:
+                self._metrics.failure(type(error).__name__)
+                self._rebuild()
         if self._log.arrived:  # what corrections of this shard waited for
-            self._batch([])
+            self._batch_or_without([])
             self.settle()
+
+    def _take_in(self, before: Cut) -> None:
+        """Have the state, and what is cached, follow what other shards have committed since a cut."""
+        if self._recovery is not None:
+            for changes in self._log.changes(before) if self._cache is not None else ():
+                self._follow(None, changes)
+            return
+        for changes in self._log.changes(self.applied):
+            with self._state.begin() as state, self._timed("follow"):
+                self._follow(state, changes)
+                state.commit(Head.at(self._log, changes.cut, changes.chains))
+            self.applied = changes.cut
 
     def _seen(self) -> None:
         """Measure how long it took until decisions see what was accepted."""
@@ -222,10 +239,15 @@ class Writer:
         What the task does to the state is dropped. Unavailable where the state is behind the log.
         """
         self.settle()
-        if self.applied != self._log.cut():
+        self.regain()
+        if self._recovery is not None or self.applied != self._log.cut():
             raise Unavailable("the online state is behind the log")
-        with self._state.begin() as staged:
-            return task(staged, self.applied, max(self._clock(), self._log.last_seen_us))
+        try:
+            with self._state.begin() as staged:
+                return task(staged, self.applied, max(self._clock(), self._log.last_seen_us))
+        except StateGone as error:
+            self._lose(error)
+            raise Unavailable("the online state is gone") from error
 
     def rebuild(self) -> None:
         """Build the state anew, within the bound on how often; for when what it holds is in doubt."""
@@ -234,10 +256,16 @@ class Writer:
 
     def _rebuild(self) -> None:
         """Build the state anew; not again and again, because what a new state does not fit is the item's fault."""
-        if self._rebuilds < REBUILDS_MAX:
+        if self._cache is not None:
+            self._cache.clear()
+        if self._rebuilds < REBUILDS_MAX and self._recovery is None:
             self._rebuilds += 1
-            self._state.clear()
-            self.catch_up()
+            try:
+                self._state.clear()
+            except StateGone as error:
+                self._lose(error)
+            else:
+                self.catch_up()
 
     def warm_up(self) -> None:
         """Compute once all that a decision needs and forget it, so that no request waits for code to load."""
@@ -248,6 +276,13 @@ class Writer:
         warm_up()
         for kept in (False, True):
             evaluate_one(self._plan, _Rehearsal(rows, kept), 1, -1, dict.fromkeys(self._entities, "nobody"), {})
+        try:
+            self._rehearse(batch)
+        except StateGone as error:
+            self._lose(error)
+
+    def _rehearse(self, batch: Batch) -> None:
+        """Decide on an application and drop all of it."""
         rehearsal = Writer(
             self._log,
             self._state,
@@ -258,8 +293,9 @@ class Writer:
             clock=self._clock,
             metrics=Metrics(),
         )
-        with self._log.begin(self._clock()) as tx, self._state.begin() as state:
-            staged = _Staged(tx, state)
+        with ExitStack() as undo:
+            tx = undo.enter_context(self._log.begin(self._clock()))
+            staged = _Staged(tx, self._begun(undo))
             rehearsal._item(staged, ApplicationItem(batch))
             rehearsal._apply(staged)
 
@@ -272,15 +308,16 @@ class Writer:
         left for `settle`, which is to be called when the results are out.
         """
         self.settle()
+        self.regain()
         try:
             self.follow()
         except ClockSkew as error:
             self._metrics.failure(type(error).__name__)
             return [Unavailable(f"nothing was written: {error}") for _ in items]
-        if self.applied != self._log.cut():
+        if self.applied != self._log.cut() and self._recovery is None:
             self.catch_up()
         try:
-            return self._batch(items)
+            return self._batch_or_without(items)
         except StateMisfit as error:
             self._metrics.failure(type(error).__name__)
             self._rebuild()
@@ -292,10 +329,21 @@ class Writer:
         """Commit one item of a batch that failed as a whole, so that the others do not pay for it."""
         self.settle()
         try:
-            return self._batch([item])[0]
+            return self._batch_or_without([item])[0]
         except _ITEM_FAILURES as error:
             self._metrics.failure(type(error).__name__)
             return _refused(error)
+
+    def _batch_or_without(self, items: Sequence[Item]) -> list[Result | ObligorError]:
+        """Commit a batch; where the state goes away in the middle, nothing is durable and it is taken again without."""
+        try:
+            return self._batch(items)
+        except StateGone as error:
+            self._lose(error)
+            return self._batch(items)
+
+    def _begun(self, undo: ExitStack) -> StagedState | None:
+        return undo.enter_context(self._state.begin()) if self._recovery is None else None
 
     def _batch(self, items: Sequence[Item]) -> list[Result | ObligorError]:
         """Commit the items; where another shard takes one of their ids meanwhile it is looked up again."""
@@ -309,17 +357,20 @@ class Writer:
     def _committed(self, items: Sequence[Item]) -> list[Result | ObligorError]:
         with ExitStack() as undo:
             tx = undo.enter_context(self._log.begin(self._clock()))
-            batch = _Staged(tx, undo.enter_context(self._state.begin()))
+            batch = _Staged(tx, self._begun(undo))
             results = [self._item(batch, item) for item in items]
-            if not items or isinstance(items[-1], EventsItem):
+            if batch.state is None or not items or isinstance(items[-1], EventsItem):
                 self._apply(batch)  # what the state refuses must not become durable
-            self._trailing = tx.changes()
+            if batch.state is not None:
+                self._trailing = tx.changes()
             with self._timed("commit"):
                 tx.commit()
             undo.pop_all()
         self._unsettled = batch.state
+        self._to_keep = [one.application for one in batch.taken if one.rung == "full" and not one.limit]
         durable = (one for one, result in zip(items, results, strict=True) if not isinstance(result, ObligorError))
-        self._unseen += [one.accepted_s for one in durable if one.accepted_s is not None]
+        accepted_s = [one.accepted_s for one in durable if one.accepted_s is not None]
+        self._unseen += accepted_s[: UNSEEN_MAX - len(self._unseen)]
         self._metrics.batch(len(items))
         for decision in batch.taken:
             self._metrics.decision(decision.outcome, decision.rung)
@@ -336,14 +387,33 @@ class Writer:
         cut = self._log.cut()
         try:
             with state, self._timed("commit_state"):
-                state.apply(self._trailing)
+                self._follow(state, self._trailing)
+                self._keep(state, self._log.last_seen_us + 1)
                 state.commit(Head.at(self._log, cut, self._log.links()))
             self.applied = cut
             self._seen()
+            self._expire()
+        except StateGone as error:
+            self._lose(error)
         except (OSError, StateMisfit) as error:
             self._metrics.failure(type(error).__name__)
             if isinstance(error, StateMisfit):
                 self._rebuild()
+
+    def _keep(self, state: StagedState, as_of: int) -> None:
+        """Keep what those who were decided on would be decided on next, where the state may go away."""
+        if self._cache is not None and state.far and self._to_keep:
+            with self._timed("cache"):
+                for application in self._to_keep:
+                    self._cache.keep(state, application.fields, self._log.cut(), as_of)
+
+    def _expire(self) -> None:
+        """Drop some rows of the state that no window reaches any more, now and then."""
+        now_s = time.monotonic()
+        if now_s - self._expired_s >= EXPIRY_PAUSE_S:
+            self._expired_s = now_s
+            with self._timed("expire"):
+                self._state.expire(self._log.head.known_time, EXPIRY_ENTRIES)
 
     def _item(self, batch: _Staged, item: Item) -> Result | ObligorError:
         """Stage one item; what it staged is undone when it fails."""
@@ -370,11 +440,23 @@ class Writer:
             return _refused(error)
 
     def _apply(self, batch: _Staged) -> None:
-        """Apply to the state what has been staged in the log since the last time."""
+        """Apply to the state, and to what is cached, what has been staged in the log since the last time."""
+        if batch.state is None and self._cache is None:
+            return
         with self._timed("state"):
             changes = batch.tx.changes()
             if changes.size:
-                batch.state.apply(changes)
+                self._follow(batch.state, changes)
+
+    def _follow(self, state: StagedState | None, changes: Changes) -> None:
+        """Have the state follow the log, and forget what is cached of those who are concerned."""
+        if self._cache is None:
+            assert state is not None, "there is something that follows"
+            state.apply(changes)
+        elif state is None:
+            self._cache.drop_changed(changes)
+        else:
+            state.apply(changes, self._cache.drop)
 
     # -- decisions
 
@@ -411,39 +493,52 @@ class Writer:
         return Decided(name, record, False)
 
     def _taken(self, batch: _Staged, application: Application, as_of: int, event_time: int) -> Decision:
-        """Return the decision on a staged application, from the state with everything staged before it."""
-        features: list[float] | None = None
-        limit = ""
-        rung: Rung = "refer" if self.trust == "lost" else "full"
+        """Return the decision on a staged application, with everything staged before it."""
         with self._timed("features"):
-            if rung == "full":
-                features, limit = self._features(batch, application, as_of, event_time)
+            grounds = self._grounds(batch, application, as_of, event_time)
         with self._timed("decide"):
             return decide(
                 application,
-                features,
+                grounds.features,
                 self._scorer,
                 self._policy,
                 as_of=as_of,
                 cut=batch.tx.cut,
                 seed=derive_seed(self._log.id, application.event_id),
-                rung=rung,
-                limit=limit,
+                rung=grounds.rung,
+                limit=grounds.limit,
+                cached=grounds.cached,
             )
 
-    def _features(
-        self, batch: _Staged, application: Application, as_of: int, event_time: int
-    ) -> tuple[list[float] | None, str]:
-        """Return the features from the state, or None and the message of a limit that was crossed."""
-        entities = {name: application.fields.get(name) for name in self._entities}
+    def _grounds(self, batch: _Staged, application: Application, as_of: int, event_time: int) -> _Grounds:
+        """Return what a decision rests on: the state, what is cached while that is gone, or nothing."""
+        if self.trust == "lost":
+            return _Grounds("refer")
+        if batch.state is None:
+            return self._from_cache(application, as_of)
         try:
-            values = evaluate_one(
-                self._plan, batch.state, as_of, application.position, entities, application.fields,
-                self_time=event_time,
-            )  # fmt: skip
+            return _Grounds("full", self._features(batch.state, application, as_of, event_time))
         except LimitError as error:
-            return None, str(error)
-        return values.tolist(), ""
+            return _Grounds("full", None, str(error))
+
+    def _from_cache(self, application: Application, as_of: int) -> _Grounds:
+        found = None if self._cache is None else self._cache.find(application.fields, as_of)
+        if found is None:
+            return _Grounds("refer")
+        try:
+            features = finish_one(self._plan, found.measured, found.at.as_of, application.fields)
+        except LimitError as error:
+            return _Grounds("cached", None, str(error), found.at)
+        return _Grounds("cached", list(features.tolist()), "", found.at)
+
+    def _features(self, state: StagedState, application: Application, as_of: int, event_time: int) -> list[float]:
+        """Return the features from the state; LimitError where a limit was crossed."""
+        entities = {name: application.fields.get(name) for name in self._entities}
+        fetch(self._plan, state, as_of, entities)
+        values = evaluate_one(
+            self._plan, state, as_of, application.position, entities, application.fields, self_time=event_time
+        )
+        return list(values.tolist())
 
     def _repeated(self, batch: _Staged, name: str, position: int) -> Decided | ObligorError:
         """Return the decision on an application that the log has already, in this batch or before it."""

@@ -88,6 +88,12 @@ class Edits(NamedTuple):
             self.inserted_offsets[start : stop + 1],
         )
 
+    def since(self, time_us: int) -> Edits:
+        """Return the edits of rows with event_time >= `time_us`."""
+        removed, removed_offsets = _since(self.removed, self.removed_offsets, time_us)
+        inserted, inserted_offsets = _since(self.inserted, self.inserted_offsets, time_us)
+        return Edits(self.keys, removed, removed_offsets, inserted, inserted_offsets)
+
     def of(self, i: int) -> tuple[Words, Words]:
         """Return the rows removed from and inserted into entity i."""
         return (
@@ -121,7 +127,12 @@ class Editor:
         merged, ends = out.tobytes(), (offsets * 8).tolist()
         plain = (status == MERGED) & (np.diff(offsets) * 8 <= TAIL_BYTES_MAX)
         self._store.put_many((names[i], merged[ends[i] : ends[i + 1]]) for i in np.flatnonzero(plain).tolist())
-        for i in np.flatnonzero(~plain).tolist():
+        rest = np.flatnonzero(~plain).tolist()
+        if rest and self._store.far:
+            closing = (i for i in rest if status[i] == MERGED)
+            fences = ((i, (int(out[offsets[i]]), int(out[offsets[i] + 1]))) for i in closing)
+            self._store.fetch([chunk_key(starts[i], fence) for i, fence in fences])
+        for i in rest:
             if status[i] == UNDER_FENCE:
                 self._apply_below(starts[i], *edits.of(i))
             elif status[i] == MERGED:
@@ -189,6 +200,15 @@ class Editor:
             items.append((own, encode_chunk(rows[first:stop])))
             self._changed(start, *items[-1])
         self._store.put_many(items)
+
+
+def _since(rows: Words, offsets: Words, time_us: int) -> tuple[Words, Words]:
+    """Return the rows from `time_us` on, and the offsets of the entities among them."""
+    there = rows[:, 0] >= time_us
+    if there.all():
+        return rows, offsets
+    before = np.concatenate([[0], np.cumsum(there)])
+    return rows[there], before[offsets]
 
 
 def _first(rows: Words) -> Row:

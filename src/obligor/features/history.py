@@ -12,7 +12,15 @@ from typing import NamedTuple, Protocol
 from obligor.features.indexed import Indexed
 from obligor.features.pieces import Pieces
 
-__all__ = ["History", "TimelineReader"]
+__all__ = ["Asked", "History", "TimelineReader"]
+
+
+class Asked(NamedTuple):
+    """Whose history is wanted: at least all facts with event_time >= `since_us` (None: all)."""
+
+    timeline: str
+    key: str
+    since_us: int | None
 
 
 class History(NamedTuple):

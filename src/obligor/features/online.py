@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -12,15 +13,16 @@ from numpy.typing import NDArray
 from obligor.errors import LimitError
 from obligor.features.arranging import compiled
 from obligor.features.evaluate import limit_problem
-from obligor.features.history import History, TimelineReader
+from obligor.features.history import Asked, History, TimelineReader
 from obligor.features.kernels import sources as s
 from obligor.features.kernels.online import finish_row, measure_history, measure_pieces
 from obligor.features.layout import read_only, room
 from obligor.features.pieces import Pieces, pieces
 from obligor.features.plan import Plan
 from obligor.features.requests import comparand_row, composite_key, period_bounds, request_row
+from obligor.features.state import StagedState
 
-__all__ = ["evaluate_one"]
+__all__ = ["Measured", "evaluate_one", "fetch", "finish_one", "measure_one"]
 
 _ROWS_FIRST = 4096  # rows that room is made for at first
 _NOBODY = History(pieces([]), None)
@@ -89,6 +91,25 @@ class _Desks(threading.local):
 _DESKS = _Desks()
 
 
+def fetch(plan: Plan, state: StagedState, as_of: int, entities: Mapping[str, str | None]) -> None:
+    """Bring what `evaluate_one` will read, in one round trip, where the state is far."""
+    if not state.far:
+        return
+    asked = []
+    for timeline, via, reach_us, _ in compiled(plan).sources:
+        key = entities.get(via[0]) if len(via) == 1 else composite_key([entities.get(name) for name in via])
+        if key is not None:
+            asked.append(Asked(timeline, key, None if reach_us is None else as_of - reach_us))
+    state.fetch(asked)
+
+
+class Measured(NamedTuple):
+    """What the histories of one application's entities gave, from which its fields make the features."""
+
+    measures: NDArray[np.float64]  # (1, measures)
+    features: NDArray[np.float64]  # (1, features): those that are measures; the others are not computed yet
+
+
 def evaluate_one(
     plan: Plan,
     reader: TimelineReader,
@@ -105,10 +126,41 @@ def evaluate_one(
     Raises LimitError naming the feature that crossed a limit.
     """
     desk = _DESKS.of(plan)
+    when = as_of, self_root, as_of if self_time is None else self_time
+    out, error = _measure(desk, plan, reader, when, entities, fields)
+    return _finish(desk, plan, Measured(desk.measures, out), as_of, fields, error)
+
+
+def measure_one(
+    plan: Plan,
+    reader: TimelineReader,
+    as_of: int,
+    self_root: int,
+    entities: Mapping[str, str | None],
+    fields: Mapping[str, object],
+) -> Measured:
+    """Return what `finish_one` makes the features of; the arguments and the errors are those of `evaluate_one`."""
+    desk = _DESKS.of(plan)
+    out, error = _measure(desk, plan, reader, (as_of, self_root, as_of), entities, fields)
+    if error:
+        raise LimitError(limit_problem(plan, error, None))
+    return Measured(desk.measures.copy(), out)
+
+
+def finish_one(plan: Plan, measured: Measured, as_of: int, fields: Mapping[str, object]) -> NDArray[np.float64]:
+    """Return the features that `evaluate_one` gives where the histories are as measured."""
+    return _finish(_DESKS.of(plan), plan, measured._replace(features=measured.features.copy()), as_of, fields, 0)
+
+
+def _measure(
+    desk: _Desk, plan: Plan, reader: TimelineReader, when: tuple[int, int, int], entities: Mapping[str, str | None],
+    fields: Mapping[str, object],
+) -> tuple[NDArray[np.float64], int]:  # fmt: skip
+    """Measure all sources at the desk; return the features that are measures, (1, features), and the first error."""
+    as_of = when[0]
     out: NDArray[np.float64] = np.empty((1, desk.features), np.float64)
     bounds = period_bounds(plan, desk.periods, np.array([as_of], np.int64))[0] if desk.periods else _NO_PERIODS
     comparands = comparand_row(plan, as_of, fields)[0] if plan.comparands else _NOTHING
-    when = as_of, self_root, as_of if self_time is None else self_time
     first = 0
     for number, (timeline, via, reach_us, _) in enumerate(desk.sources):
         key = entities.get(via[0]) if len(via) == 1 else composite_key([entities.get(name) for name in via])
@@ -117,10 +169,17 @@ def evaluate_one(
         error = desk.measure(plan, number, key, history, when, bounds, comparands, out)
         if error and (not first or error < first):
             first = error
-    desk.errors[0] = first
+    return out, first
+
+
+def _finish(
+    desk: _Desk, plan: Plan, measured: Measured, as_of: int, fields: Mapping[str, object], error: int
+) -> NDArray[np.float64]:
+    """Run the programs of the features; `measured.features` becomes the features."""
+    desk.errors[0] = error
     requests = request_row(plan, as_of, fields) if plan.requests else _NO_REQUESTS
-    finish_row(*desk.driven, desk.measures, requests, desk.errors, desk.stack, out)
+    finish_row(*desk.driven, measured.measures, requests, desk.errors, desk.stack, measured.features)
     if desk.errors[0]:
         raise LimitError(limit_problem(plan, int(desk.errors[0]), None))
-    features: NDArray[np.float64] = out[0]
+    features: NDArray[np.float64] = measured.features[0]
     return features

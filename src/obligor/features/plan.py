@@ -242,7 +242,7 @@ class Plan:
 
     @cached_property
     def timelines_hash(self) -> str:
-        """The sha256 of the timelines alone: plans that share it share their online state."""
+        """The sha256 of the timelines alone."""
         return hashlib.sha256(_canonical(self.data["timelines"])).hexdigest()
 
     def __repr__(self) -> str:

@@ -8,7 +8,7 @@ chunks that reach into it. Where they lie is said in `entries`, how they change 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -18,19 +18,22 @@ from obligor.events.ahead import ahead
 from obligor.events.log import EventLog
 from obligor.events.positions import Cut, pack
 from obligor.features.edits import Editor, StateMisfit, WinnerChanges, edits_of
-from obligor.features.entries import after_all, chunks_start, entity_of, fence_of, prefix, tail_key
-from obligor.features.history import History, TimelineReader
+from obligor.features.entries import after_all, chunks_start, entity_of, fence_of, prefix, tail_key, unbound
+from obligor.features.expiry import decode_kept, encode_kept, reaches, state_hash
+from obligor.features.history import Asked, History, TimelineReader
 from obligor.features.indexes import BYTES_MAX, CHUNKS_MIN, Indexes
 from obligor.features.pieces import pieces_of
 from obligor.features.plan import Plan
-from obligor.features.state_store import Entry, StateStore, StateTransaction
-from obligor.features.tails import FENCE_LOWEST, ROW_FIXED, tail_columns
+from obligor.features.state_store import Entry, Range, StateStore, StateTransaction
+from obligor.features.tails import FENCE_LOWEST, ROW_FIXED, decode_tail, tail_columns
 
 __all__ = ["Head", "OnlineState", "StagedState", "StateMisfit", "TooLong", "read_head"]
 
 FORMAT = 3
 STEP_EVENTS = 1 << 20  # of a build that are applied together: an entity is looked for once a step
-_HEAD = b"\x00head"
+_NAMES_AT_ONCE = 64
+_HEAD, _KEPT = b"\x00head", b"\x00kept"
+_EXPIRED_MIN = 64  # chunks that must be due of an entity in memory, because it is then read again
 
 
 class TooLong(ObligorError):
@@ -68,7 +71,7 @@ class Head(NamedTuple):
 
 class _StoredHead(msgspec.Struct, frozen=True):
     format: int
-    timelines: str
+    timelines: str  # the `state_hash` of the plans whose state it is
     log: str
     cut: dict[int, int] = {}
     chains: dict[int, str] = {}
@@ -91,12 +94,13 @@ def read_head(store: StateStore) -> Head | None:
 
 
 class OnlineState:
-    """The state of one plan's timelines in a store; plans with equal timelines may share it."""
+    """The state of one plan in a store; plans that look at the same rows may share it."""
 
     def __init__(self, plan: Plan, store: StateStore, *, memory_bytes_max: int = BYTES_MAX) -> None:
-        self._plan, self._store = plan, store
+        self._plan, self._hash, self._store = plan, state_hash(plan), store
         self._indexes = Indexes(memory_bytes_max)
         self._numbers = {name: number for number, name in enumerate(sorted(plan.timelines), start=1)}
+        self._expiring = b""  # the key from which `expire` goes on
 
     @property
     def head(self) -> Head | None:
@@ -106,7 +110,7 @@ class OnlineState:
 
     def serves(self, plan: Plan) -> bool:
         """Whether questions of this plan can be answered from the state."""
-        return plan.timelines_hash == self._plan.timelines_hash
+        return state_hash(plan) == self._hash
 
     def behind(self, log: EventLog) -> int:
         """Return how many events of the log are to be applied; all of them where the state does not fit it."""
@@ -115,7 +119,7 @@ class OnlineState:
 
     def begin(self) -> StagedState:
         """Start a change of the state; there is at most one at a time."""
-        return StagedState(self._plan, self._numbers, self._store.begin(), self._indexes)
+        return StagedState(self._plan, self._hash, self._numbers, self._store.begin(), self._indexes)
 
     def catch_up(self, log: EventLog, *, progress: Callable[[int, int], None] = lambda done, of: None) -> Cut:
         """Apply what the log's `cut()` shows beyond the state; return the cut reached. `progress(done, of)` in events.
@@ -138,10 +142,31 @@ class OnlineState:
             progress(sum(after.values()), sum(end.values()))
         return end
 
+    def expire(self, now_us: int, entries_max: int) -> int:
+        """Look at the next `entries_max` entries, drop what no window reaches from `now_us` on, and return how many.
+
+        One call after the other goes through all of the state and begins again. `now_us` is an instant that no later
+        question is before.
+        """
+        reach = {self._numbers[name]: (name, reach_us) for name, reach_us in reaches(self._plan).items()}
+        if not reach:
+            return 0
+        with self.begin() as staged:
+            head = staged.head
+            if head is None:
+                return 0
+            dropped, self._expiring = staged.expire(reach, now_us, self._expiring, entries_max)
+            staged.commit(head)
+        return dropped
+
     def clear(self) -> None:
         """Forget everything, before a rebuild."""
-        self._indexes.forget()
+        self.forget()
         self._store.clear()
+
+    def forget(self) -> None:
+        """Drop what is kept in memory, because the store may hold something else by now."""
+        self._indexes.forget()
 
     def close(self) -> None:
         """Close the store, durably."""
@@ -151,8 +176,11 @@ class OnlineState:
 class StagedState:
     """A change of the state: apply, read what is staged, then commit or abort. It is a `TimelineReader`."""
 
-    def __init__(self, plan: Plan, numbers: Mapping[str, int], store: StateTransaction, indexes: Indexes) -> None:
-        self._plan, self._numbers, self._store, self._indexes = plan, numbers, store, indexes
+    def __init__(
+        self, plan: Plan, name: str, numbers: Mapping[str, int], store: StateTransaction, indexes: Indexes
+    ) -> None:
+        """`name`: the plan's `state_hash`."""
+        self._plan, self._hash, self._numbers, self._store, self._indexes = plan, name, numbers, store, indexes
         self._widths = {name: ROW_FIXED + timeline.slots for name, timeline in plan.timelines.items()}
         self._touched: set[bytes] = set()  # entities kept in memory that are ahead of what is committed
         self._applied = False
@@ -167,7 +195,7 @@ class StagedState:
     def head(self) -> Head | None:
         """What the state stands for without what is staged; None of an empty state or one of another form."""
         stored = _stored_head(self._store)
-        if stored is None or stored.timelines != self._plan.timelines_hash:
+        if stored is None or stored.timelines != self._hash:
             return None
         return Head(stored.log, stored.cut, stored.chains)
 
@@ -182,25 +210,106 @@ class StagedState:
         if after is not None:
             start = after_all(prefix(number, after.encode()))
         found: list[str] = []
-        while len(found) < limit and (entries := self._store.scan(start, stop, limit=1)):
-            own, key = entity_of(entries[0][0])
-            start = after_all(own)
-            if key is not None:
-                found.append(key.decode())
+        while len(found) < limit and (names := self._store.names(start, stop, _NAMES_AT_ONCE if self.far else 1)):
+            for name in names:
+                if name >= start and len(found) < limit:
+                    own, key = entity_of(name)
+                    start = after_all(own)
+                    if key is not None:
+                        found.append(key.decode())
         return found
 
-    def apply(self, changes: WinnerChanges) -> None:
-        """Stage the changed winners; IntegrityError where they do not fit the rows that are there."""
+    def newest(self, timeline: str, key: str) -> int | None:
+        """Return when the newest row of an entity happened, in microseconds, or will; None where it has no rows."""
+        name = tail_key(prefix(self._numbers[timeline], key.encode()))
+        tail = self._store.get(name)
+        return None if tail is None else self._newest(name, tail)
+
+    def apply(
+        self, changes: WinnerChanges, touched: Callable[[str, Sequence[bytes]], None] = lambda timeline, keys: None
+    ) -> None:
+        """Stage the changed winners; IntegrityError where they do not fit the rows that are there.
+
+        `touched` is told of the timelines and their entities that change, before anything is asked of the store.
+        """
         self._applied = True
-        for name in self._plan.timelines:
-            edits = edits_of(self._plan, name, changes)
-            if edits is not None:
-                width = edits.inserted.shape[1]
-                Editor(name, self._numbers[name], width, self._store, self._changed).apply(edits)
+        found = [(name, edits_of(self._plan, name, changes)) for name in self._plan.timelines]
+        some = [(name, edits) for name, edits in found if edits is not None]
+        for name, edits in some:
+            touched(name, edits.keys)
+        if self.far:
+            tails = [tail_key(prefix(self._numbers[name], key)) for name, edits in some for key in edits.keys]
+            self._store.fetch([_KEPT, *tails])
+        kept = decode_kept(self._store.get(_KEPT))
+        some = [(name, edits.since(kept[name]) if name in kept else edits) for name, edits in some]
+        for name, edits in some:
+            width = edits.inserted.shape[1]
+            Editor(name, self._numbers[name], width, self._store, self._changed).apply(edits)
+
+    def expire(
+        self, reach: Mapping[int, tuple[str, int]], now_us: int, start: bytes, entries_max: int
+    ) -> tuple[int, bytes]:
+        """Drop old rows among the next entries; return how many entries went, and the key to go on from.
+
+        `reach`: by timelines' numbers, their names and how far their windows reach back in microseconds.
+        """
+        start = max(start, bytes([min(reach)]))
+        names = self._store.names(start, bytes([max(reach) + 1]), entries_max)
+        mine = [name for name in names if name[0] in reach]
+        kept = decode_kept(self._store.get(_KEPT))
+        for timeline, reach_us in reach.values():
+            kept[timeline] = max(now_us - reach_us, kept.get(timeline, FENCE_LOWEST))
+        due: dict[bytes, list[bytes]] = {}
+        for name in self._due(mine, {number: kept[timeline] for number, (timeline, _) in reach.items()}):
+            due.setdefault(entity_of(name)[0], []).append(name)
+        dropped = 0
+        for entity, old in due.items():
+            if self._indexes.find(entity) is None or len(old) >= _EXPIRED_MIN or tail_key(entity) in old:
+                dropped += len(old)
+                for name in old:
+                    self._store.delete(name)
+                    if name != tail_key(entity):
+                        self._changed(entity, name, None)
+        self._store.put_many([(_KEPT, encode_kept(kept))])
+        return dropped, names[-1] + b"\x00" if len(names) == entries_max else b""
+
+    def _due(self, names: Sequence[bytes], since: Mapping[int, int]) -> list[bytes]:
+        """Return the chunks and tails among `names` that hold only rows before their timeline's `since`."""
+        tails = [name for name in names if tail_key(entity_of(name)[0]) == name]
+        newest = dict(zip(tails, map(self._newest, tails, self._store.get_many(tails)), strict=True))
+        return [name for name in names if (newest[name] if name in newest else unbound(name)[0]) < since[name[0]]]
+
+    def _newest(self, name: bytes, tail: Entry | None) -> int:
+        """Return when the newest row of a tail happened, and of an empty one when the rows below it ended."""
+        assert tail is not None, "its name was there"
+        width = self._widths[next(one for one, number in self._numbers.items() if number == name[0])]
+        rows = decode_tail(tail, width)
+        return int(rows[-1, 0]) if len(rows) else fence_of(tail)[0]
 
     def _changed(self, start: bytes, name: bytes, entry: Entry | None) -> None:
         if self._indexes.changed(start, name, entry):
             self._touched.add(start)
+
+    @property
+    def far(self) -> bool:
+        """Whether reading is a round trip, so that `fetch` is worth its while."""
+        return self._store.far
+
+    def fetch(self, asked: Sequence[Asked]) -> None:
+        """Bring what `read` will be asked for, all of it together."""
+        tails, ranges = [], []
+        for timeline, key, since_us in asked:
+            start = prefix(self._numbers[timeline], key.encode())
+            tails.append(tail_key(start))
+            if self._indexes.find(start) is None:
+                ranges.append(self._closed(start, since_us, None))
+        self._store.fetch(tails, ranges)
+
+    @staticmethod
+    def _closed(start: bytes, since_us: int | None, chunks_max: int | None) -> Range:
+        """Return the chunks that reach into a window, so many that it is seen when they are too many."""
+        first = chunks_start(start, None if since_us is None else (since_us, FENCE_LOWEST))
+        return Range(first, tail_key(start), CHUNKS_MIN if chunks_max is None else chunks_max + 1)
 
     def read(self, timeline: str, key: str, since_us: int | None) -> History:
         """Return the entity's history, at least the rows with event_time >= `since_us`; see TimelineReader.
@@ -227,8 +336,7 @@ class StagedState:
             return History(pieces_of((newest,), width), None)
         indexed = self._indexes.find(start)
         if indexed is None:
-            first = chunks_start(start, None if since_us is None else (since_us, FENCE_LOWEST))
-            closed = self._store.scan(first, tail_key(start), limit=None if chunks_max is None else chunks_max + 1)
+            closed = self._store.scan(*self._closed(start, since_us, chunks_max))
             if chunks_max is not None and len(closed) > chunks_max:
                 raise TooLong(f"{timeline} {key!r:.80} has more than {chunks_max} chunks that are not in memory")
             if chunks_max is not None or len(closed) < CHUNKS_MIN:
@@ -242,7 +350,7 @@ class StagedState:
 
     def commit(self, head: Head) -> None:
         """Commit what is staged, standing for the log up to `head`."""
-        stored = _StoredHead(FORMAT, self._plan.timelines_hash, *head)
+        stored = _StoredHead(FORMAT, self._hash, *head)
         self._store.put_many([(_HEAD, msgspec.json.encode(stored))])
         self._store.commit()
         self._indexes.tidy(self._touched)

@@ -1,62 +1,44 @@
-"""The folder that the online states of a log lie in, each in a folder of its own named by its timelines."""
+"""The folder that the online states of a log lie in, each in a folder of its own named by what it holds."""
 
 from __future__ import annotations
 
 import os
-import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from obligor.errors import NotFound
 from obligor.features.plan import Plan
 from obligor.features.state import Head, read_head
+from obligor.features.states import STATE_NAME, StoredState, state_name
 from obligor.stores.lmdb.lock import is_held
 from obligor.stores.lmdb.state import LmdbStateReader, LmdbStateStore, remove_state
 
-__all__ = ["StateFolder", "StoredState"]
-
-_NAME = re.compile("[0-9a-f]{16}")
-
-
-@dataclass(frozen=True, slots=True)
-class StoredState:
-    """One state as it is now."""
-
-    name: str
-    head: Head | None  # None where there is nothing that a writer would go on with
-    size_bytes: int  # on disk
-    in_use: bool  # somebody has it open for writing
+__all__ = ["StateFolder"]
 
 
 class StateFolder:
-    """States by the plans that they are of; plans with equal timelines have one."""
+    """States on disk: see `States`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    @staticmethod
-    def name(plan: Plan) -> str:
-        """Return what the state of a plan is called."""
-        return plan.timelines_hash[:16]
-
     def open(self, plan: Plan) -> LmdbStateStore:
         """Open the state of a plan for writing, made where there is none; StateBusy while somebody else has it."""
-        return LmdbStateStore(self.path / self.name(plan))
+        return LmdbStateStore(self.path / state_name(plan))
 
     def read(self, plan: Plan) -> LmdbStateReader:
         """Open the state of a plan for reading; NotFound where there is none."""
-        return LmdbStateReader(self.path / self.name(plan))
+        return LmdbStateReader(self.path / state_name(plan))
 
     def all(self) -> list[StoredState]:
         """Return the states that are here, whoever they belong to."""
         if not self.path.is_dir():
             return []
-        folders = sorted(one for one in self.path.iterdir() if one.is_dir() and _NAME.fullmatch(one.name))
+        folders = sorted(one for one in self.path.iterdir() if one.is_dir() and STATE_NAME.fullmatch(one.name))
         return [StoredState(one.name, _head(one), _size_bytes(one), is_held(one)) for one in folders]
 
     def remove(self, name: str) -> None:
         """Remove a state; NotFound where there is none, StateBusy while somebody writes it."""
-        if not _NAME.fullmatch(name) or not (self.path / name).is_dir():
+        if not STATE_NAME.fullmatch(name) or not (self.path / name).is_dir():
             held = ", ".join(one.name for one in self.all()) or "none"
             raise NotFound(f"no state {name!r} in {self.path}; there: {held}")
         remove_state(self.path / name)

@@ -18,7 +18,7 @@ from pathlib import Path
 import lmdb
 
 from obligor.errors import BadInput, NotFound
-from obligor.features.state_store import Entry
+from obligor.features.state_store import Entry, Range
 from obligor.stores.lmdb.lock import FolderLock
 
 __all__ = ["LmdbStateReader", "LmdbStateStore", "boot_id", "remove_state"]
@@ -50,8 +50,13 @@ def _failed(error: lmdb.Error) -> OSError:
 class LmdbTransaction:
     """A write transaction, or one that only reads; see `StateTransaction`."""
 
+    far = False
+
     def __init__(self, environment: lmdb.Environment, *, write: bool = True) -> None:
         self._transaction = environment.begin(write=write, buffers=True)
+
+    def fetch(self, keys: Sequence[bytes], ranges: Sequence[Range] = ()) -> None:
+        """Nothing is far in a memory map."""
 
     def get(self, key: bytes) -> Entry | None:
         """Return the value of `key`, or None."""
@@ -88,6 +93,10 @@ class LmdbTransaction:
                     break
                 entries.append((name, value))
         return entries
+
+    def names(self, start: bytes, stop: bytes, limit: int) -> list[bytes]:
+        """Return the keys of a scan without their values."""
+        return [name for name, _ in self.scan(start, stop, limit)]
 
     def commit(self) -> None:
         """Make the writes visible and end the transaction."""

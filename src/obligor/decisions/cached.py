@@ -1,0 +1,103 @@
+"""The rung `cached`: what was computed of applicants after their last full decisions, for when the state is gone.
+
+A decision on it rests on the log as it was at an earlier cut and instant, which its record names, and on the
+application's own fields. Those features may be old in what others did since, never in what the applicant did or owes:
+an entry is of the moment after the decision that it follows, and is dropped as soon as anything is staged that changes
+the history which the exposure is measured in, as a decision with an offer does. An applicant who has something in the
+future there gets none, because that would come into view without anybody's doing.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from obligor.decisions.decide import Cached, Cut
+from obligor.decisions.policy import Caching
+from obligor.errors import LimitError
+from obligor.features.edits import WinnerChanges, edits_of
+from obligor.features.online import Measured, fetch, measure_one
+from obligor.features.plan import Plan
+from obligor.features.requests import comparand_row, composite_key, key_names
+from obligor.features.state import StagedState
+
+__all__ = ["APPLICANTS_MAX", "Cache", "Found"]
+
+APPLICANTS_MAX = 20_000  # those who were decided on longest ago go first; about a kilobyte each
+
+Fields = Mapping[str, Any]
+
+
+class Found(NamedTuple):
+    """What an application may be decided on."""
+
+    at: Cached
+    measured: Measured
+
+
+class _Entry(NamedTuple):
+    question: tuple[Any, ...]  # all that was asked, but for the instant
+    found: Found
+
+
+class Cache:
+    """Entries by applicant, who is the entity that the policy's exposure is measured of; used by one thread."""
+
+    def __init__(self, plan: Plan, caching: Caching) -> None:
+        self._plan, self._caching = plan, caching
+        self._keys = key_names(plan)
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def keep(self, state: StagedState, fields: Fields, cut: Cut, as_of: int) -> None:
+        """Compute what an application like the one with these fields would be decided on, at the cut of the state."""
+        applicant = self._applicant(fields)
+        if applicant is None:
+            return
+        newest = state.newest(self._caching.timeline, applicant)
+        if newest is not None and newest >= as_of:
+            return
+        entities = {name: fields.get(name) for name in self._keys}
+        fetch(self._plan, state, as_of, entities)
+        try:
+            measured = measure_one(self._plan, state, as_of, -1, entities, fields)
+        except LimitError:  # it would be referred
+            return
+        self._entries[applicant] = _Entry(self._question(fields), Found(Cached(cut, as_of), measured))
+        self._entries.move_to_end(applicant)
+        if len(self._entries) > APPLICANTS_MAX:
+            self._entries.popitem(last=False)
+
+    def find(self, fields: Fields, as_of: int) -> Found | None:
+        """Return what an application may be decided on; None where nothing is kept, or nothing young enough."""
+        applicant = self._applicant(fields)
+        entry = None if applicant is None else self._entries.get(applicant)
+        if entry is None or entry.question != self._question(fields):
+            return None
+        return entry.found if as_of - entry.found.at.as_of <= self._caching.age_max_us else None
+
+    def drop(self, timeline: str, keys: Sequence[bytes]) -> None:
+        """Forget the applicants whose histories change: these entities of a timeline."""
+        if timeline == self._caching.timeline:
+            for key in keys if self._entries else ():
+                self._entries.pop(key.decode(), None)
+
+    def drop_changed(self, changes: WinnerChanges) -> None:
+        """The same where no state is told of the changes."""
+        edits = edits_of(self._plan, self._caching.timeline, changes) if self._entries else None
+        if edits is not None:
+            self.drop(self._caching.timeline, edits.keys)
+
+    def clear(self) -> None:
+        """Forget everything, because the state that it came from is in doubt."""
+        self._entries.clear()
+
+    def _applicant(self, fields: Fields) -> str | None:
+        return composite_key([fields.get(name) for name in self._caching.via])
+
+    def _question(self, fields: Fields) -> tuple[Any, ...]:
+        """Return whose histories are looked at, and what their rows are compared with."""
+        return *(fields.get(name) for name in self._keys), comparand_row(self._plan, 0, fields).tobytes()
