@@ -38,10 +38,10 @@ def open_shard(url: str, keys: Path, shard: int, registry: Registry = REGISTRY) 
 
 
 @contextmanager
-def open_shards(url: str, keys: Path, count: int) -> Iterator[list[EventLog]]:
+def open_shards(url: str, keys: Path, count: int, registry: Registry = REGISTRY) -> Iterator[list[EventLog]]:
     """Open all shards for writing, in this process."""
     with ExitStack() as stack:
-        yield [stack.enter_context(open_shard(url, keys, shard)) for shard in range(count)]
+        yield [stack.enter_context(open_shard(url, keys, shard, registry)) for shard in range(count)]
 
 
 @dataclass(frozen=True)

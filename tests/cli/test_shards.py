@@ -1,0 +1,151 @@
+"""A whole lender on several shards, by its commands: log shards, serve and serve --shard, copy, backup."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tests.cli.conftest import Run
+from tests.cli.test_log import decide, replayed, use
+from tests.cli.test_service import APPLICATION
+from tests.postgres_server import Server
+from tests.stores.kinds import PostgresKind
+
+import obligor
+
+SECONDS_MAX = 120.0
+
+
+@pytest.fixture
+def sharded(run: Run, copy: Path, tmp_path: Path, postgres: Server) -> Path:
+    """A lender's project whose log is in PostgreSQL, on two shards."""
+    url = PostgresKind(tmp_path, postgres).path
+    run("log", "copy", "--to", url, "--project", str(copy))
+    use(copy, url)
+    assert run("log", "shards", "--project", str(copy), "--json")["entity"] is None
+    decide(run, copy, 1)
+    made = run("log", "shards", "--add", "--project", str(copy), "--json")
+    assert (made["entity"], [one["buckets"] for one in made["shards"]]) == ("consumer", [2048, 2048])
+    return copy
+
+
+def write_shards(project: Path, writers: Sequence[str]) -> None:
+    """Name the writers in obligor.toml."""
+    settings = project / "obligor.toml"
+    kept = settings.read_text().partition("\n[shards]")[0]
+    settings.write_text(f"{kept}\n[shards]\nwriters = {json.dumps(list(writers))}\n")
+
+
+@contextmanager
+def served(project: Path, *arguments: str, port: int) -> Iterator[str]:
+    """Run `obligor serve` until it is ready; yield its address."""
+    command = [sys.executable, "-m", "obligor", "serve", "--no-keys", "--no-parity", "--project", str(project)]
+    process = subprocess.Popen([*command, "--port", str(port), *arguments], stderr=subprocess.PIPE, text=True)
+    address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + SECONDS_MAX
+    try:
+        while True:
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < deadline
+            try:
+                if httpx.get(f"{address}/readyz").json()["status"] == "ready":
+                    break
+            except httpx.TransportError:
+                time.sleep(0.05)
+        yield address
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=SECONDS_MAX)
+
+
+@contextmanager
+def everything(project: Path, count: int) -> Iterator[str]:
+    """Run the writers of all shards and the front end; yield its address."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count + 1)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        ports = [one.getsockname()[1] for one in sockets]
+        for one in sockets:
+            one.close()
+        write_shards(project, [f"http://127.0.0.1:{port}" for port in ports[:count]])
+        for shard in range(count):
+            stack.enter_context(served(project, "--shard", str(shard), port=ports[shard]))
+        yield stack.enter_context(served(project, port=ports[count]))
+
+
+def ask(address: str, number: int) -> dict[str, Any]:
+    application = {**APPLICATION, "event_id": f"s-{number}", "consumer": f"c-{number:06}"}
+    answer = httpx.post(f"{address}/v1/decisions", json=application, timeout=SECONDS_MAX)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = httpx.get(f"{address}/v1/decisions/{answer.json()['decision_id']}").json()
+    return found
+
+
+def test_a_lender_is_served_from_two_shards_and_goes_to_three(
+    run: Run, sharded: Path, postgres: Server, tmp_path: Path
+) -> None:
+    at = ("--project", str(sharded))
+    with everything(sharded, 2) as address:
+        records = [ask(address, number)["record"] for number in range(10, 22)]
+        assert {record["application"]["position"] >> 48 for record in records} == {0, 1}
+        for command in (["log", "shards", "--add"], ["log", "copy", "--to", "store/elsewhere"]):
+            assert "another process is writing" in run(*command, *at, code=3), "while any shard has a writer"
+        assert run("parity", "--shard", "1", *at, "--json")["state"]["differences"] == 0
+        place, _, name = obligor.open(sharded).settings.store.log.partition("&log=")
+        dump = tmp_path / "lender.dump"
+        postgres.client("pg_dump", f"--schema=obligor_{name}", "--format=custom", f"--file={dump}", place)
+    assert "2,048" in run("log", "shards", *at)
+    with obligor.open(sharded, 1).log(), obligor.open(sharded).log(read_only=True) as log:
+        assert log.shards == 2
+        assert "shard 1 of this log" in run("log", "shards", "--add", *at, code=3)
+    made = run("log", "shards", "--add", *at, "--json")
+    assert [one["buckets"] for one in made["shards"]] == [1366, 1365, 1365]
+    assert "expected 3 addresses, got 2" in run("serve", "--no-keys", *at, code=3)
+    with everything(sharded, 3) as address:
+        again = ask(address, 10)
+        assert again["record"] == records[0], "decided once, whichever shard it is on now"
+        assert [ask(address, number)["record"]["cut"].keys() for number in (31, 32)] == [{"0", "1", "2"}] * 2
+    decide(run, sharded, 40)
+    replayed(run, sharded, 16)
+    assert_lake_and_copies(run, sharded, tmp_path, postgres)
+    postgres.run(f"CREATE DATABASE again_{name}")
+    restored = place.replace("/postgres?", f"/again_{name}?")
+    postgres.client("pg_restore", f"--dbname={restored}", "--exit-on-error", "--single-transaction", str(dump))
+    use(sharded, f"{restored}&log={name}")
+    assert len(run("log", "check", "--fast", "--project", str(sharded), "--json")["shards"]) == 2
+    replayed(run, sharded, 13)
+
+
+def assert_lake_and_copies(run: Run, sharded: Path, tmp_path: Path, postgres: Server) -> None:
+    """The lake holds all shards; a copy is the same in another schema, and none in a folder."""
+    at = ("--project", str(sharded))
+    tables = run("lake", "update", *at, "--json")["tables"]
+    assert all((one["behind"], one["misfit"], len(one["cut"])) == (0, None, 3) for one in tables)
+    assert all(one["equal"] for one in run("lake", "check", *at, "--json")["tables"])
+    assert "one in a folder has one" in run("log", "copy", "--to", "store/folder", *at, code=3)
+    own, other = obligor.open(sharded).settings.store.log, PostgresKind(tmp_path, postgres).path
+    with obligor.open(sharded).log(read_only=True) as log:
+        heads = log.heads()
+    assert run("log", "copy", "--to", other, *at, "--json")["broken"] == []
+    use(sharded, other)
+    with obligor.open(sharded).log(read_only=True) as log:
+        assert log.heads() == heads
+    use(sharded, own)
+
+
+def test_a_log_in_a_folder_has_one_shard(run: Run, copy: Path) -> None:
+    at = ("--project", str(copy))
+    assert "has one shard" in run("log", "shards", "--add", *at, code=3)
+    assert "has one shard, 0, got 1" in run("serve", "--no-keys", "--shard", "1", *at, code=3)
+    write_shards(copy, ["http://127.0.0.1:1"])
+    assert "the log has one shard" in run("serve", "--no-keys", *at, code=3)
