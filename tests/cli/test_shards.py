@@ -28,12 +28,10 @@ SECONDS_MAX = 120.0
 
 @pytest.fixture
 def sharded(run: Run, copy: Path, tmp_path: Path, postgres: Server) -> Path:
-    """A lender's project whose log is in PostgreSQL, on two shards."""
-    url = PostgresKind(tmp_path, postgres).path
-    run("log", "copy", "--to", url, "--project", str(copy))
-    use(copy, url)
-    assert run("log", "shards", "--project", str(copy), "--json")["entity"] is None
+    """A lender's project whose log, a new one, is in PostgreSQL, on two shards."""
+    use(copy, PostgresKind(tmp_path, postgres).path, key="store/key")
     decide(run, copy, 1)
+    assert run("log", "shards", "--project", str(copy), "--json")["entity"] is None
     made = run("log", "shards", "--add", "--project", str(copy), "--json")
     assert (made["entity"], [one["buckets"] for one in made["shards"]]) == ("consumer", [2048, 2048])
     return copy
@@ -46,41 +44,52 @@ def write_shards(project: Path, writers: Sequence[str]) -> None:
     settings.write_text(f"{kept}\n[shards]\nwriters = {json.dumps(list(writers))}\n")
 
 
-@contextmanager
-def served(project: Path, *arguments: str, port: int) -> Iterator[str]:
-    """Run `obligor serve` until it is ready; yield its address."""
-    command = [sys.executable, "-m", "obligor", "serve", "--no-keys", "--no-parity", "--project", str(project)]
-    process = subprocess.Popen([*command, "--port", str(port), *arguments], stderr=subprocess.PIPE, text=True)
-    address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + SECONDS_MAX
-    try:
-        while True:
-            assert process.poll() is None, process.communicate()[1]
+class Process:
+    """A process of `obligor serve`."""
+
+    def __init__(self, project: Path, *arguments: str, port: int) -> None:
+        command = [sys.executable, "-m", "obligor", "serve", "--no-keys", "--no-parity", "--project", str(project)]
+        self._process = subprocess.Popen([*command, "--port", str(port), *arguments], stderr=subprocess.PIPE, text=True)
+        self.address = f"http://127.0.0.1:{port}"
+
+    def wait(self) -> None:
+        """Wait until it is ready."""
+        deadline = time.monotonic() + SECONDS_MAX
+        while not self._is_ready():
+            assert self._process.poll() is None, self._process.communicate()[1]
             assert time.monotonic() < deadline
-            try:
-                if httpx.get(f"{address}/readyz").json()["status"] == "ready":
-                    break
-            except httpx.TransportError:
-                time.sleep(0.05)
-        yield address
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=SECONDS_MAX)
+            time.sleep(0.05)
+
+    def _is_ready(self) -> bool:
+        try:
+            return bool(httpx.get(f"{self.address}/readyz").json()["status"] == "ready")
+        except httpx.TransportError:
+            return False
+
+    def end(self) -> None:
+        """End it as an operator does."""
+        self._process.send_signal(signal.SIGTERM)
+        self._process.communicate(timeout=SECONDS_MAX)
 
 
 @contextmanager
 def everything(project: Path, count: int) -> Iterator[str]:
-    """Run the writers of all shards and the front end; yield its address."""
+    """Run the writers of all shards and the front end, started together; yield its address."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count + 1)]
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         ports = [one.getsockname()[1] for one in sockets]
-        for one in sockets:
-            one.close()
-        write_shards(project, [f"http://127.0.0.1:{port}" for port in ports[:count]])
-        for shard in range(count):
-            stack.enter_context(served(project, "--shard", str(shard), port=ports[shard]))
-        yield stack.enter_context(served(project, port=ports[count]))
+    write_shards(project, [f"http://127.0.0.1:{port}" for port in ports[:count]])
+    processes = [Process(project, "--shard", str(shard), port=ports[shard]) for shard in range(count)]
+    processes.append(Process(project, port=ports[count]))
+    try:
+        for process in processes:
+            process.wait()
+        yield processes[-1].address
+    finally:
+        for process in reversed(processes):
+            process.end()
 
 
 def ask(address: str, number: int) -> dict[str, Any]:
@@ -121,7 +130,7 @@ def test_a_lender_is_served_from_two_shards_and_goes_to_three(
     postgres.run(f"CREATE DATABASE again_{name}")
     restored = place.replace("/postgres?", f"/again_{name}?")
     postgres.client("pg_restore", f"--dbname={restored}", "--exit-on-error", "--single-transaction", str(dump))
-    use(sharded, f"{restored}&log={name}")
+    use(sharded, f"{restored}&log={name}", key="store/key")
     assert len(run("log", "check", "--fast", "--project", str(sharded), "--json")["shards"]) == 2
     replayed(run, sharded, 13)
 
@@ -137,10 +146,10 @@ def assert_lake_and_copies(run: Run, sharded: Path, tmp_path: Path, postgres: Se
     with obligor.open(sharded).log(read_only=True) as log:
         heads = log.heads()
     assert run("log", "copy", "--to", other, *at, "--json")["broken"] == []
-    use(sharded, other)
+    use(sharded, other, key="store/key")
     with obligor.open(sharded).log(read_only=True) as log:
         assert log.heads() == heads
-    use(sharded, own)
+    use(sharded, own, key="store/key")
 
 
 def test_a_log_in_a_folder_has_one_shard(run: Run, copy: Path) -> None:
