@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from tests.decisions.desk import Clock, open_log, open_state
+from tests.decisions.desk import REGISTRY, Clock, open_log, open_state
+from tests.events.sharded import open_shard
 
 from obligor.decisions.inlet import Available, Inlet, Letter
 from obligor.decisions.inlet_metrics import InletMetrics
@@ -32,11 +33,26 @@ def make_service(
 def open_service(path: Path, bundle: Bundle, clock: Callable[[], int] | None = None) -> Service:
     """Return a service of the desk that is ready."""
     ready = threading.Event()
-    service = make_service(path, bundle, clock, ready.set)
+    return started(make_service(path, bundle, clock, ready.set), ready)
+
+
+def started(service: Service, ready: threading.Event) -> Service:
+    """Start a service and wait until it is ready."""
     service.start()
     assert ready.wait(SECONDS_MAX)
     wait_until(lambda: service.ready)
     return service
+
+
+def open_shards(url: str, path: Path, bundle: Bundle, count: int) -> list[Service]:
+    """Return the services of a log's shards, ready."""
+    services = []
+    for shard in range(count):
+        ready = threading.Event()
+        log, state = open_shard(url, path, shard, REGISTRY), open_state(path / f"state-{shard}", bundle.plan)
+        service = Service(log, state, bundle, clock=Clock(), ready=ready.set, parity=None)
+        services.append(started(service, ready))
+    return services
 
 
 def wait_until(true: Callable[[], bool], seconds: float = SECONDS_MAX) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.decisions.desk import REGISTRY as DESK_REGISTRY
 from tests.decisions.desk import batch_of, desk_bundle, repayment
-from tests.decisions.streamed import HELD, Reader, at, ids_of, message, open_service, wait_until
+from tests.decisions.streamed import HELD, Reader, at, ids_of, message, open_service, open_shards, wait_until
+from tests.events.sharded import create_shards
+from tests.postgres_server import Server
 
 from obligor.decisions import inlet as inlet_module
 from obligor.decisions.inlet import FLIGHT_MAX, Available, Letter, TopicReset, check
@@ -331,3 +335,43 @@ def test_the_parts_of_a_halved_batch_are_fenced_too(service: Service, reader: Re
         with pytest.raises(StaleOffset):
             service.submit_events(half.batch, half.steps).result()
     assert at(service) == 2
+
+
+# ---- several shards
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def shards(postgres: Server, tmp_path: Path, bundle: Bundle) -> Iterator[list[Service]]:
+    """The services of two shards of one log."""
+    url = create_shards(postgres, f"inlets_{next(_numbers)}", tmp_path, 2, DESK_REGISTRY)
+    services = open_shards(url, tmp_path, bundle, 2)
+    yield services
+    for service in services:
+        service.stop()
+
+
+def test_a_partition_goes_from_one_shard_s_reader_to_another_s(shards: list[Service]) -> None:
+    one, two = (Reader(service) for service in shards)
+    assert one.begin() == 0
+    assert one.through(message(0, repayment(0)), message(1, repayment(1)))
+    assert two.begin() == 2, "where the log is, whoever wrote it"
+    assert two.through(message(2, repayment(2)))
+    assert not one.through(message(2, repayment(2)), message(3, repayment(3))), "it is the other's now"
+    assert one.inlet.restart() == {("payments", 0): 3}
+    assert one.through(message(3, repayment(3)))
+    assert shards[0].log.ends() == {0: 3, 1: 1}
+    assert (at(shards[0]), at(shards[1])) == (4, 4)
+
+
+def test_two_readers_begin_a_partition_at_the_same_place(
+    shards: list[Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = (Reader(service) for service in shards)
+    offset = shards[1].log.offset
+    looks = iter([None])
+    monkeypatch.setattr(shards[1].log, "offset", lambda *place: next(looks, offset(*place)))
+    assert one.begin(available=Available("id-1", 5, 1_000)) == 5
+    assert two.begin(available=Available("id-1", 5, 1_000)) == 5, "it looked before the other had begun"
+    assert two.through(message(5, repayment(5)))

@@ -17,7 +17,7 @@ from obligor.events.positions import Cut, pack, shard_of, shows
 from obligor.events.schema import Registry
 from obligor.stores.postgres import PostgresStore
 
-__all__ = ["Entry", "NaiveShards", "create_shards", "open_shards"]
+__all__ = ["Entry", "NaiveShards", "create_shards", "open_shard", "open_shards"]
 
 
 def create_shards(

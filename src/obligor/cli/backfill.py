@@ -9,7 +9,7 @@ import typer
 
 from obligor.cli.feature_at import moment_of, read_questions, write_answers
 from obligor.cli.known import InPlan
-from obligor.cli.options import AsJson, InProject
+from obligor.cli.options import AsJson, InProject, read_cut
 from obligor.cli.output import Output, counted_bar
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def backfill(
     opened = obligor.open(project)
     table = read_questions(questions)
     as_of = moment_of(as_of, table)
-    bound = int(cut) if cut is not None and cut.isdecimal() else cut
+    bound = read_cut(cut, "--cut") if cut is not None and (cut.isdecimal() or cut.startswith("{")) else cut
     retrieval = opened.features_of(plan)
     with counted_bar("rows of the lake", hidden=as_json) as show:
         run, at = opened.begin_backfill(

@@ -19,6 +19,7 @@ from obligor.errors import ObligorError, StoreLost
 from obligor.findings import Finding, fine, problem, warning
 
 if TYPE_CHECKING:
+    from obligor.events.log import EventLog
     from obligor.project import Project
 
 __all__ = ["CHECKS", "doctor", "look"]
@@ -133,10 +134,25 @@ def _log(project: Project) -> Iterator[Finding]:
                 f"the log's last event was known {ahead_s:,.0f} s after this machine's present",
                 "set the clock",
             )
+        yield from _shards(project, log)
         pending = len(log.pending())
         if pending:
             yield warning("log", f"{pending:,} corrections wait for their originals", "see what they correct")
     yield from _key(place.keys)
+
+
+def _shards(project: Project, log: EventLog) -> Iterator[Finding]:
+    """Say whether obligor.toml names as many writers as the log has shards."""
+    settings = project.settings.shards
+    writers = 0 if settings is None else len(settings.writers)
+    if writers not in (0, log.shards) or (writers == 1 and log.shards == 1):
+        yield problem(
+            "shards",
+            f"the log has {log.shards}, obligor.toml names {writers} writers",
+            "[shards] writers; or remove it",
+        )
+    elif log.shards > 1 and not writers:
+        yield warning("shards", f"the log has {log.shards}, and no front end knows them", "name their [shards] writers")
 
 
 def _key(folder: Path) -> Iterator[Finding]:

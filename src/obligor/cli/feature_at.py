@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from obligor.cli.known import InPlan
-from obligor.cli.options import AsJson, InProject, clock_us
+from obligor.cli.options import AsJson, InProject, clock_us, read_cut
 from obligor.cli.output import Output, progress_bar
 from obligor.errors import BadInput, NotFound, Problem
 
@@ -51,7 +51,7 @@ def at(
     opened = obligor.open(project)
     table = read_questions(questions)
     as_of = moment_of(as_of, table)
-    bound = int(cut) if cut is not None and cut.isdecimal() else cut
+    bound = read_cut(cut, "--cut") if cut is not None and (cut.isdecimal() or cut.startswith("{")) else cut
     with progress_bar("features", hidden=as_json):
         found = opened.features_of(plan).at(
             table,

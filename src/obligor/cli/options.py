@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,7 @@ import typer
 from obligor.errors import BadInput, Problem
 from obligor.events.fields import parse_timestamp
 
-__all__ = ["AsJson", "InProject", "OfShard", "clock_us", "instant"]
+__all__ = ["AsJson", "InProject", "OfShard", "clock_us", "instant", "read_cut"]
 
 InProject = Annotated[Path, typer.Option("--project", "-p", help="The lender project's folder.", show_default="here")]
 OfShard = Annotated[int, typer.Option("--shard", min=0, help="Which shard of the log; see obligor log shards.")]
@@ -31,3 +32,17 @@ def instant(text: str | None, option: str, default: int) -> int:
         return parse_timestamp(text if len(text) > 10 else f"{text}T00:00:00Z")
     except ValueError as error:
         raise BadInput(Problem(option, f"{error}, or a date such as 2026-01-31")) from None
+
+
+def read_cut(text: str | None, option: str) -> dict[int, int] | None:
+    """Return a cut, given as one sequence or as JSON by shard; None where none is."""
+    if text is None:
+        return None
+    try:
+        given = json.loads(text)
+    except json.JSONDecodeError:
+        given = None
+    by_shard = {str(shard): one for shard, one in given.items()} if isinstance(given, dict) else {"0": given}
+    if not all(shard.isdecimal() and type(one) is int and one >= 0 for shard, one in by_shard.items()):
+        raise BadInput(Problem(option, f"expected a sequence of the log or {{shard: sequence}}, got {text!r}"))
+    return {int(shard): one for shard, one in by_shard.items()}

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from obligor.cli.attended import attend
 from obligor.cli.feature_at import write_answers
-from obligor.cli.options import AsJson, InProject, clock_us, instant
+from obligor.cli.options import AsJson, InProject, clock_us, instant, read_cut
 from obligor.cli.output import Output
 from obligor.errors import BadInput, Problem
-
-if TYPE_CHECKING:
-    from obligor.events.positions import Cut
 
 __all__ = ["outcomes"]
 
@@ -50,11 +46,11 @@ def outcomes(
     out, opened = Output(as_json), obligor.open(project)
     with opened.log(read_only=True) as log:
         end = log.cut()
-        now = Moment(_cut(cut, "--cut", end), instant(seen_at, "--seen-at", clock_us()))
+        now = Moment(read_cut(cut, "--cut") or end, instant(seen_at, "--seen-at", clock_us()))
         if since is None:
             found = evaluate_outcomes(opened.outcome, log, cut=now.cut, seen_at=now.seen_at)
         else:
-            before = Moment(_cut(since_cut, "--since-cut", dict(now.cut)), instant(since, "--since", 0))
+            before = Moment(read_cut(since_cut, "--since-cut") or dict(now.cut), instant(since, "--since", 0))
             found = settled(opened.outcome, log, before, now)
     if out_file is not None:
         write_answers(found, out_file)
@@ -65,17 +61,3 @@ def outcomes(
     if counts.get("matured"):
         out.say(f"{bad:,} of the matured are bad ({bad / counts['matured']:.1%})")
     out.result({"applications": len(statuses), "outcomes": counts, "bad": bad, "cut": now.cut, "seen_at": now.seen_at})
-
-
-def _cut(text: str | None, option: str, end: Cut) -> Cut:
-    """Return a cut, given as one sequence or as JSON by shard; `end` where none is."""
-    if text is None:
-        return end
-    try:
-        given = json.loads(text)
-    except json.JSONDecodeError:
-        given = None
-    by_shard = {str(shard): one for shard, one in given.items()} if isinstance(given, dict) else {"0": given}
-    if not all(shard.isdecimal() and type(one) is int and one >= 0 for shard, one in by_shard.items()):
-        raise BadInput(Problem(option, f"expected a sequence of the log or {{shard: sequence}}, got {text!r}"))
-    return {int(shard): one for shard, one in by_shard.items()}

@@ -70,6 +70,7 @@ def serve(
         raise BadInput(Problem("obligor.toml $.server.keys", f"no API key is configured: {hint}"))
     api_keys = None if no_keys else ApiKeys(server.keys)
     if shard is None and opened.settings.shards is not None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # that is for the writers
         front = _front(opened, opened.settings.shards.writers, api_keys)
         uvicorn.run(front, host=host, port=port, log_level="warning", access_log=False, ws="none")
         return

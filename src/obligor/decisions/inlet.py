@@ -126,7 +126,10 @@ class Inlet:
         if row is None:
             start = available.low if from_start else available.high
             row = OffsetRow(self._source, topic, partition, available.topic_id, start)
-            self._service.submit_events(Batch({}, 0), [OffsetStep(row, None)]).result()
+            try:
+                self._service.submit_events(Batch({}, 0), [OffsetStep(row, None)]).result()
+            except StaleOffset:  # another shard's reader began it at the same moment
+                row = self._service.log.offset(self._source, topic, partition) or row
         check(row, available.topic_id, low=available.low)
         self._at[place] = row
         return row.following

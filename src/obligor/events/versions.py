@@ -7,7 +7,7 @@ out to be of another type is void: it stays listed and never takes effect.
 
 A correction is made effective by the writer of its own shard, once that has seen its chain in the other shards too; so
 `visible_position`, in its own shard, is enough to say which cuts show the whole chain: a cut that shows what a writer
-has written shows what it had seen (`obligor.events.shards`).
+has written shows what it had seen (`obligor.events.block`).
 """
 
 from __future__ import annotations
