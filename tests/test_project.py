@@ -87,3 +87,21 @@ def test_the_log_is_created_by_its_first_writer(root: Path) -> None:
         name = log.id
     with project.log(read_only=True) as log:
         assert log.id == name
+
+
+def test_a_lake_may_lie_in_object_storage(root: Path) -> None:
+    settings = root / "obligor.toml"
+    before = settings.read_text()
+    in_storage = before.replace("[store]", '[store]\nlake = "s3://bucket/lake"')
+    settings.write_text(in_storage + '\n[store.s3]\nendpoint = "http://127.0.0.1:9"\n')
+    project = obligor.open(root)
+    assert project.address(project.settings.store.lake) == "s3://bucket/lake"
+    assert project.address("store/lake") == str(root / "store" / "lake")
+    assert project.settings.store.s3.endpoint == "http://127.0.0.1:9"
+    settings.write_text(before + '\n[store.s3]\nendpoint = "http://me:my-secret@host"\n')
+    with pytest.raises(BadInput, match=r"\$\.store\.s3: .*without credentials in it") as refused:
+        obligor.open(root)
+    assert "my-secret" not in str(refused.value)
+    settings.write_text(before + '\n[store.s3]\naccess_key = "x"\n')
+    with pytest.raises(BadInput, match="unknown field `access_key`"):
+        obligor.open(root)

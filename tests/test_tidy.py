@@ -17,10 +17,10 @@ SOURCE = ROOT / "src" / "obligor"
 
 # The rooms in the order that data walks through them: a room imports only from those before it.
 ROOMS = (
-    "errors", "events", "features", "sequences", "credit", "models", "decisions", "monitoring", "lifecycle",
-    "simulator", "engines", "stores", "project", "console", "cli",
+    "errors", "findings", "sources", "events", "features", "sequences", "credit", "models", "decisions", "monitoring",
+    "lifecycle", "simulator", "engines", "stores", "worker", "project", "console", "cli",
 )  # fmt: skip
-ASSEMBLERS = {"project", "console", "cli"}  # the only places where adapters and rooms are put together
+ASSEMBLERS = {"worker", "project", "console", "cli"}  # the only places where adapters and rooms are put together
 # A library that only one place may import, and where.
 CONFINED = {
     "apsw": "stores/sqlite/",
@@ -29,6 +29,9 @@ CONFINED = {
     "fastavro": "stores/kafka/",
     "lmdb": "stores/lmdb/",
     "psycopg": "stores/postgres/",
+    "py4j": "engines/spark/",
+    "pyspark": "engines/spark/",
+    "ray": "engines/ray/",
     "redis": "stores/redis/",
     "xgboost": "models/",
     "starlette": "decisions/",
@@ -215,7 +218,7 @@ def test_every_module_has_its_tests() -> None:
             continue
         dotted = "obligor." + name.removesuffix(".py").replace("/", ".")
         # An adapter is one folder, and one file tests what it promises; so do the kernels.
-        whole = path.parts[0] == "stores" or path.parent.name == "kernels"
+        whole = path.parts[0] in ("stores", "engines") or path.parent.name == "kernels"
         unit = path.parent if whole else path.with_suffix("")
         mirrored = (unit.parent / f"test_{unit.name}.py").as_posix() in tests
         if not mirrored and not _imported_by_tests(dotted):

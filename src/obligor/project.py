@@ -23,28 +23,37 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
+import pyarrow as pa
 
 from obligor.credit import Outcome
 from obligor.decisions.policy import Policy, load_policy
+from obligor.engines.shipping import shipped
 from obligor.errors import BadInput, DefinitionError, NotFound, Problem
 from obligor.events.log import EventLog
 from obligor.events.schema import Event, Registry
+from obligor.features.bucket_run import BucketRun, Progress, asked_bytes
 from obligor.features.compilation import compile_plan
 from obligor.features.definitions import definitions
+from obligor.features.engine import Engine, LocalEngine
+from obligor.features.files import digest
+from obligor.features.frames import Frame, read_frame
 from obligor.features.lake import Lake
 from obligor.features.plan import Plan
-from obligor.features.retrieval import Retrieval
+from obligor.features.question_table import AsOf
+from obligor.features.retrieval import Cut, Retrieval
 from obligor.features.state import OnlineState
 from obligor.features.states import States
 from obligor.models.bundle import Bundle
 from obligor.models.model import Model
-from obligor.stores.delta import DeltaLake
+from obligor.sources import source_hash
+from obligor.stores.delta import DeltaLake, Place, S3Options, place_of
 from obligor.stores.kafka import KafkaSettings
 from obligor.stores.lmdb import StateFolder
 from obligor.stores.place import LogPlace
+from obligor.worker import work_with
 
 if TYPE_CHECKING:
     from obligor.decisions.http import Companion
@@ -53,6 +62,7 @@ if TYPE_CHECKING:
 __all__ = ["CHAMPION", "WORKING_COPY", "Project", "Settings", "open_project"]
 
 CHAMPION = "champion"
+RUNS = ".runs"  # after the lake's address: the files of runs on engines
 WORKING_COPY = "working copy"  # the definitions as they are in the project's files now
 
 
@@ -62,7 +72,9 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log: str = "store/log"  # events and decisions
     key: str = "store/log"  # the key of a log in PostgreSQL; a log in a folder keeps its own
     state: str = "store/state"  # online state, derived from the log; it may be in Redis, at a URL
-    lake: str = "store/lake"  # timelines of all entities, derived from the log
+    lake: str = "store/lake"  # timelines of all entities, derived from the log; or s3://bucket/folder
+    lake_every_s: Annotated[float, msgspec.Meta(ge=0)] = 300.0  # between two updates by a service; 0: none
+    s3: S3Options = S3Options()  # the object storage of such addresses
     bundles: str = "bundles"  # trained bundles, one folder each, named by hash
     reports: str = "reports"  # evaluation reports, dead letters
 
@@ -254,7 +266,81 @@ class Project:
 
     def lake(self, log: EventLog) -> Lake:
         """Return the lake beside a log; `Lake.update` makes its tables."""
-        return Lake(DeltaLake(self.path(self.settings.store.lake)), log)
+        return Lake(self._open_lake(self.address(self.settings.store.lake)), log)
+
+    def _open_lake(self, address: str) -> DeltaLake:
+        return DeltaLake(address, self.settings.store.s3)
+
+    def address(self, place: str) -> str:
+        """Return an address of the settings; a path is made absolute."""
+        return place if "://" in place else str(self.path(place).resolve())
+
+    def engine(self, name: str, *, cluster: str | None = None, slots: int = 2) -> Engine:
+        """Return an engine by name: `local`, with so many threads, `ray` or `spark`.
+
+        `cluster`: the address of a Ray cluster or Spark's master; by default one on this machine with so many slots.
+        BadInput for a name that is none.
+        """
+        storage = self.settings.store.s3
+        if name == "local" and cluster is None:
+            return LocalEngine(work_with(storage), slots)
+        if name == "ray":
+            from obligor.engines.ray import RayEngine
+
+            return RayEngine(shipped(storage), cluster=cluster, slots=slots)
+        if name == "spark":
+            from obligor.engines.spark import SparkEngine
+
+            return SparkEngine(shipped(storage), master=cluster or f"local[{slots},4]")
+        raise BadInput(Problem("engine", f"expected local (without a cluster), ray or spark, got {name!r}"))
+
+    def begin_backfill(
+        self,
+        retrieval: Retrieval,
+        engine: Engine,
+        questions: pa.Table,
+        as_of: AsOf = "as_of",
+        *,
+        cut: Cut = None,
+        work: str | None = None,
+        progress: Progress = lambda done, total: None,
+    ) -> tuple[BucketRun, Cut]:
+        """Return a run on an engine for `Retrieval.at(..., cut=cut, through=run.features_of)`, and its cut.
+
+        A run of the same questions that was begun before and stopped goes on, at the cut that it had. Its files lie in
+        a folder of their own in `work`, which all workers must see: by default beside the lake.
+        """
+        lake = self.address(self.settings.store.lake)
+        asked = digest(*asked_bytes(retrieval.plan, questions, as_of, cut))
+        files: Place = place_of(f"{self.address(work) if work else lake + RUNS}/{asked}", self.settings.store.s3)
+        run = BucketRun(engine, files, self._open_lake, lake, source_hash(), progress)
+        if cut is None:
+            with self.log(read_only=True) as log:
+                cut = run.pinned_cut(log)
+        return run, cut
+
+    def backfill(
+        self,
+        questions: Frame,
+        as_of: AsOf = "as_of",
+        *,
+        engine: str | Engine = "local",
+        cut: Cut = None,
+        plan: str = WORKING_COPY,
+        work: str | None = None,
+        progress: Progress = lambda done, total: None,
+        **options: Any,
+    ) -> Frame:
+        """Return what `features.at` returns of the same questions and `options`, computed on an engine.
+
+        A call that was stopped goes on where it was when it is made again; what it wrote is deleted in the end.
+        """
+        retrieval, (table, _) = self.features_of(plan), read_frame(questions)
+        chosen = self.engine(engine) if isinstance(engine, str) else engine
+        run, at = self.begin_backfill(retrieval, chosen, table, as_of, cut=cut, work=work, progress=progress)
+        found = retrieval.at(questions, as_of, cut=at, through=run.features_of, **options)
+        run.files.clear()
+        return found
 
     def check_policy(self, source: bytes, plan: Plan | None = None) -> Policy:
         """Return the policy of `source`, checked against a plan (the project's own unless given).

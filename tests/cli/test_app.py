@@ -11,11 +11,11 @@ def test_every_command_has_help_with_an_example(run: Run) -> None:
     from obligor.cli.app import app
 
     names = [str(command.name) for command in app.registered_commands]
-    assert len(names) == 13
+    assert "serve" in names
     for group in app.registered_groups:
         assert group.typer_instance is not None
         names += [f"{group.name} {command.name}" for command in group.typer_instance.registered_commands]
-    assert len(names) == 29
+    assert "lake keep" in names
     for name in names:
         assert f"obligor {name}" in " ".join(run(*name.split(), "--help").split())
 

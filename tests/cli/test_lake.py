@@ -15,7 +15,7 @@ from obligor.simulator.history import TRUTH
 
 
 def test_every_command_of_the_lake_has_help_with_an_example(run: Run) -> None:
-    assert [c.name for c in lake.registered_commands] == ["status", "update", "compact", "vacuum", "check"]
+    assert [c.name for c in lake.registered_commands] == ["status", "update", "compact", "vacuum", "keep", "check"]
     for command in lake.registered_commands:
         shown = " ".join(run("lake", str(command.name), "--help").split())
         assert f"obligor lake {command.name}" in shown
@@ -44,6 +44,22 @@ def test_a_lake_is_made_kept_checked_and_used(run: Run, copy: Path) -> None:
     checked = run("lake", "check", "--whole", *at)["tables"]
     assert all(table["equal"] and table["rows"] for table in checked)
     assert "rows compared" in run("lake", "check", "--project", str(copy))
+
+
+def test_keeping_updates_compacts_and_vacuums(run: Run, copy: Path) -> None:
+    at = ("--project", str(copy), "--json")
+    made = run("lake", "keep", *at)
+    assert made["events"] > 0
+    assert {table["behind"] for table in made["tables"]} == {0}
+    assert (made["merged"], made["deleted"]) == (0, 0)
+    for number in range(4):
+        run("decide", "-", *at, stdin=json.dumps({**APPLICATION, "event_id": f"kept-{number}"}))
+        made = run("lake", "keep", "--hours", "0", *at)
+        assert made["events"] == 2, "the application and its decision"
+    assert made["merged"] > 0
+    assert made["deleted"] > 0
+    assert all(table["equal"] and table["rows"] for table in run("lake", "check", "--whole", *at)["tables"])
+    assert "files merged" in run("lake", "keep", "--project", str(copy))
 
 
 def test_training_reads_the_lake_and_learns_the_same(run: Run, copy: Path) -> None:

@@ -95,7 +95,7 @@ def test_what_came_while_it_was_built_is_applied_too(copy: Path, run: Run, monke
         end = next(ends, log.head.sequence)
         changes = EventLog.changes
         with monkeypatch.context() as patch:
-            patch.setattr(EventLog, "changes", lambda log, after: changes(log, after, end))
+            patch.setattr(EventLog, "changes", lambda log, after, **step: changes(log, after, end, **step))
             return catch_up(self, log, **names)  # type: ignore[arg-type]
 
     monkeypatch.setattr(OnlineState, "catch_up", short)

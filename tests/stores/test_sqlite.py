@@ -9,7 +9,7 @@ import apsw
 import numpy as np
 import pytest
 
-from obligor.errors import LimitError, ObligorError
+from obligor.errors import IntegrityError, LimitError, ObligorError
 from obligor.events.store import BlockRow, Commit, LogStore, OffsetRow, OffsetStep
 from obligor.stores.sqlite import SQLiteStore, checkpoints, tables
 from obligor.stores.sqlite.store import DATABASE
@@ -39,7 +39,7 @@ def test_a_lock_is_released_when_opening_fails(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / DATABASE).write_bytes(b"not a database" * 100)
     for _ in range(2):
-        with pytest.raises(apsw.NotADBError):
+        with pytest.raises(IntegrityError, match="cannot be read"):
             SQLiteStore(str(folder), "write")
 
 

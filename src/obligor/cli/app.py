@@ -7,13 +7,16 @@ from typing import Any
 
 import typer
 
+from obligor.cli.backfill import backfill
 from obligor.cli.demo import demo
+from obligor.cli.doctor import doctor
 from obligor.cli.erasure import erase
 from obligor.cli.events import ingest
 from obligor.cli.features import features
 from obligor.cli.lake import lake
 from obligor.cli.log import log
 from obligor.cli.models import backtest, evaluate, train
+from obligor.cli.outcomes import outcomes
 from obligor.cli.output import EXIT_CODES, guarded
 from obligor.cli.parity import parity
 from obligor.cli.projects import init, simulate_history
@@ -37,6 +40,8 @@ _COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {
     "simulate": (simulate_history, "obligor simulate raw --consumers 2000 --seed 7"),
     "ingest": (ingest, "obligor ingest raw/*.parquet --mapping mapping.toml --declared"),
     "erase": (erase, "obligor erase consumer c-000001"),
+    "backfill": (backfill, "obligor backfill questions.parquet --out features.parquet --engine ray"),
+    "outcomes": (outcomes, "obligor outcomes --seen-at 2026-06-30 --out outcomes.parquet"),
     "train": (train, "obligor train"),
     "evaluate": (evaluate, "obligor evaluate --bundle champion"),
     "backtest": (backtest, "obligor backtest --policy policy.toml --since 2026-01-01"),
@@ -45,6 +50,7 @@ _COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {
     "decide": (decide, "obligor decide application.json"),
     "replay": (replay, "obligor replay            (or: obligor replay 3f9a... )"),
     "parity": (parity, "obligor parity            (or: obligor parity --entities all)"),
+    "doctor": (doctor, "obligor doctor"),
     "demo": (demo, "obligor demo"),
 }
 

@@ -10,6 +10,7 @@ import typer
 
 from obligor.cli.options import AsJson, InProject, clock_us
 from obligor.cli.output import Output, progress_bar
+from obligor.errors import BadInput, Problem
 
 if TYPE_CHECKING:
     from obligor.events.ingest_report import IngestReport
@@ -27,6 +28,14 @@ def ingest(
         bool,
         typer.Option("--declared", help="History: known when its declared lag says, not when it is loaded."),
     ] = False,
+    spark: Annotated[
+        Path | None,
+        typer.Option(help="Let Spark sort one source first, a table or a folder of Parquet, into this new folder."),
+    ] = None,
+    order: Annotated[
+        list[str] | None, typer.Option(help="With --spark: a column to sort by, time first and the id last.")
+    ] = None,
+    cluster: Annotated[str, typer.Option(help="With --spark: Spark's master.")] = "local[2]",
     project: InProject = Path(),
     as_json: AsJson = False,
 ) -> None:
@@ -35,12 +44,24 @@ def ingest(
 
     out = Output(as_json)
     opened = obligor.open(project)
+    if spark is not None:
+        sources = _sorted_by_spark(sources, spark, order or [], cluster)
     report = ingest_files(opened, sources, mapping=mapping, declared=declared, hidden=as_json)
     show_ingested(out, report)
     show_quality(out, report)
     out.result(report.to_json())
     if report.letters:
         raise typer.Exit(1)
+
+
+def _sorted_by_spark(sources: Sequence[str], folder: Path, order: Sequence[str], master: str) -> list[str]:
+    """Return the files that Spark made of a source; where they are there already, the ingestion just goes on."""
+    from obligor.engines.spark import parts_of, write_parts
+
+    if len(sources) != 1:
+        raise BadInput(Problem("sources", f"expected one table or folder with --spark, got {len(sources)}"))
+    files = parts_of(folder) if folder.exists() else write_parts(sources[0], folder, order, master=master)
+    return [str(file) for file in files]
 
 
 def ingest_files(

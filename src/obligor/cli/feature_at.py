@@ -15,7 +15,7 @@ from obligor.errors import BadInput, NotFound, Problem
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["at", "read_questions"]
+__all__ = ["at", "moment_of", "read_questions", "write_answers"]
 
 NOW = "now"
 
@@ -46,13 +46,11 @@ def at(
 ) -> None:
     """Add to each row of a file what the features were at its moment; the same numbers that a decision is taken on."""
     import obligor
-    from obligor.decisions.answers import moment
 
     out = Output(as_json)
     opened = obligor.open(project)
     table = read_questions(questions)
-    if as_of == NOW and NOW not in table.column_names:
-        as_of = moment(clock_us())
+    as_of = moment_of(as_of, table)
     bound = int(cut) if cut is not None and cut.isdecimal() else cut
     with progress_bar("features", hidden=as_json):
         found = opened.features_of(plan).at(
@@ -63,11 +61,18 @@ def at(
             missing=missing,
             limits=limits,
         )
-    _write(found, out_file)
+    write_answers(found, out_file)
     added = found.num_columns - table.num_columns
     rows = "1 row" if found.num_rows == 1 else f"{found.num_rows:,} rows"
     out.say(f"{rows} with {added} more column{'s' if added != 1 else ''} written to [bold]{out_file}[/]")
     out.result({"rows": found.num_rows, "columns": found.column_names, "out": str(out_file)})
+
+
+def moment_of(as_of: str, table: pa.Table) -> str:
+    """Return `--as-of` as questions have it: `now` is the present moment, where no column is called so."""
+    from obligor.decisions.answers import moment
+
+    return moment(clock_us()) if as_of == NOW and NOW not in table.column_names else as_of
 
 
 def read_questions(path: Path) -> pa.Table:
@@ -97,7 +102,8 @@ def _kind(path: Path, what: str) -> str:
     return kind
 
 
-def _write(table: pa.Table, path: Path) -> None:
+def write_answers(table: pa.Table, path: Path) -> None:
+    """Write rows to a CSV or Parquet file."""
     import pyarrow as pa
     import pyarrow.csv as csv
     import pyarrow.parquet as pq

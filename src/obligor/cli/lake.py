@@ -1,4 +1,4 @@
-"""`obligor lake status|update|compact|vacuum|check`: the timelines of all entities on disk, beside the log."""
+"""`obligor lake status|update|compact|vacuum|keep|check`: the timelines of all entities on disk, beside the log."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from obligor.cli.attended import attend
 from obligor.cli.options import AsJson, InProject
 from obligor.cli.output import EXIT_CODES, Output, guarded, progress_bar
 
@@ -87,6 +88,31 @@ def vacuum(hours: Hours = 168, project: InProject = Path(), as_json: AsJson = Fa
     out.result({"files": files})
 
 
+def keep(
+    bundle: Annotated[str, typer.Option(help="`champion`, or the first characters of a bundle's hash.")] = "champion",
+    hours: Hours = 168,
+    attended: Annotated[bool, typer.Option("--attended", hidden=True)] = False,
+    project: InProject = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Update what a bundle needs and whatever there is, compact, vacuum: what a service does every few minutes."""
+    import obligor
+    from obligor.features.lake_tables import plan_entities
+
+    if attended:
+        attend()
+    out = Output(as_json)
+    opened = obligor.open(project)
+    with opened.log(read_only=True) as log, progress_bar("events", hidden=as_json) as step:
+        kept = opened.lake(log)
+        events = kept.update(plan_entities(opened.bundle(bundle).plan), progress=lambda done: step(done, ""))
+        merged, deleted = kept.compact(), kept.vacuum(hours)
+        tables = kept.status()
+    out.say(f"{events:,} events taken from the log, {merged:,} files merged, {deleted:,} files deleted")
+    _show_tables(out, [asdict(table) for table in tables])
+    out.result({"events": events, "merged": merged, "deleted": deleted, "tables": [asdict(table) for table in tables]})
+
+
 def check(whole: Whole = False, project: InProject = Path(), as_json: AsJson = False) -> None:
     """Compare the tables' rows with the log's, in a sample of 64 of 4,096 buckets; exit code 1 where one differs."""
     import obligor
@@ -104,6 +130,6 @@ def check(whole: Whole = False, project: InProject = Path(), as_json: AsJson = F
         raise typer.Exit(1)
 
 
-for _command in (status, update, compact, vacuum, check):
+for _command in (status, update, compact, vacuum, keep, check):
     _example = f"obligor lake {_command.__name__}"
     lake.command(_command.__name__, epilog=f"Example: [bold]{_example}[/]   {EXIT_CODES}")(guarded(_command))

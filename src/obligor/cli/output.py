@@ -23,7 +23,7 @@ from rich.tree import Tree
 
 from obligor.errors import Conflict, IntegrityError, NotFound, ObligorError, StoreLost
 
-__all__ = ["EXIT_CODES", "WRAPPED_MIN", "Output", "guarded", "number_words", "progress_bar"]
+__all__ = ["EXIT_CODES", "WRAPPED_MIN", "Output", "counted_bar", "guarded", "number_words", "progress_bar"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -225,6 +225,28 @@ def progress_bar(
     description: str, *, total: int | None = None, hidden: bool = False
 ) -> Iterator[Callable[[int, str], None]]:
     """Show a bar on stderr; the yielded `step(advance, text)` moves it. `total` is in steps; None while unknown."""
+    with _bar(hidden) as bar:
+        task = bar.add_task(description, total=total, note="")
+
+        def step(advance: int, text: str = "") -> None:
+            bar.update(task, advance=advance, note=text)
+
+        yield step
+
+
+@contextmanager
+def counted_bar(description: str, *, hidden: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on stderr, with the time left; the yielded `show(done, total)` says how much is done."""
+    with _bar(hidden) as bar:
+        task = bar.add_task(description, total=None, note="")
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield show
+
+
+def _bar(hidden: bool) -> Progress:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -233,10 +255,4 @@ def progress_bar(
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=_errors, transient=True, disable=hidden or not _errors.is_terminal) as bar:
-        task = bar.add_task(description, total=total, note="")
-
-        def step(advance: int, text: str = "") -> None:
-            bar.update(task, advance=advance, note=text)
-
-        yield step
+    return Progress(*columns, console=_errors, transient=True, disable=hidden or not _errors.is_terminal)

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from threading import Event
@@ -20,6 +20,7 @@ from obligor.cli.output import Output, progress_bar
 from obligor.errors import BadInput, LimitError, Problem
 
 if TYPE_CHECKING:
+    from obligor.decisions.http import Companion
     from obligor.decisions.service import Service
     from obligor.project import Project
 
@@ -44,7 +45,8 @@ def serve(
     """Serve decisions over HTTP: POST /v1/events, POST /v1/decisions; pages at /docs, metrics at /metrics.
 
     SIGHUP moves it, without a pause, to the bundle that is the champion then.
-    With [kafka] in obligor.toml its topics are read as well, and decisions are published.
+    Every few minutes the lake is brought to the end of the log ([store] lake_every_s).
+    With [kafka] in obligor.toml its topics are read as well, and decisions and outcomes are published.
     """
     import uvicorn
 
@@ -64,8 +66,22 @@ def serve(
     service = _service(opened, bundle, parity=not no_parity)
     signal.signal(signal.SIGHUP, lambda number, frame: service.move())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
-    app = create_app(service, None if no_keys else ApiKeys(server.keys), beside=opened.beside(service))
+    beside = [*opened.beside(service), *_processes_beside(opened, bundle, service)]
+    app = create_app(service, None if no_keys else ApiKeys(server.keys), beside=beside)
     uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, ws="none")
+
+
+def _processes_beside(project: Project, bundle: str, service: Service) -> Iterator[Companion]:
+    """Yield what has processes of its own work for the service: on its lake, on the outcomes that are published."""
+    from obligor.cli.lake_keeper import LakeKeeper
+
+    every_s, kafka = project.settings.store.lake_every_s, project.settings.kafka
+    if every_s:
+        yield LakeKeeper(project.root, bundle, every_s, service.metrics.registry)
+    if kafka is not None and kafka.outcomes is not None:
+        from obligor.cli.settling import OutcomesBeside
+
+        yield OutcomesBeside(project, kafka, kafka.outcomes, service)
 
 
 def _service(

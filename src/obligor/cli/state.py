@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from obligor.cli.attended import attend
 from obligor.cli.options import AsJson, InProject
 from obligor.cli.output import EXIT_CODES, Output, guarded, progress_bar
 
@@ -31,7 +30,6 @@ state = typer.Typer(
 ROUNDS_MAX = 20  # of catching up, each with what came during the one before
 CLOSE_EVENTS = 1_000  # a round that found no more than these ends the building: whoever opens the state does the rest
 KEYS_AT_ONCE = 10_000
-NICENESS = 10  # of a build that a service started: decisions come first
 
 
 def build(
@@ -48,7 +46,7 @@ def build(
     from obligor.features.states import state_name
 
     if attended:
-        _attended()
+        attend()
     out, started_s = Output(as_json), time.perf_counter()
     opened = obligor.open(project)
     loaded = opened.bundle(bundle)
@@ -78,18 +76,6 @@ def build(
             "seconds": seconds,
         }
     )
-
-
-def _attended() -> None:
-    """Give way to the service that started this, and end with it: standard input ends when that is gone."""
-
-    def end() -> None:
-        while os.read(0, 1):  # not through sys.stdin, whose lock a thread must not hold when the process ends
-            pass
-        os._exit(1)  # as if killed, which a state survives
-
-    os.nice(NICENESS)
-    threading.Thread(target=end, daemon=True).start()
 
 
 def _caught_up(online: OnlineState, log: EventLog, *, hidden: bool) -> tuple[int, int]:

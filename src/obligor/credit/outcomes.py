@@ -40,7 +40,7 @@ def evaluate_outcomes(outcome: Outcome, log: Log, *, cut: Cut | None = None, see
     """Return one row per application known at (`cut`, `seen_at`) (default: all), in the order of their roots.
 
     Columns: root int64, event_id string, as_of int64 (the original's known_time), status string, bad int8 (null
-    unless matured), days_past_due int32 (null without an instalment), matured_at int64.
+    unless matured), days_past_due int32 (null unless matured, and without an instalment), matured_at int64.
     """
     cut = log.cut() if cut is None else cut
     view = View(log, cut, seen_at)
@@ -59,7 +59,7 @@ def evaluate_outcomes(outcome: Outcome, log: Log, *, cut: Cut | None = None, see
             "as_of": pa.array(as_of),
             "status": status,
             "bad": pa.array(evidence.bad.astype(np.int8), mask=~matured),
-            "days_past_due": pa.array(evidence.days.astype(np.int32), mask=evidence.days == NO_EVIDENCE),
+            "days_past_due": pa.array(evidence.days.astype(np.int32), mask=~matured | (evidence.days == NO_EVIDENCE)),
             "matured_at": pa.array(matured_at),
         }
     )

@@ -22,11 +22,13 @@ from obligor.decisions.record import decode
 from obligor.errors import DefinitionError, Problem, did_you_mean
 from obligor.events.batch import Batch
 from obligor.events.fields import Entity
+from obligor.events.log import EventLog
 from obligor.events.positions import sequence_of
 from obligor.events.reading import read_rows
+from obligor.events.schema import Event, Registry
 from obligor.events.store import LedgerRow, OffsetRow, OffsetStep
 
-__all__ = ["AT_ONCE", "Outbox", "Outgoing"]
+__all__ = ["AT_ONCE", "Outbox", "Outgoing", "Send", "keyed", "keys_of"]
 
 AT_ONCE: Final = 500  # decisions that are sent before the first is acknowledged
 POSITION_SECONDS: Final = 1.0  # between two writes of the position
@@ -56,11 +58,7 @@ class Outbox:
         DefinitionError where the application has no such entity.
         """
         self._service, self._send, self._topic, self._key, self._metrics = service, send, topic, key, metrics
-        self._application = service.registry[application]
-        entities = [name for name, one in self._application.fields.items() if isinstance(one, Entity)]
-        if key not in entities:
-            hint = did_you_mean(key, entities)
-            raise DefinitionError(Problem("$.kafka.outbox.key", f"{application} has no entity {key!r}; {hint}"))
+        self._application = keyed(service.registry, application, key, "$.kafka.outbox.key")
         stored = service.log.offset("outbox", topic, 0)
         self._stored = None if stored is None else stored.following
         self._sent = 0 if stored is None else stored.following - 1  # ledger sequence
@@ -93,7 +91,9 @@ class Outbox:
         self._due_s = time.monotonic() + POSITION_SECONDS
 
     def _outgoing(self, rows: Sequence[LedgerRow]) -> list[Outgoing]:
-        keys = self._keys([sequence_of(row.application_position) for row in rows])
+        keys = keys_of(
+            self._service.log, self._application, self._key, [sequence_of(row.application_position) for row in rows]
+        )
         return [self._message(row, keys[sequence_of(row.application_position)]) for row in rows]
 
     def _message(self, row: LedgerRow, key: str | None) -> Outgoing:
@@ -105,10 +105,21 @@ class Outbox:
         value = msgspec.json.encode(decision_answer(decode(row.record)))
         return Outgoing(self._topic, None if key is None else key.encode(), value, headers)
 
-    def _keys(self, sequences: Sequence[int]) -> dict[int, str | None]:
-        """Return the key of each application."""
-        keys: dict[int, str | None] = {}
-        for (_, version), table in self._service.log.reader.rows(sequences).items():
-            found = read_rows(table, self._application, version)[self._key].to_pylist()
-            keys.update(zip(table["sequence"].to_pylist(), found, strict=True))
-        return keys
+
+def keyed(registry: Registry, application: str, key: str, path: str) -> type[Event]:
+    """Return an application's type; DefinitionError, with the `path` in the settings, where it has no entity `key`."""
+    found = registry[application]
+    entities = [name for name, one in found.fields.items() if isinstance(one, Entity)]
+    if key not in entities:
+        hint = did_you_mean(key, entities)
+        raise DefinitionError(Problem(path, f"{application} has no entity {key!r}; {hint}"))
+    return found
+
+
+def keys_of(log: EventLog, application: type[Event], key: str, sequences: Sequence[int]) -> dict[int, str | None]:
+    """Return the entity `key` of the applications at these sequences."""
+    keys: dict[int, str | None] = {}
+    for (_, version), table in log.reader.rows(sequences).items():
+        found = read_rows(table, application, version)[key].to_pylist()
+        keys.update(zip(table["sequence"].to_pylist(), found, strict=True))
+    return keys

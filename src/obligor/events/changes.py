@@ -26,7 +26,7 @@ from obligor.events.versions import winner_changes
 
 __all__ = ["CHUNK_EVENTS", "Changes", "changes_between"]
 
-CHUNK_EVENTS = 1 << 18  # of a step: an entity's newest rows are written anew in each that it has events in
+CHUNK_EVENTS = 65_536
 
 Int64s = npt.NDArray[np.int64]
 
@@ -77,9 +77,9 @@ def merged(*parts: dict[str, pa.Table]) -> dict[str, pa.Table]:
 
 
 def changes_between(
-    store: LogStore, reader: BlockReader, registry: Registry, shard: int, after: int, upto: int
+    store: LogStore, reader: BlockReader, registry: Registry, shard: int, after: int, upto: int, step_events: int
 ) -> Iterator[Changes]:
-    """Yield what changed in (after, upto], in steps of about `CHUNK_EVENTS` events, each complete in itself."""
+    """Yield what changed in (after, upto], in steps of about `step_events` events, each complete in itself."""
     tables: dict[TypeVersion, list[pa.Table]] = {}
     start, count = after, 0
     for row, block in reader.blocks(after, upto):
@@ -92,7 +92,7 @@ def changes_between(
                     table = table.filter(pc.and_(pc.greater(sequence, after), pc.less_equal(sequence, upto)))
                 tables.setdefault((part.type, part.version), []).append(table)
         count += last - max(row.first - 1, after)
-        if count >= CHUNK_EVENTS or last == upto:
+        if count >= step_events or last == upto:
             yield _step(tables, store, reader, registry, shard, start, last, row.chain)
             tables, start, count = {}, last, 0
 

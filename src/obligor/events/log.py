@@ -23,7 +23,7 @@ from obligor.events import chain
 from obligor.events.batch import TypeVersion
 from obligor.events.block import STANDARD_COLUMNS, BlockReader
 from obligor.events.chain import BrokenLink
-from obligor.events.changes import Changes, changes_between
+from obligor.events.changes import CHUNK_EVENTS, Changes, changes_between
 from obligor.events.facts import Facts, read_facts
 from obligor.events.ids import SlotHash, probe, slot_hash
 from obligor.events.lineage import version_of
@@ -267,10 +267,11 @@ class EventLog:
         upto = self.head.sequence if cut is None else min(cut.get(self.shard, 0), self.head.sequence)
         return read_facts(self.store, self.reader, self.registry[type_name], self.shard, upto, columns)
 
-    def changes(self, after: int = 0, upto: int | None = None) -> Iterator[Changes]:
+    def changes(self, after: int = 0, upto: int | None = None, *, step_events: int = CHUNK_EVENTS) -> Iterator[Changes]:
         """Yield which winners changed after a position, in steps; what a state applies to catch up or to be rebuilt."""
         last = self.head.sequence if upto is None else sequence_of(upto)
-        return changes_between(self.store, self.reader, self.registry, self.shard, sequence_of(after), last)
+        start = sequence_of(after)
+        return changes_between(self.store, self.reader, self.registry, self.shard, start, last, step_events)
 
     def pending(self) -> list[PendingRow]:
         """Return the corrections and retractions that are not effective, in order."""

@@ -8,10 +8,11 @@ routed on their own, and its programs are run on the measures at the end.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +32,7 @@ from obligor.features.plan import Plan
 from obligor.features.requests import Requests, field_names, request_values, source_keys, split_keys
 from obligor.features.timelines import Timelines, cut_array
 
-__all__ = ["backfill"]
+__all__ = ["PROBLEMS_SHOWN", "UNIT_ROWS", "Part", "backfill", "joined", "needed", "parts_of"]
 
 UNIT_ROWS = 131_072  # of the lake that a thread takes at a time
 PROBLEMS_SHOWN = 10
@@ -40,6 +41,7 @@ NOT_EXACT = "a number in it has no finite or no exact float64"  # as `evaluate` 
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Run: TypeAlias = Callable[..., Iterable[Any]]  # such as a pool's map
 
 
 def backfill(
@@ -52,12 +54,12 @@ def backfill(
     cut = {shard: int(last) for shard, last in enumerate(requests.cuts.max(axis=0, initial=0))}
     view = lake.view(plan, cut)
     found: dict[int, Problem] = {}
-    parts = _parts(plan)
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        if len(parts) == 1 and parts[0].plan is plan:
-            out = _Pass(parts[0], view, cut, requests, found).run(pool, threads)
-        else:
-            out = _combined(plan, parts, view, cut, requests, found, pool, threads)
+
+        def measured(part: Part, problems: dict[int, Problem]) -> Floats:
+            return _Pass(part, view, cut, requests, problems).run(pool, threads)
+
+        out = joined(plan, requests, measured, found, pool.map)
     if found and limits is None:
         raise LimitError([found[row] for row in sorted(found)[:PROBLEMS_SHOWN]])
     if limits is not None:
@@ -66,7 +68,7 @@ def backfill(
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
     """A plan that looks at one timeline under one key of the application."""
 
     plan: Plan
@@ -76,15 +78,15 @@ class _Part:
 
 
 @lru_cache(maxsize=PLANS_KEPT)
-def _parts(plan: Plan) -> list[_Part]:
+def parts_of(plan: Plan) -> list[Part]:
     """Return a plan by what its requests are routed by; itself if that is one."""
     places: dict[tuple[str, tuple[str, ...]], list[int]] = {}
     for place, measure in enumerate(plan.measures):
         places.setdefault((measure.timeline, measure.via), []).append(place)
     if len(places) == 1:
         [(timeline, via)] = places
-        return [_Part(plan, timeline, via, tuple(range(len(plan.measures))))]
-    return [_Part(_measures_only(plan, own), *source, tuple(own)) for source, own in places.items()]
+        return [Part(plan, timeline, via, tuple(range(len(plan.measures))))]
+    return [Part(_measures_only(plan, own), *source, tuple(own)) for source, own in places.items()]
 
 
 def _measures_only(plan: Plan, places: Sequence[int]) -> Plan:
@@ -104,20 +106,23 @@ def _measures_only(plan: Plan, places: Sequence[int]) -> Plan:
     )
 
 
+def needed(requests: Requests, last: Ints) -> Need:
+    """Return what requests need of rows; `last` holds the greatest sequence of each shard that there is."""
+    cuts = requests.cuts
+    whole = cuts.shape[1] >= len(last) and bool(np.all(cuts.min(axis=0, initial=SEQUENCE_MAX)[: len(last)] >= last))
+    return Need(position=not whole, root=not whole or bool((requests.self_root >= 0).any()))
+
+
 class _Pass:
     """One part's way through the lake: what all ranges share, and where each writes its own rows."""
 
     def __init__(
-        self, part: _Part, view: View, cut: Mapping[int, int], requests: Requests, problems: dict[int, Problem]
+        self, part: Part, view: View, cut: Mapping[int, int], requests: Requests, problems: dict[int, Problem]
     ) -> None:
         self.part, self.requests, self.problems = part, requests, problems
         self.table = view.table(part.timeline)
         self.cut, self.last = cut_array(cut), cut_array(view.end)
-        cuts = requests.cuts
-        whole = cuts.shape[1] >= len(self.last) and bool(
-            np.all(cuts.min(axis=0, initial=SEQUENCE_MAX)[: len(self.last)] >= self.last)
-        )
-        self.need = Need(position=not whole, root=not whole or bool((requests.self_root >= 0).any()))
+        self.need = needed(requests, self.last)
         self.fields = requests.fields.select(field_names(part.plan)).combine_chunks()
         self.out: Floats = np.empty((len(requests), len(part.plan.features)), np.float64)
 
@@ -164,16 +169,25 @@ class _Pass:
         return {via[0]: keys} if len(via) == 1 else dict(zip(via, split_keys(keys, len(via)), strict=True))
 
 
-def _combined(
-    plan: Plan, parts: Sequence[_Part], view: View, cut: Mapping[int, int], requests: Requests,
-    problems: dict[int, Problem], pool: ThreadPoolExecutor, threads: int,
-) -> Floats:  # fmt: skip
-    """Return the features of a plan out of the measures of its parts."""
+def joined(
+    plan: Plan,
+    requests: Requests,
+    measured: Callable[[Part, dict[int, Problem]], Floats],
+    problems: dict[int, Problem],
+    run: Run,
+) -> Floats:
+    """Return the features of a plan out of its parts' measures.
+
+    `measured` returns the features of a part's plan, and puts the problems of its rows where it is told to.
+    """
+    parts = parts_of(plan)
+    if len(parts) == 1 and parts[0].plan is plan:
+        return measured(parts[0], problems)
     measures = np.empty((len(requests), len(plan.measures)), np.float64)
     first: dict[int, tuple[int, str]] = {}  # the first measure of a row that crossed a limit, and its message
     for part in parts:
         crossed: dict[int, Problem] = {}
-        measures[:, part.places] = _Pass(part, view, cut, requests, crossed).run(pool, threads)
+        measures[:, part.places] = measured(part, crossed)
         for row, problem in crossed.items():
             place = int(problem.path.rpartition(".")[2])
             first[row] = min(first.get(row, (place, problem.message)), (place, problem.message))
@@ -183,23 +197,23 @@ def _combined(
     for i, feature in enumerate(plan.features):
         if len(feature.program) == 1 and feature.program[0].op == "measure":
             out[:, i] = measures[:, int(feature.program[0].value or 0)]
-    _finish(plan, measures, request_values(plan, requests), errors, out, pool)
+    _finish(plan, measures, request_values(plan, requests), errors, out, run)
     for row in np.flatnonzero(errors).tolist():
         problems[row] = _problem(plan, row, first.get(row), int(errors[row]))
     return out
 
 
-def _finish(plan: Plan, measures: Floats, values: Floats, errors: Ints, out: Floats, pool: ThreadPoolExecutor) -> None:
+def _finish(plan: Plan, measures: Floats, values: Floats, errors: Ints, out: Floats, run: Run) -> None:
     """Run the programs of all rows."""
     layout, _, _, sizes, _ = compiled(plan)
     places = read_only(np.arange(len(out)))
 
-    def run(start: int) -> None:
+    def finish(start: int) -> None:
         own = slice(start, start + BLOCK_ROWS)
         stack = room(sizes, len(layout.ladders), len(layout.rungs), 0).room.stack
         finish_rows(layout, measures[own], values[own], errors[own], stack, places[own], out)
 
-    for _ in pool.map(run, range(0, len(out), BLOCK_ROWS)):
+    for _ in run(finish, range(0, len(out), BLOCK_ROWS)):
         pass
 
 

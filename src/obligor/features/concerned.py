@@ -6,6 +6,8 @@ that those which have moved away from it, or to it only later, are there to be s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,7 +23,7 @@ from obligor.features.projection import joined_keys
 from obligor.features.requests import Requests, source_keys
 from obligor.features.timelines import Facts, FactsSource, Timelines, Versions, build_timelines
 
-__all__ = ["Concerned", "compute", "features_of", "timelines_of"]
+__all__ = ["Concerned", "compute", "features_of", "messages", "timelines_of"]
 
 
 class _Kept:
@@ -72,7 +74,7 @@ def compute(
     """
     problems: dict[int, Problem] = {}
     features = evaluate(plan, timelines, requests, threads, limits=problems)
-    return features, _messages(problems)
+    return features, messages(problems)
 
 
 def features_of(
@@ -83,8 +85,9 @@ def features_of(
         return compute(plan, timelines_of(log, plan, requests), requests, threads)
     problems: dict[int, Problem] = {}
     features = backfill(plan, lake, requests, threads, limits=problems)
-    return features, _messages(problems)
+    return features, messages(problems)
 
 
-def _messages(problems: dict[int, Problem]) -> dict[int, str]:
+def messages(problems: Mapping[int, Problem]) -> dict[int, str]:
+    """Return the problems of rows as `evaluate_one` words them."""
     return {row: str(Problem("$" + p.path.removeprefix(f"$[{row}]"), p.message)) for row, p in problems.items()}

@@ -12,10 +12,11 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from obligor.errors import IntegrityError
-from obligor.features.entries import Row, chunk_key, chunks_start, fence_of, prefix, tail_key, unbound
+from obligor.features.entries import Row, chunk_key, chunks_start, fence_of, prefixes, tail_key, unbound
 from obligor.features.indexed import RUN
 from obligor.features.plan import Plan
 from obligor.features.projection import Rows, project
@@ -71,7 +72,7 @@ Changed = Callable[[bytes, bytes, Entry | None], None]  # how an entity's keys b
 class Edits(NamedTuple):
     """What happens to the rows of n entities of one timeline, sorted by entity and (event_time, root)."""
 
-    keys: list[bytes]  # (n,)
+    keys: list[bytes]  # (n,) as a store has them in order: shorter ones first
     removed: Words  # (m, 2) event_time, root
     removed_offsets: Words  # (n + 1,)
     inserted: Words  # (k, width)
@@ -114,7 +115,7 @@ class Editor:
             self._apply(edits.part(start, start + ENTITIES_AT_ONCE))
 
     def _apply(self, edits: Edits) -> None:
-        starts = [prefix(self._number, key) for key in edits.keys]
+        starts = prefixes(self._number, edits.keys)
         names = [start + b"\x01" for start in starts]
         tails = self._store.get_many(names)
         sizes = [0 if tail is None else len(tail) // 8 for tail in tails]
@@ -234,14 +235,22 @@ def edits_of(plan: Plan, name: str, changes: WinnerChanges) -> Edits | None:
         return None
     width = ROW_FIXED + plan.timelines[name].slots
     keys = pa.chunked_array([rows.key for rows in [*removed, *inserted]], pa.string()).combine_chunks()
-    encoded = keys.dictionary_encode()
-    codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    entities = len(encoded.dictionary)
+    names, codes = _numbered(keys)
     split = sum(len(rows.root) for rows in removed)
-    gone, gone_offsets = _sorted(_matrix(removed, width), codes[:split], entities)
-    new, new_offsets = _sorted(_matrix(inserted, width), codes[split:], entities)
-    names = encoded.dictionary.cast(pa.binary()).to_pylist()
+    gone, gone_offsets = _sorted(_matrix(removed, width), codes[:split], len(names))
+    new, new_offsets = _sorted(_matrix(inserted, width), codes[split:], len(names))
     return Edits(names, np.ascontiguousarray(gone[:, :2]), gone_offsets, new, new_offsets)
+
+
+def _numbered(keys: pa.StringArray) -> tuple[list[bytes], Words]:
+    """Return the distinct keys in the order in which a store has them, and the number of each row's key."""
+    encoded = keys.dictionary_encode()
+    names = encoded.dictionary.cast(pa.binary())
+    by_name = pa.table([pc.binary_length(names), names], names=["length", "name"])
+    order = pc.sort_indices(by_name, sort_keys=[("length", "ascending"), ("name", "ascending")])
+    rank = np.empty(len(names), np.int64)
+    rank[order.to_numpy()] = np.arange(len(names))
+    return names.take(order).to_pylist(), rank[encoded.indices.to_numpy(zero_copy_only=False)]
 
 
 def _projected(plan: Plan, name: str, tables: Mapping[str, pa.Table]) -> Iterator[Rows]:

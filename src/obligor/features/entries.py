@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Sequence
 
 from obligor.features.state_store import Entry
 
@@ -24,6 +25,7 @@ __all__ = [
     "entity_of",
     "fence_of",
     "prefix",
+    "prefixes",
     "tail_key",
     "unbound",
 ]
@@ -48,6 +50,16 @@ def prefix(number: int, key: bytes) -> bytes:
     if length > KEY_BYTES_MAX:
         length, key = _DIGEST, hashlib.blake2b(key, digest_size=_DIGEST_BYTES).digest()
     return struct.pack(">BH", number, length) + key
+
+
+def prefixes(number: int, keys: Sequence[bytes]) -> list[bytes]:
+    """Return the `prefix` of each of many keys.
+
+    >>> prefixes(1, [b"c-1"]) == [prefix(1, b"c-1")]
+    True
+    """
+    heads = {length: struct.pack(">BH", number, length) for length in {*map(len, keys)} if length <= KEY_BYTES_MAX}
+    return [heads[len(key)] + key if len(key) in heads else prefix(number, key) for key in keys]
 
 
 def entity_of(name: bytes) -> tuple[bytes, bytes | None]:

@@ -16,7 +16,7 @@ from obligor.features.buckets import buckets_of
 from obligor.features.lake_files import Range, SortedWriter, chains, spread, types_note, versions_noted
 from obligor.features.lake_rows import Pairs, replaced_columns, staircase
 from obligor.features.lake_slabs import Slab, Sorted, file_slab, integers, merger
-from obligor.features.lake_store import DataFile, TableStore
+from obligor.features.lake_store import DataFile, FileReaders, TableStore
 from obligor.features.lake_tables import REPLACED, STANDARD, LakeTable, current_fields, disclosed, stored_name
 from obligor.features.lake_view import Revisions
 
@@ -64,7 +64,7 @@ def compact_files(
 
 
 def merged_rows(
-    table: LakeTable, store: TableStore, files: Sequence[DataFile], buckets: Range, revisions: Revisions
+    table: LakeTable, store: FileReaders, files: Sequence[DataFile], buckets: Range, revisions: Revisions
 ) -> pa.Table | None:
     """Return the rows of a range of buckets in their order, with what replaces them; None where there are none."""
     first, last = buckets

@@ -14,7 +14,17 @@ import pyarrow as pa
 
 from obligor.errors import Conflict
 
-__all__ = ["CommitConflict", "DataFile", "FileReader", "FileWriter", "Group", "LakeStore", "Snapshot", "TableStore"]
+__all__ = [
+    "CommitConflict",
+    "DataFile",
+    "FileReader",
+    "FileReaders",
+    "FileWriter",
+    "Group",
+    "LakeStore",
+    "Snapshot",
+    "TableStore",
+]
 
 
 class CommitConflict(Conflict):
@@ -84,7 +94,14 @@ class FileWriter(Protocol):
         """Delete what has been written."""
 
 
-class TableStore(Protocol):
+class FileReaders(Protocol):
+    """Opens files."""
+
+    def reader(self, file: DataFile) -> FileReader:
+        """Open a file; NotFound where it has been deleted."""
+
+
+class TableStore(FileReaders, Protocol):
     """One table."""
 
     def snapshot(self) -> Snapshot | None:
@@ -95,9 +112,6 @@ class TableStore(Protocol):
 
     def writer(self, schema: pa.Schema, notes: Mapping[str, str]) -> FileWriter:
         """Begin a file."""
-
-    def reader(self, file: DataFile) -> FileReader:
-        """Open a file; NotFound where it has been deleted."""
 
     def commit(
         self,

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from obligor.features.lake_files import Range, chains, ranges, types_note, versions_noted
 from obligor.features.lake_rows import Additions, Pairs
 from obligor.features.lake_slabs import Slab, file_slab, integers, memory_slab
-from obligor.features.lake_store import DataFile, TableStore
+from obligor.features.lake_store import DataFile, FileReaders
 from obligor.features.lake_tables import LakeTable
 from obligor.features.lake_timelines import Need, Reading, empty_timeline, join_timelines, slab_timeline
 from obligor.features.plan import Plan
@@ -31,6 +31,11 @@ class Revisions:
     def __init__(self, tables: Sequence[pa.Table]) -> None:
         self._rows = pa.concat_tables(tables).sort_by("bucket").combine_chunks()
         self._buckets = self._rows.column("bucket").to_numpy()
+
+    @property
+    def rows(self) -> pa.Table:
+        """All of them, by `REVISIONS` and sorted by bucket."""
+        return self._rows
 
     def of(self, slab: Slab, buckets: Range) -> dict[int, Pairs]:
         """Return by row of a slab of these buckets what replaces it; the slab has `root`, `position` and `known`."""
@@ -70,7 +75,7 @@ class TableView:
     """One table up to a cut."""
 
     table: LakeTable
-    store: TableStore
+    store: FileReaders
     files: tuple[DataFile, ...]
     revisions: Revisions
     recent: Additions

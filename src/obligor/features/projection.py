@@ -27,6 +27,7 @@ from obligor.features.plan import Plan
 __all__ = ["KEY_SEPARATOR", "NULL", "Projection", "Rows", "code_column", "hash_text", "joined_keys", "project"]
 
 KEY_SEPARATOR = "\x1f"  # between the parts of a composite entity's key; no entity's key contains it
+HASHES_KEPT = 1 << 18  # of texts: those of the entities that come again and again
 PROJECTIONS_MAX = 256  # compiled projections that are kept
 Bools: TypeAlias = npt.NDArray[np.bool_]
 Ints: TypeAlias = npt.NDArray[np.int64]
@@ -61,6 +62,7 @@ def joined_keys(parts: Sequence[pa.StringArray]) -> pa.StringArray:
     return parts[0] if len(parts) == 1 else pc.binary_join_element_wise(*parts, KEY_SEPARATOR)
 
 
+@lru_cache(maxsize=HASHES_KEPT)
 def hash_text(text: str) -> int:
     """Return the first 8 bytes of the text's blake2b-8 digest as int64; never NULL.
 

@@ -35,7 +35,7 @@ from obligor.features.question_table import AsOf, read_columns, read_instants, r
 from obligor.features.requests import Requests, cut_rows, field_names, key_names
 from obligor.features.typed import typed_column
 
-__all__ = ["PREFIX", "Answered", "Cut", "Retrieval", "answered"]
+__all__ = ["PREFIX", "Answered", "Cut", "Retrieval", "Through", "answered"]
 
 Cut: TypeAlias = int | str | Mapping[int, int] | Mapping[str, int] | None
 PREFIX: Final = "feature."
@@ -46,6 +46,8 @@ PROBLEMS_MAX: Final = 20
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 T = TypeVar("T")
+# Answers questions elsewhere: their features, and for rows that crossed a limit the message.
+Through: TypeAlias = Callable[[EventLog, Plan, Requests, Lake | None], tuple[Floats, dict[int, str]]]
 
 
 class Answered:
@@ -91,6 +93,7 @@ class Retrieval:
         limits: Literal["raise", "null"] = "raise",
         prefix: str = PREFIX,
         threads: int = 2,
+        through: Through | None = None,
     ) -> Frame:
         """Return the questions with a column for each feature, in a frame of the same kind, rows in the same order.
 
@@ -104,6 +107,7 @@ class Retrieval:
         by default `event_id` where there is such a column. Ids that the log does not know are of nobody.
         `missing`: a column `missing.<feature>` too, that says why a feature is null.
         `limits`: "raise" where a row holds more than can be computed exactly, or leave it null throughout.
+        `through`: what answers the questions instead of `threads` of this process, such as a run on an engine.
 
         Raises BadInput with everything that is wrong, NotFound for features that do not exist.
         """
@@ -114,14 +118,20 @@ class Retrieval:
             plan = self.plan if features is None else narrowed(self.plan, features)
             requests = self.requests(log, table, as_of, cut=cut, application=application, plan=plan)
             lake = self._lake_of(log)
-            found = answered(plan, log, requests, threads, lake)
+
+            def ask(part: Plan, some: Requests) -> Answered:
+                if through is None:
+                    return answered(part, log, some, threads, lake)
+                return Answered(part, some, *through(log, part, some, lake))
+
+            found = ask(plan, requests)
             if found.limits and limits == "raise":
                 raise LimitError(_limit_problems(found.limits))
             columns = {
                 f"{prefix}{spec.name}": typed_column(spec, found.features[:, i]) for i, spec in enumerate(plan.features)
             }
             if missing:
-                reasons = _reasons(found, log, threads, lake)
+                reasons = _reasons(found, ask)
                 columns |= {f"{MISSING}{name}": reason for name, reason in reasons.items()}
         taken = [name for name in columns if name in table.column_names]
         if taken:
@@ -172,13 +182,13 @@ def _limit_problems(limits: Mapping[int, str]) -> list[Problem]:
     return [*shown, Problem("$.limits", f"{len(limits):,} rows in all; limits='null' leaves them null")]
 
 
-def _reasons(found: Answered, log: EventLog, threads: int, lake: Lake | None) -> dict[str, pa.Array]:
-    def ask(plan: Plan, rows: Ints) -> Floats:
-        parts = answered(plan, log, found.requests.take(rows), threads, lake)
+def _reasons(found: Answered, ask: Callable[[Plan, Requests], Answered]) -> dict[str, pa.Array]:
+    def parts_of(plan: Plan, rows: Ints) -> Floats:
+        parts = ask(plan, found.requests.take(rows))
         assert not parts.limits, f"a part of a feature crossed a limit that the feature did not: {parts.limits}"
         return parts.features
 
-    return why_missing(found.plan, found.features, list(found.limits), ask)
+    return why_missing(found.plan, found.features, list(found.limits), parts_of)
 
 
 def _cuts(table: pa.Table, cut: Cut, end: Sequences) -> Ints:

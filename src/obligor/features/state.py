@@ -14,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from obligor.errors import ObligorError
+from obligor.events.ahead import ahead
 from obligor.events.log import EventLog
 from obligor.events.positions import sequence_of
 from obligor.features.edits import Editor, StateMisfit, WinnerChanges, edits_of
@@ -29,6 +30,7 @@ from obligor.features.tails import FENCE_LOWEST, ROW_FIXED, decode_tail, tail_co
 __all__ = ["Head", "OnlineState", "StagedState", "StateMisfit", "TooLong", "read_head"]
 
 FORMAT = 3
+STEP_EVENTS = 1 << 20  # of a build that are applied together: an entity is looked for once a step
 _NAMES_AT_ONCE = 64
 _HEAD, _KEPT = b"\x00head", b"\x00kept"
 _EXPIRED_MIN = 64  # chunks that must be due of an entity in memory, because it is then read again
@@ -117,7 +119,7 @@ class OnlineState:
             after = head.sequence
         else:
             self.clear()
-        for changes in log.changes(after):
+        for changes in ahead(log.changes(after, step_events=STEP_EVENTS)):
             after = sequence_of(changes.position)
             with self.begin() as staged:
                 staged.apply(changes)

@@ -88,11 +88,13 @@ def merge_tails(
 
     `old`: the words of all tails with their headers, from `old_offsets[i]` to `old_offsets[i + 1]`; none for an entity
     without a tail. `removed`: (m, 2) rows' event_time and root. `inserted`: (k, width) rows. Both sorted within each
-    entity. Return the new tails as words, their offsets (n + 1), and a status an entity: MERGED; UNDER_FENCE, a row
-    belongs to a closed chunk and nothing was done; MISSING or PRESENT, the state does not fit the log.
+    entity; their offsets may begin and end anywhere. Return the new tails as words, their offsets (n + 1), and a status
+    an entity: MERGED; UNDER_FENCE, a row belongs to a closed chunk and nothing was done; MISSING or PRESENT, the state
+    does not fit the log.
     """
     n = len(old_offsets) - 1
-    out = np.empty(len(old) + inserted.size + HEADER_WORDS * n, dtype=np.int64)
+    rows = inserted_offsets[n] - inserted_offsets[0]
+    out = np.empty(len(old) + rows * width + HEADER_WORDS * n, dtype=np.int64)
     offsets = np.zeros(n + 1, dtype=np.int64)
     status = np.zeros(n, dtype=np.int64)
     at = 0
@@ -114,7 +116,7 @@ def merge_tails(
                 old, start, end, width, removed, r, r_end, inserted, k, k_end, out, at + HEADER_WORDS
             )
         offsets[i + 1] = at
-    return out, offsets, status
+    return out[:at], offsets, status
 
 
 def merge_rows(rows: Words, removed: Words, inserted: Words) -> tuple[int, Words]:

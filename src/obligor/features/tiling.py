@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from obligor.features.kernels import columns as c
+from obligor.features.kernels.compiling import entry
 from obligor.features.kernels.tiles import Tiles, tiles_for
 from obligor.features.layout import OWN_MAX, Layout, Rows, read_only
 
@@ -37,12 +38,29 @@ class Sweep(NamedTuple):
         alive = (self.come < self.go) & (self.come < end)
         comings = np.flatnonzero(alive & (self.go > first))
         goings = np.flatnonzero(alive & (self.go > first) & (self.go < end))
-        return _events(self.come, comings), _events(self.go, goings)
+        n = len(self.questions)
+        return _events(self.come, comings, n), _events(self.go, goings, n)
 
 
-def _events(when: Ints, rows: Ints) -> Ints:
-    order = np.argsort(when[rows], kind="stable")
-    return read_only(np.column_stack([when[rows], rows])[order].astype(np.int64))
+def _events(when: Ints, rows: Ints, questions: int) -> Ints:
+    """Return when some rows come or go, and which, in the order of the questions."""
+    out = np.empty((len(rows), 2), np.int64)
+    _by_question(when, rows, np.zeros(questions + 1, np.int64), out)
+    return read_only(out)
+
+
+@entry
+def _by_question(when: Any, rows: Any, begins: Any, out: Any) -> None:
+    """Put rows in the order of their questions, those of one question in their own."""
+    for i in range(rows.shape[0]):
+        begins[when[rows[i]] + 1] += 1
+    for question in range(1, begins.shape[0]):
+        begins[question] += begins[question - 1]
+    for i in range(rows.shape[0]):
+        question = when[rows[i]]
+        place = begins[question]
+        out[place, 0], out[place, 1] = question, rows[i]
+        begins[question] += 1
 
 
 def worth_sweeping(rows: Ints, questions: Ints) -> NDArray[np.bool_]:

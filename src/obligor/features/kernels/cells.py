@@ -97,23 +97,19 @@ def reset_cell(state: Any, base: Any, group: Any) -> None:
 
 
 @inlined
-def update_times(
-    state: Any, at: Any, bit: Any, times: Any, masks: Any, base: Any, low: Any, high: Any, edge: Any
-) -> Any:
-    """Add rows up to an edge to a cell: how many, when the oldest and the newest. Returns where they start."""
-    n, oldest, newest, j = 0, low, low, high - 1
-    while j >= low and times[np.uint64(j)] >= edge:
+def update_times(state: Any, at: Any, bit: Any, times: Any, masks: Any, base: Any, low: Any, high: Any) -> None:
+    """Add the rows [low, high) to a cell: how many, when the oldest and the newest."""
+    n, oldest, newest = 0, low, low
+    for j in range(high - 1, low - 1, -1):
         if masks[np.uint64(j - base)] & bit != 0:
             newest = j if n == 0 else newest
             oldest = j
             n += 1
-        j -= 1
     if n != 0:
         state[at + OLDEST_TIME] = times[oldest]
         if state[at + ROWS] == 0:
             state[at + NEWEST_TIME] = times[newest]
         state[at + ROWS] += n
-    return j + 1
 
 
 @inlined
@@ -151,21 +147,18 @@ def add_number(held: Any, seen: Any, v: Any) -> Any:
 
 @inlined
 def update_numbers(
-    state: Any, at: Any, bit: Any, slot: Any, ends: Any, times: Any, values: Any, masks: Any, base: Any, low: Any,
-    high: Any, edge: Any,
-) -> Any:  # fmt: skip
-    """Add rows up to an edge to a cell: how many, what their numbers add up to, and which were the `ends` if asked.
+    state: Any, at: Any, bit: Any, slot: Any, ends: Any, values: Any, masks: Any, base: Any, low: Any, high: Any
+) -> None:
+    """Add the rows [low, high) to a cell: how many, what their numbers add up to, and which were the `ends` if asked.
 
-    Returns where the rows start.
+    No row decides what happens to the next, so that several can be added at a time.
     """
-    held, j = numbers_of(state, at), high - 1
-    while j >= low and times[np.uint64(j)] >= edge:
+    held = numbers_of(state, at)
+    for j in range(low, high):
         held = add_number(held, masks[np.uint64(j - base)] & bit != 0, values[slot, np.uint64(j)])
-        j -= 1
     if ends and held[1] != state[at + N]:
-        _update_ends(state, at, bit, slot, values, masks, base, j + 1, high)
+        _update_ends(state, at, bit, slot, values, masks, base, low, high)
     keep_numbers(state, at, held)
-    return j + 1
 
 
 @inlined
@@ -262,38 +255,34 @@ def _update_streak(
 
 @inlined
 def update_cell(
-    state: Any, origin: Any, group: Any, times: Any, values: Any, masks: Any, base: Any, low: Any, high: Any, edge: Any
-) -> Any:
-    """Add the rows of [low, high) that are at or after the edge, older than those before, to a group's cell.
+    state: Any, origin: Any, group: Any, times: Any, values: Any, masks: Any, base: Any, low: Any, high: Any
+) -> None:
+    """Add the rows [low, high), older than those before, to a group's cell.
 
-    Masks of invisible rows are 0; that of row j is masks[j - base]. Returns where the rows start.
+    Masks of invisible rows are 0; that of row j is masks[j - base].
     """
-    at, bit, slot, needs, start = origin + group[G_CELL], group[G_BIT], group[G_SLOT], group[G_NEEDS], low
+    at, bit, slot, needs = origin + group[G_CELL], group[G_BIT], group[G_SLOT], group[G_NEEDS]
     if needs & NEED_NUMBERS:
-        ends = needs & NEED_ENDS != 0
-        start = update_numbers(state, at, bit, slot, ends, times, values, masks, base, low, high, edge)
+        update_numbers(state, at, bit, slot, needs & NEED_ENDS != 0, values, masks, base, low, high)
         if needs & NEED_SQUARES:
-            _update_squares(state, at, origin + group[G_SQUARES], bit, slot, values, masks, base, start, high)
+            _update_squares(state, at, origin + group[G_SQUARES], bit, slot, values, masks, base, low, high)
         if needs & NEED_SLOPE:
-            _update_slope(state, origin + group[G_SLOPE], bit, slot, times, values, masks, base, start, high)
+            _update_slope(state, origin + group[G_SLOPE], bit, slot, times, values, masks, base, low, high)
     if needs & NEED_TIMES:
-        if needs & (NEED_GAPS | NEED_STREAK):
-            start = first_at(times, edge, low, high)
         if needs & NEED_GAPS:
-            _update_gaps(state, at, origin + group[G_GAPS], bit, times, masks, base, start, high)
+            _update_gaps(state, at, origin + group[G_GAPS], bit, times, masks, base, low, high)
         if needs & NEED_STREAK:
             condition = group[G_CONDITION]
-            _update_streak(state, at, origin + group[G_STREAK], bit, condition, masks, base, start, high)
-        start = update_times(state, at, bit, times, masks, base, start, high, edge)
-    return start
+            _update_streak(state, at, origin + group[G_STREAK], bit, condition, masks, base, low, high)
+        update_times(state, at, bit, times, masks, base, low, high)
 
 
 @kernel
 def add_rows(
-    state: Any, origin: Any, group: Any, times: Any, values: Any, masks: Any, base: Any, low: Any, high: Any, edge: Any
-) -> Any:
+    state: Any, origin: Any, group: Any, times: Any, values: Any, masks: Any, base: Any, low: Any, high: Any
+) -> None:
     """`update_cell`, compiled once for those who call it with many rows."""
-    return update_cell(state, origin, group, times, values, masks, base, low, high, edge)
+    update_cell(state, origin, group, times, values, masks, base, low, high)
 
 
 @inlined

@@ -75,7 +75,6 @@ LEAF, FAN = 64, 4
 DENSE_LEVEL = 2  # the first one with dense places
 DENSE_ROWS = LEAF * FAN**DENSE_LEVEL
 LEVELS_MAX = 12
-_EVER = -(2**62)  # an edge that all rows are after
 
 
 class Tiles(NamedTuple):
@@ -155,7 +154,7 @@ def _build_cells(
             reset_cell(cells, origin, groups[g])
             if level == 0:
                 low, high = index * LEAF, min(rows, (index + 1) * LEAF)
-                add_rows(cells, origin, groups[g], times, values, masks, 0, low, high, _EVER)
+                add_rows(cells, origin, groups[g], times, values, masks, 0, low, high)
             else:
                 first, last = index * FAN, min(starts[level] - starts[level - 1], (index + 1) * FAN)
                 for child in range(last - 1, first - 1, -1):
@@ -270,9 +269,7 @@ def _walk_numbers(
             held, n, sum_high, sum_low, least, most = 0, 0, 0, 0, INT64_MAX, NULL
             start = max(low, (high - 1) // LEAF * LEAF)
             ends = group[G_NEEDS] & NEED_ENDS != 0
-            update_numbers(
-                state, at, group[G_BIT], group[G_SLOT], ends, times, values, masks, 0, start, high, _EVER
-            )  # fmt: skip
+            update_numbers(state, at, group[G_BIT], group[G_SLOT], ends, values, masks, 0, start, high)
             high = start
             continue
         size = LEAF * FAN**level
@@ -306,7 +303,7 @@ def _walk_cell(
         level = _level(starts, low, high, 0)
         if level < 0:
             start = max(low, (high - 1) // LEAF * LEAF)
-            add_rows(state, 0, groups[g], times, values, masks, 0, start, high, _EVER)
+            add_rows(state, 0, groups[g], times, values, masks, 0, start, high)
             high = start
             continue
         size = LEAF * FAN**level

@@ -58,7 +58,6 @@ from obligor.features.kernels.tiles import LEAF, walk_cells
 
 __all__ = ["accumulate", "accumulate_tiled", "finish_windows", "reset_windows"]
 
-_EVER = -(2**62)
 _UNKNOWN = 2**62  # the edge of a window since an anchor that was not met yet
 
 
@@ -221,7 +220,6 @@ def accumulate(
             room.reached[at] = reached
             continue
         for rung in range(ladder[L_RUNGS_END] - ladder[L_RUNGS]):
-            start, edge = low, _EVER
             if ladder[L_KIND] == BY_ROWS:
                 start = _start_of_rows(ladder, at, room.progress, masks, base, low, end)
             elif ladder[L_KIND] == SINCE:
@@ -233,12 +231,10 @@ def accumulate(
                 while room.reached[at] < rung:
                     crossed |= _finish_window(layout, ladder, groups, at, room.reached[at], as_of, last, room)
                     room.reached[at] += 1
-            # The first group's pass finds where the window begins.
+                start = first_at(times, edge, low, end)
             for g in range(ladder[L_GROUPS], ladder[L_GROUPS_END]):
-                start = update_cell(room.state, 0, groups[g], times, values, masks, base, start, end, edge)
+                update_cell(room.state, 0, groups[g], times, values, masks, base, start, end)
             if ladder[L_PASSES] < ladder[L_PASSES_END]:
-                if ladder[L_GROUPS] == ladder[L_GROUPS_END]:
-                    start = first_at(times, edge, start, end)
                 for p in range(ladder[L_PASSES], ladder[L_PASSES_END]):
                     update_pass(
                         layout.passes, p, layout.weights, as_of, last, room, times, values, masks, base, start, end
@@ -300,7 +296,7 @@ def accumulate_tiled(
                 )  # fmt: skip
             else:
                 for g in range(ladder[L_GROUPS], ladder[L_GROUPS_END]):
-                    add_rows(room.state, 0, groups[g], times, values, masks, 0, start, end, _EVER)
+                    add_rows(room.state, 0, groups[g], times, values, masks, 0, start, end)
             for p in range(ladder[L_PASSES], ladder[L_PASSES_END]):
                 update_tiled_pass(
                     spec, ladders, groups, passes, p, layout.weights, as_of, last, room, tiles, times, values, masks,

@@ -8,17 +8,15 @@ A group is as many whole buckets as make about `GROUP_ROWS` rows.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from obligor.errors import NotFound
 from obligor.features.lake_store import DataFile, Group
+from obligor.stores.delta.places import Place
 
 __all__ = ["ParquetReader", "ParquetWriter"]
 
@@ -33,13 +31,14 @@ _LAST = threading.local()  # the file that a thread read last
 class ParquetWriter:
     """A `FileWriter`."""
 
-    def __init__(self, path: Path, schema: pa.Schema, notes: Mapping[str, str]) -> None:
-        self._path, self._schema = path, schema
+    def __init__(self, place: Place, name: str, schema: pa.Schema, notes: Mapping[str, str]) -> None:
+        self._place, self._name, self._schema = place, name, schema
+        self._path = place.draft(name)
         self._rows, self._first, self._last = 0, 0, 0
         numbers = [field.name for field in schema if pa.types.is_int64(field.type)]
         plain = [name for name in numbers if name not in _RARE]
         self._file = pq.ParquetWriter(
-            path,
+            self._path,
             schema,
             compression={name: "NONE" if name in (*plain, "bucket") else "LZ4" for name in _leaves(schema)},
             use_dictionary=["bucket", *(f.name for f in schema if pa.types.is_string(f.type))],
@@ -63,12 +62,9 @@ class ParquetWriter:
     def close(self) -> DataFile:
         """Finish the file, durably."""
         self._file.close()
-        descriptor = os.open(self._path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        return DataFile(self._path.name, self._rows, self._path.stat().st_size, self._first, self._last)
+        size = self._path.stat().st_size
+        self._place.settle(self._name, self._path)
+        return DataFile(self._name, self._rows, size, self._first, self._last)
 
     def abandon(self) -> None:
         """Delete what has been written."""
@@ -77,14 +73,12 @@ class ParquetWriter:
 
 
 class ParquetReader:
-    """A `FileReader`; files are mapped into memory while they are read."""
+    """A `FileReader`."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            self._footer: Any = pq.read_metadata(path)
-        except FileNotFoundError:
-            raise NotFound(f"{path}: the file has been deleted; open the lake again") from None
+    def __init__(self, place: Place, name: str) -> None:
+        self._place, self._name = place, name
+        with place.open(name) as file:
+            self._footer: Any = pq.read_metadata(file)
         schema = self._footer.schema.to_arrow_schema()
         self.names = frozenset(schema.names)
         known = self._footer.metadata or {}
@@ -128,12 +122,12 @@ class ParquetReader:
     def _open(self) -> pq.ParquetFile:
         """Return the file as this thread has it open; each thread keeps the one that it read last."""
         if getattr(_LAST, "reader", None) is not self:
-            try:
-                mapped = pa.memory_map(str(self._path))
-            except FileNotFoundError:
-                raise NotFound(f"{self._path}: the file has been deleted; open the lake again") from None
-            # Nothing is read ahead: that would take other threads for what lies in memory mostly.
-            _LAST.file = pq.ParquetFile(mapped, metadata=self._footer, read_dictionary=self._encoded, pre_buffer=False)
+            _LAST.file = pq.ParquetFile(
+                self._place.open(self._name),
+                metadata=self._footer,
+                read_dictionary=self._encoded,
+                pre_buffer=self._place.read_ahead,
+            )
             _LAST.reader = self
         return _LAST.file
 

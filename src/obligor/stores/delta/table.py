@@ -21,6 +21,7 @@ from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Tra
 
 from obligor.features.lake_store import CommitConflict, DataFile, Snapshot
 from obligor.stores.delta.files import ParquetReader, ParquetWriter
+from obligor.stores.delta.places import Place, S3Options, place_of
 
 __all__ = ["DeltaLake", "DeltaTableStore"]
 
@@ -31,27 +32,27 @@ _CONFIGURATION = {"delta.checkpointInterval": "50"}
 
 
 class DeltaLake:
-    """A folder of Delta tables."""
+    """A folder of Delta tables, on disk or at an address such as s3://bucket/folder."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path | str, options: S3Options | None = None) -> None:
+        self._place = place_of(folder, options)
         self._tables: dict[str, DeltaTableStore] = {}
 
     def table(self, name: str) -> DeltaTableStore:
         """Return a table by name, whether it exists or not."""
-        return self._tables.setdefault(name, DeltaTableStore(self._folder / name))
+        return self._tables.setdefault(name, DeltaTableStore(self._place.child(name)))
 
     def names(self) -> list[str]:
         """Return the names of the tables that exist."""
-        folders = self._folder.iterdir() if self._folder.is_dir() else ()
-        return sorted(path.name for path in folders if DeltaTable.is_deltatable(str(path)))
+        return [name for name in self._place.folders() if _is_table(self._place.child(name))]
 
 
 class DeltaTableStore:
     """A `TableStore`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._name = place.address.rpartition("/")[2]
         self._delta: DeltaTable | None = None
         self._last: Snapshot | None = None
         self._readers: dict[str, ParquetReader] = {}
@@ -64,9 +65,9 @@ class DeltaTableStore:
 
     def _snapshot(self) -> Snapshot | None:
         if self._delta is None:
-            if not DeltaTable.is_deltatable(str(self.folder)):
+            if not _is_table(self._place):
                 return None
-            self._delta = DeltaTable(str(self.folder))
+            self._delta = DeltaTable(self._place.address, storage_options=_options(self._place))
         else:
             self._delta.update_incremental()
         if self._last is not None and self._last.version == self._delta.version():
@@ -80,24 +81,28 @@ class DeltaTableStore:
 
     def create(self, schema: pa.Schema, marks: Mapping[str, int]) -> None:
         """Make the table, empty, in one commit; one that exists loses its files and columns."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        DeltaTable.create(
-            str(self.folder),
-            schema,
-            mode="overwrite",
-            configuration=_CONFIGURATION,
-            commit_properties=_properties(marks),
-        )
+        self._place.make()
+        try:
+            DeltaTable.create(
+                self._place.address,
+                schema,
+                mode="overwrite",
+                configuration=_CONFIGURATION,
+                storage_options=_options(self._place),
+                commit_properties=_properties(marks),
+            )
+        except CommitFailedError as error:
+            raise self._conflict(error) from None
 
     def writer(self, schema: pa.Schema, notes: Mapping[str, str]) -> ParquetWriter:
         """Begin a file, under a name that no other has."""
-        return ParquetWriter(self.folder / f"{secrets.token_hex(16)}.parquet", schema, notes)
+        return ParquetWriter(self._place, f"{secrets.token_hex(16)}.parquet", schema, notes)
 
     def reader(self, file: DataFile) -> ParquetReader:
         """Open a file, once."""
         reader = self._readers.get(file.name)
         if reader is None:
-            reader = self._readers[file.name] = ParquetReader(self.folder / file.name)
+            reader = self._readers[file.name] = ParquetReader(self._place, file.name)
         return reader
 
     def commit(
@@ -112,16 +117,18 @@ class DeltaTableStore:
         with self._guard:
             assert self._delta is not None, "a commit is based on a snapshot"
             if self._marks(self._delta, marks) != {name: base.marks[name] for name in marks if name in base.marks}:
-                raise CommitConflict(f"{self.folder.name}: another thread changed this table; nothing was committed")
+                raise CommitConflict(f"{self._name}: another thread changed this table; nothing was committed")
             if removed and self._delta.version() != base.version:
                 active = {file.name for file in _data_files(self._delta)}
                 if not active.issuperset(file.name for file in removed):
-                    raise CommitConflict(f"{self.folder.name}: files to replace are gone; nothing was committed")
+                    raise CommitConflict(f"{self._name}: files to replace are gone; nothing was committed")
             try:
                 self._commit(self._delta, schema, added, removed, marks)
             except CommitFailedError as error:
-                message = f"{self.folder.name}: another process changed this table; nothing was committed: {error}"
-                raise CommitConflict(message) from None
+                raise self._conflict(error) from None
+
+    def _conflict(self, error: CommitFailedError) -> CommitConflict:
+        return CommitConflict(f"{self._name}: another process changed this table; nothing was committed: {error}")
 
     def _commit(
         self,
@@ -154,6 +161,14 @@ class DeltaTableStore:
                 retention_hours=int(older_than_hours), enforce_retention_duration=False, dry_run=False, full=True
             )
             return len(deleted)
+
+
+def _options(place: Place) -> dict[str, str] | None:
+    return None if place.options is None else dict(place.options)
+
+
+def _is_table(place: Place) -> bool:
+    return DeltaTable.is_deltatable(place.address, _options(place))
 
 
 def _properties(marks: Mapping[str, int]) -> CommitProperties:

@@ -21,19 +21,23 @@
     topic = "decisions"
     key = "consumer"
 
+    [kafka.outcomes]
+    topic = "outcomes"
+    key = "consumer"
+
 A secret is better named than written: `{ env = "NAME" }` takes it from the environment. Neither is ever printed.
 """
 
 from __future__ import annotations
 
 import os
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
 from obligor.errors import BadInput, Problem
 
-__all__ = ["OWNED", "KafkaSettings", "OutboxSettings", "TopicSettings", "Value", "plain"]
+__all__ = ["OWNED", "KafkaSettings", "OutboxSettings", "OutcomeSettings", "TopicSettings", "Value", "plain"]
 
 # Options that correctness rests on, and what they are in this file.
 OWNED: Final = {
@@ -75,6 +79,14 @@ class OutboxSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: str = "consumer"  # the application's entity whose decisions stay in order
 
 
+class OutcomeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[kafka.outcomes]`: where outcomes are published once they are settled."""
+
+    topic: str
+    key: str = "consumer"  # the application's entity whose outcomes stay in order
+    every_s: Annotated[float, msgspec.Meta(gt=0)] = 3600.0  # between two rounds
+
+
 class KafkaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[kafka]`; see the module. Its text names no value of an option."""
 
@@ -88,6 +100,7 @@ class KafkaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     registry_password: Value | None = None
     options: dict[str, Value] = {}
     outbox: OutboxSettings | None = None
+    outcomes: OutcomeSettings | None = None
 
     def __repr__(self) -> str:
         return f"KafkaSettings(brokers={self.brokers!r}, group={self.group!r}, options={sorted(self.options)})"
@@ -109,9 +122,15 @@ class KafkaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             problems.append(
                 Problem("$.kafka.dead_letters", "missing; expected a topic for messages that give no event")
             )
-        for name, what in ((self.dead_letters, "dead_letters"), (self.outbox and self.outbox.topic, "outbox.topic")):
+        going = [("dead_letters", self.dead_letters)]
+        going += [
+            (f"{what}.topic", one.topic) for what, one in (("outbox", self.outbox), ("outcomes", self.outcomes)) if one
+        ]
+        for what, name in going:
             if name is not None and name in names:
                 problems.append(Problem(f"$.kafka.{what}", f"topic {name!r} comes in as well: it would feed itself"))
+        if self.outbox and self.outcomes and self.outbox.topic == self.outcomes.topic:
+            problems.append(Problem("$.kafka.outcomes.topic", "expected another topic than the decisions'"))
         for i, topic in enumerate(self.topics):
             if topic.format != "json" and self.registry is None:
                 problems.append(
@@ -119,8 +138,9 @@ class KafkaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 )
             if topic.type is not None and topic.mapping is not None:
                 problems.append(Problem(f"$.kafka.topics[{i}].type", "a mapping says the type; give one of the two"))
-        if not self.topics and self.outbox is None:
-            problems.append(Problem("$.kafka", "expected [[kafka.topics]] or [kafka.outbox], got neither"))
+        if not self.topics and self.outbox is None and self.outcomes is None:
+            expected = "expected [[kafka.topics]], [kafka.outbox] or [kafka.outcomes], got none"
+            problems.append(Problem("$.kafka", expected))
         if problems:
             raise BadInput(problems)
 

@@ -95,8 +95,11 @@ class SQLiteStore:
         return connection
 
     def _connect(self, flags: int, cache_bytes: int) -> apsw.Connection:
-        connection = apsw.Connection(str(self._path / DATABASE), flags=flags, vfs=self._vfs)
-        settings(connection, cache_bytes, self._synchronous)
+        try:
+            connection = apsw.Connection(str(self._path / DATABASE), flags=flags, vfs=self._vfs)
+            settings(connection, cache_bytes, self._synchronous)
+        except (apsw.NotADBError, apsw.CorruptError) as error:
+            raise IntegrityError(f"{self._path}: its database cannot be read: {error}") from None
         return connection
 
     def _reader(self) -> apsw.Connection:

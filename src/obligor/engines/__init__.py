@@ -1,0 +1,1 @@
+"""Engines that carry tasks out on a cluster: adapters, one folder each."""

@@ -1,0 +1,5 @@
+"""Tasks on a Ray cluster (the extra `obligor[ray]`)."""
+
+from obligor.engines.ray.engine import RayEngine
+
+__all__ = ["RayEngine"]
