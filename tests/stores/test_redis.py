@@ -320,6 +320,38 @@ def test_a_commit_that_ends_between_its_parts_is_never_believed(
     assert _all(store) == {}, "it is emptied before it is used"
 
 
+def test_a_writer_between_two_parts_of_its_commit_is_there(
+    redis_server: RedisServer, name: str, small_parts: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else opens the state, and whoever had it before and comes back leaves it to this one."""
+    before = RedisStateStore(redis_server.address, name)
+    _put(before, a="1")
+    staged = before.begin()
+    before._link.close()  # as when the network parts them
+    store = RedisStateStore(redis_server.address, name)
+    step = RedisStateStore._step
+    found: list[bool] = []
+
+    def look(self: RedisStateStore, *arguments: Any) -> bytes:
+        if found:
+            link = Link(redis_server.address, "any")
+            found.append(module.size_and_use(link, name)[1])
+            link.close()
+            with pytest.raises(StateBusy):
+                RedisStateStore(redis_server.address, name).begin()
+            with pytest.raises(StateTaken):
+                staged.get(b"a")
+        found.append(True)
+        return step(self, *arguments)
+
+    monkeypatch.setattr(module, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(RedisStateStore, "_step", look)
+    wanted = {f"k{number}": "x" * 300 for number in range(6)}
+    _put(store, **wanted)
+    assert found.count(True) == len(found) > 4
+    assert _all(store) == {"a": "1", **wanted}
+
+
 def test_a_part_whose_answer_was_lost_counts_once(
     redis_server: RedisServer, name: str, small_parts: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

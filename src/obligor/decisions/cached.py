@@ -24,7 +24,7 @@ from obligor.features.state import StagedState
 
 __all__ = ["APPLICANTS_MAX", "Cache", "Found"]
 
-APPLICANTS_MAX = 20_000  # those who were decided on longest ago go first; about a kilobyte each
+APPLICANTS_MAX = 20_000  # those who were decided on longest ago go first; about two kilobytes each
 
 Fields = Mapping[str, Any]
 
@@ -52,23 +52,22 @@ class Cache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def keep(self, state: StagedState, fields: Fields, cut: Cut, as_of: int) -> None:
-        """Compute what an application like the one with these fields would be decided on, at the cut of the state."""
-        applicant = self._applicant(fields)
-        if applicant is None:
-            return
-        newest = state.newest(self._caching.timeline, applicant)
-        if newest is not None and newest >= as_of:
-            return
-        entities = {name: fields.get(name) for name in self._keys}
-        fetch(self._plan, state, as_of, entities)
-        try:
-            measured = measure_one(self._plan, state, as_of, -1, entities, fields)
-        except LimitError:  # it would be referred
-            return
-        self._entries[applicant] = _Entry(self._question(fields), Found(Cached(cut, as_of), measured))
-        self._entries.move_to_end(applicant)
-        if len(self._entries) > APPLICANTS_MAX:
+    def keep(self, state: StagedState, applications: Sequence[Fields], cut: Cut, as_of: int) -> None:
+        """Compute what applications like these would be decided on, from the state as it is at a cut and an instant."""
+        last = {applicant: fields for fields in applications if (applicant := self._applicant(fields)) is not None}
+        entities = {applicant: {name: fields.get(name) for name in self._keys} for applicant, fields in last.items()}
+        fetch(self._plan, state, as_of, *entities.values())
+        for applicant, fields in last.items():
+            newest = state.newest(self._caching.timeline, applicant)
+            if newest is not None and newest >= as_of:
+                continue
+            try:
+                measured = measure_one(self._plan, state, as_of, -1, entities[applicant], fields)
+            except LimitError:  # it would be referred
+                continue
+            self._entries[applicant] = _Entry(self._question(fields), Found(Cached(cut, as_of), measured))
+            self._entries.move_to_end(applicant)
+        while len(self._entries) > APPLICANTS_MAX:
             self._entries.popitem(last=False)
 
     def find(self, fields: Fields, as_of: int) -> Found | None:

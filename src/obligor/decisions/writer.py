@@ -404,8 +404,7 @@ class Writer:
         """Keep what those who were decided on would be decided on next, where the state may go away."""
         if self._cache is not None and state.far and self._to_keep:
             with self._timed("cache"):
-                for application in self._to_keep:
-                    self._cache.keep(state, application.fields, self._log.cut(), as_of)
+                self._cache.keep(state, [one.fields for one in self._to_keep], self._log.cut(), as_of)
 
     def _expire(self) -> None:
         """Drop some rows of the state that no window reaches any more, now and then."""

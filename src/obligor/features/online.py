@@ -91,15 +91,16 @@ class _Desks(threading.local):
 _DESKS = _Desks()
 
 
-def fetch(plan: Plan, state: StagedState, as_of: int, entities: Mapping[str, str | None]) -> None:
-    """Bring what `evaluate_one` will read, in one round trip, where the state is far."""
+def fetch(plan: Plan, state: StagedState, as_of: int, *applications: Mapping[str, str | None]) -> None:
+    """Bring what `evaluate_one` will read of these applications' entities in one round trip, where the state is far."""
     if not state.far:
         return
     asked = []
     for timeline, via, reach_us, _ in compiled(plan).sources:
-        key = entities.get(via[0]) if len(via) == 1 else composite_key([entities.get(name) for name in via])
-        if key is not None:
-            asked.append(Asked(timeline, key, None if reach_us is None else as_of - reach_us))
+        for entities in applications:
+            key = entities.get(via[0]) if len(via) == 1 else composite_key([entities.get(name) for name in via])
+            if key is not None:
+                asked.append(Asked(timeline, key, None if reach_us is None else as_of - reach_us))
     state.fetch(asked)
 
 

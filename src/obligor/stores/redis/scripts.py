@@ -19,6 +19,7 @@ __all__ = ["ABSENT", "CLAIM", "CLEAR", "COMMIT", "LAYOUT", "NAMES", "READ", "REM
 
 LAYOUT = 1  # of the two keys; a state of another layout is emptied
 ABSENT = b""
+_PART_OF = b" of "
 
 
 class Fence(NamedTuple):
@@ -29,8 +30,13 @@ class Fence(NamedTuple):
     commits: int
 
     @classmethod
+    def left(cls, stored: bytes) -> Fence | None:
+        """Return the fence of whoever wrote last: the one that is there, or that a commit in parts is to leave."""
+        return cls.read(stored.rpartition(_PART_OF)[2])
+
+    @classmethod
     def read(cls, stored: bytes) -> Fence | None:
-        """Return what a stored fence says; None of no fence, of one of another layout, and of half a script."""
+        """Return what a stored fence says; None of no fence, of one of another layout, and of half a commit."""
         parts = stored.decode(errors="replace").split(":")
         if len(parts) != 4 or parts[0] != str(LAYOUT):
             return None
@@ -42,7 +48,7 @@ class Fence(NamedTuple):
 
     def part(self, number: int) -> bytes:
         """Return what stands in the fence's place after a part of the commit that leaves it: nobody's fence."""
-        return b"part %d of " % number + bytes(self)
+        return b"part %d%b%b" % (number, _PART_OF, bytes(self))
 
     def __bytes__(self) -> bytes:
         return f"{LAYOUT}:{self.epoch}:{self.token}:{self.commits}".encode()

@@ -47,7 +47,7 @@ def keys_of(name: str) -> tuple[bytes, bytes]:
 def size_and_use(link: Link, name: str) -> tuple[int, bool]:
     """Return how many bytes a state takes, and whether somebody has it open for writing."""
     sizes = (link.may(b"MEMORY", b"USAGE", key, b"SAMPLES", _SAMPLES) for key in keys_of(name))
-    fence = Fence.read(link.ask(b"HGET", keys_of(name)[0], b"") or ABSENT)
+    fence = Fence.left(link.ask(b"HGET", keys_of(name)[0], b"") or ABSENT)
     return sum(size or 0 for size in sizes), fence is not None and _is_connected(link, fence)
 
 
@@ -159,7 +159,7 @@ class RedisStateStore(_Reading):
 
     def _check_own(self, there: bytes) -> None:
         """StateTaken where a fence shows that another writer came after this one's claim."""
-        stored = Fence.read(there)
+        stored = Fence.left(there)
         if self._epoch and stored is not None and stored.token != self._token and stored.epoch >= self._epoch:
             self._lost_to = stored.token
         if self._lost_to:
@@ -181,7 +181,7 @@ class RedisStateStore(_Reading):
         for _ in range(_CLAIMS_MAX):
             there = self._fence_there()
             self._check_own(there)
-            stored = Fence.read(there)
+            stored = Fence.left(there)
             if not self._epoch and stored is not None:
                 self._check_left(stored)
             own = Fence(max(self._epoch, 0 if stored is None else stored.epoch) + 1, self._token, 0)
