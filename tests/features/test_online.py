@@ -44,7 +44,7 @@ def _state(*amounts: int) -> OnlineState:
     state = OnlineState(PLAN, MemoryStateStore())
     with state.begin() as staged:
         staged.apply(Changed({}, {"repayment": pa.Table.from_pylist(rows)} if rows else {}))
-        staged.commit(Head("log", 1, ""))
+        staged.commit(Head("log", {0: 1}, {}))
     return state
 
 
