@@ -81,7 +81,8 @@ def test_it_reads_beside_a_running_service(run: Run, stored: Path) -> None:
     while not service.ready:
         time.sleep(0.001)
     command = [sys.executable, "-m", "obligor", "parity", "--project", str(stored), "--entities", "200", "--json"]
-    beside = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    printed = (stored / "printed.json").open("w+")  # a pipe that nobody reads would hold it up
+    beside = subprocess.Popen(command, stdout=printed, text=True)
     sent = 0
     while beside.poll() is None:  # the state changes under the reader
         made = {**APPLICATION, "event_id": f"a-beside-{sent}", "consumer": f"c-{sent % 50:06d}"}
@@ -90,8 +91,10 @@ def test_it_reads_beside_a_running_service(run: Run, stored: Path) -> None:
         service.submit_application(batch).result(SECONDS_MAX)
         sent += 1
         time.sleep(0.02)
-    output, _ = beside.communicate()
     service.stop()
+    printed.seek(0)
+    output = printed.read()
+    printed.close()
     assert beside.returncode == 0, output
     found = json.loads(output)
     assert found["state"]["checked"] > 400

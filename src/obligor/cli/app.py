@@ -22,6 +22,7 @@ from obligor.cli.parity import parity
 from obligor.cli.projects import init, simulate_history
 from obligor.cli.service import decide, key, replay, serve
 from obligor.cli.state import state
+from obligor.cli.up import up
 
 __all__ = ["app"]
 
@@ -51,6 +52,7 @@ _COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {
     "replay": (replay, "obligor replay            (or: obligor replay 3f9a... )"),
     "parity": (parity, "obligor parity            (or: obligor parity --entities all)"),
     "doctor": (doctor, "obligor doctor"),
+    "up": (up, "obligor up --no-keys"),
     "demo": (demo, "obligor demo"),
 }
 

@@ -76,6 +76,7 @@ class LocalServer:
                 time.sleep(POLL_S)
                 self._spawn()
             if time.monotonic() > deadline_s:
+                self.kill()
                 said = self._messages.read_text(errors="replace")[-2000:]
                 raise ObligorError(f"{self.name} does not answer after {SECONDS_MAX:.0f} s: {said}")
             time.sleep(POLL_S)

@@ -134,7 +134,9 @@ class OnlineState:
             end = {shard: max(last, after.get(shard, 0)) for shard, last in end.items()}  # a builder may have seen more
         else:
             self.clear()
-        for changes in ahead(log.changes(after, end, step_events=STEP_EVENTS)):
+        steps = log.changes(after, end, step_events=STEP_EVENTS)
+        long = sum(last - after.get(shard, 0) for shard, last in end.items()) > STEP_EVENTS
+        for changes in ahead(steps) if long else steps:
             after = changes.cut
             with self.begin() as staged:
                 staged.apply(changes)
