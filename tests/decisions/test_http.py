@@ -21,6 +21,7 @@ from obligor.decisions.auth import ApiKeys, format_key, key_digest
 from obligor.decisions.edge import Limits
 from obligor.decisions.http import create_app
 from obligor.decisions.service import Service
+from obligor.errors import StoreLost
 from obligor.models.bundle import Bundle
 
 KEY = format_key(bytes(range(32)))
@@ -293,6 +294,19 @@ def test_an_unforeseen_failure_is_a_500_that_tells_nothing(
     answer = untouched.get("/v1/decisions/d-1")
     assert answer.status_code == 500
     assert "secret" not in answer.text
+
+
+def test_a_store_that_is_away_is_unavailable_and_not_named(
+    untouched: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(service: Service, decision_id: str) -> bytes:
+        raise StoreLost("db.internal:5432 went away")
+
+    monkeypatch.setattr(Service, "record", away)
+    answer = untouched.get("/v1/decisions/d-1")
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "1"
+    assert "db.internal" not in answer.text
 
 
 # ---- many at once ---------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from obligor.decisions.auth import ApiKeys
 from obligor.decisions.intake import Unavailable
 from obligor.decisions.items import Misdirected
 from obligor.decisions.metrics import CONTENT_TYPE, Metrics
-from obligor.errors import BadInput, Conflict, LimitError, NotFound, ObligorError, Problem
+from obligor.errors import BadInput, Conflict, LimitError, NotFound, ObligorError, Problem, StoreLost
 from obligor.events.schema import Registry
 
 __all__ = ["INLINE_BYTES", "LIMITS", "Edge", "Handler", "Limits", "Refusal", "json_response", "not_routed"]
@@ -146,6 +146,9 @@ class Edge(ABC):
             return problems_response(refusal.status, [Problem("$", refusal.message)])
         except ObligorError as error:
             return problems_response(_status(error), error.problems)
+        except StoreLost as error:
+            _log.error("%s %s: %s", request.method, request.url.path, error)
+            return problems_response(503, [Problem("$", "the store is away; try again later")])
         except ClientDisconnect:
             return Response(status_code=499)  # nobody reads it; for the metrics
         except Exception:  # noqa: BLE001 - the API edge
