@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from obligor.cli.feature_at import moment_of, read_questions, write_answers
+from obligor.cli.feature_at import (
+    AsOfColumn,
+    CutColumn,
+    Limits,
+    Missing,
+    OutFile,
+    Questions,
+    Some,
+    moment_of,
+    read_questions,
+    write_answers,
+)
 from obligor.cli.known import InPlan
 from obligor.cli.options import AsJson, InProject, read_cut
 from obligor.cli.output import Output, counted_bar
@@ -19,8 +30,8 @@ __all__ = ["backfill"]
 
 
 def backfill(
-    questions: Annotated[Path, typer.Argument(help="CSV or Parquet: entity keys, application fields, moments.")],
-    out_file: Annotated[Path, typer.Option("--out", help="CSV or Parquet; the questions with their features.")],
+    questions: Questions,
+    out_file: OutFile,
     engine: Annotated[str, typer.Option(help="What carries the tasks out: `local`, `ray` or `spark`.")] = "local",
     cluster: Annotated[
         str | None,
@@ -31,22 +42,11 @@ def backfill(
         str | None,
         typer.Option(help="A folder that all workers see, or s3://bucket/folder.", show_default="beside the lake"),
     ] = None,
-    as_of: Annotated[
-        str, typer.Option(help="A column of moments, one moment for all rows (RFC 3339), or `now`.")
-    ] = "as_of",
-    cut: Annotated[
-        str | None,
-        typer.Option(help="A sequence of the log, or a column of them: what was recorded by then.", show_default="all"),
-    ] = None,
-    feature: Annotated[
-        list[str] | None, typer.Option(help="A feature; may be given again.", show_default="all")
-    ] = None,
-    missing: Annotated[
-        bool, typer.Option("--missing", help="Say why a feature is missing, in a column beside.")
-    ] = False,
-    limits: Annotated[
-        str, typer.Option(help="`raise` at rows beyond what can be computed exactly, or leave them `null`.")
-    ] = "raise",
+    as_of: AsOfColumn = "as_of",
+    cut: CutColumn = None,
+    feature: Some = None,
+    missing: Missing = False,
+    limits: Limits = "raise",
     plan: InPlan = "working copy",
     project: InProject = Path(),
     as_json: AsJson = False,
@@ -79,7 +79,7 @@ def backfill(
             cut=at,
             features=feature or None,
             missing=missing,
-            limits="null" if limits == "null" else "raise",
+            limits=limits,
             through=run.features_of,
         )
     write_answers(found, out_file)

@@ -15,31 +15,46 @@ from obligor.errors import BadInput, NotFound, Problem
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["at", "moment_of", "read_questions", "write_answers"]
+__all__ = [
+    "AsOfColumn",
+    "CutColumn",
+    "Limits",
+    "Missing",
+    "OutFile",
+    "Questions",
+    "Some",
+    "at",
+    "moment_of",
+    "read_questions",
+    "write_answers",
+]
 
 NOW = "now"
 
 
+Questions = Annotated[Path, typer.Argument(help="CSV or Parquet: entity keys, application fields, moments.")]
+OutFile = Annotated[Path, typer.Option("--out", help="CSV or Parquet; the questions with their features.")]
+AsOfColumn = Annotated[str, typer.Option(help="A column of moments, one moment for all rows (RFC 3339), or `now`.")]
+CutColumn = Annotated[
+    str | None,
+    typer.Option(help="A sequence of the log, or a column of them: what was recorded by then.", show_default="all"),
+]
+Some = Annotated[list[str] | None, typer.Option(help="A feature; may be given again.", show_default="all")]
+Missing = Annotated[bool, typer.Option("--missing", help="Say why a feature is missing, in a column beside.")]
+Limits = Annotated[
+    Literal["raise", "null"],
+    typer.Option(help="`raise` at rows beyond what can be computed exactly, or leave them `null`."),
+]
+
+
 def at(
-    questions: Annotated[Path, typer.Argument(help="CSV or Parquet: entity keys, application fields, moments.")],
-    out_file: Annotated[Path, typer.Option("--out", help="CSV or Parquet; the questions with their features.")],
-    as_of: Annotated[
-        str, typer.Option(help="A column of moments, one moment for all rows (RFC 3339), or `now`.")
-    ] = "as_of",
-    cut: Annotated[
-        str | None,
-        typer.Option(help="A sequence of the log, or a column of them: what was recorded by then.", show_default="all"),
-    ] = None,
-    feature: Annotated[
-        list[str] | None, typer.Option(help="A feature; may be given again.", show_default="all")
-    ] = None,
-    missing: Annotated[
-        bool, typer.Option("--missing", help="Say why a feature is missing, in a column beside.")
-    ] = False,
-    limits: Annotated[
-        Literal["raise", "null"],
-        typer.Option(help="`raise` at rows beyond what can be computed exactly, or leave them `null`."),
-    ] = "raise",
+    questions: Questions,
+    out_file: OutFile,
+    as_of: AsOfColumn = "as_of",
+    cut: CutColumn = None,
+    feature: Some = None,
+    missing: Missing = False,
+    limits: Limits = "raise",
     plan: InPlan = "working copy",
     project: InProject = Path(),
     as_json: AsJson = False,
