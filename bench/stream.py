@@ -285,9 +285,9 @@ def main(quick: bool) -> int:
     for size, one in found.items():
         p50, p99 = one.freshness_ms
         print(
-            f"a log of {size:,}: captured {one.captured_per_s:,.0f}/s, from the broker {one.broker_per_s:,.0f}/s (a "
-            f"bare consumer {one.bare_per_s:,.0f}/s); freshness at {PACE_PER_S:,}/s p50 {p50:.1f} ms, p99 {p99:.1f} ms; "
-            f"rebuild {one.rebuild_per_s:,.0f}/s"
+            f"a log of {size:,}: captured {one.captured_per_s:,.0f}/s, from the broker {one.broker_per_s:,.0f}/s "
+            f"(a bare consumer {one.bare_per_s:,.0f}/s); freshness at {PACE_PER_S:,}/s p50 {p50:.1f} ms, "
+            f"p99 {p99:.1f} ms; rebuild {one.rebuild_per_s:,.0f}/s"
         )
     first, last = found[held], found[large]
     figures = {
