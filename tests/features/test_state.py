@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -270,6 +271,29 @@ def test_a_state_of_another_form_is_built_anew(form: int, new_store: NewStore, t
         assert fresh.catch_up(log) == {0: 5}
         with fresh.begin() as staged:
             assert staged.keys("consumer", None, 9) == ["c-1", *(["strange"] if believed else [])]
+
+
+def test_no_head_is_half_believed(new_store: NewStore, tmp_path: Path) -> None:
+    """One that names a sequence, as before there were shards, is another form's; one that lacks its cut is damaged."""
+    with open_log(tmp_path / "log") as log:
+        with log.begin(START_US) as tx:
+            tx.append(batch_of(log, repayment(1, "c-1")))
+            tx.commit()
+        plan, store = desk_plan(), new_store()
+        OnlineState(plan, store).catch_up(log)
+        transaction = store.begin()
+        stored = json.loads(bytes(transaction.get(b"\x00head") or b""))
+        del stored["cut"], stored["chains"]
+        earlier = stored | {"format": 3, "sequence": 1, "chain": log.head.chain.hex()}
+        transaction.put_many([(b"\x00head", json.dumps(earlier).encode())])
+        transaction.commit()
+        state = OnlineState(plan, store)
+        assert (state.head, state.behind(log)) == (None, 1)
+        transaction = store.begin()
+        transaction.put_many([(b"\x00head", json.dumps(stored).encode())])
+        transaction.commit()
+        with pytest.raises(msgspec.ValidationError, match="cut"):
+            assert OnlineState(plan, store).head
 
 
 def _strange(plan: Plan) -> Changed:

@@ -29,7 +29,7 @@ from obligor.features.tails import FENCE_LOWEST, ROW_FIXED, decode_tail, tail_co
 
 __all__ = ["Head", "OnlineState", "StagedState", "StateMisfit", "TooLong", "read_head"]
 
-FORMAT = 3
+FORMAT = 4
 STEP_EVENTS = 1 << 20  # of a build that are applied together: an entity is looked for once a step
 _NAMES_AT_ONCE = 64
 _HEAD, _KEPT = b"\x00head", b"\x00kept"
@@ -69,18 +69,26 @@ class Head(NamedTuple):
         return sum(self.cut.values())
 
 
-class _StoredHead(msgspec.Struct, frozen=True):
+class _Form(msgspec.Struct, frozen=True):
+    """What every form of a stored head says."""
+
     format: int
+
+
+class _StoredHead(_Form, frozen=True, forbid_unknown_fields=True):
     timelines: str  # the `state_hash` of the plans whose state it is
     log: str
-    cut: dict[int, int] = {}
-    chains: dict[int, str] = {}
+    cut: dict[int, int]
+    chains: dict[int, str]
 
 
 def _stored_head(store: StateTransaction) -> _StoredHead | None:
     entry = store.get(_HEAD)
-    stored = None if entry is None else msgspec.json.decode(bytes(entry), type=_StoredHead)
-    return stored if stored is not None and stored.format == FORMAT else None
+    if entry is None:
+        return None
+    words = bytes(entry)
+    known = msgspec.json.decode(words, type=_Form).format == FORMAT
+    return msgspec.json.decode(words, type=_StoredHead) if known else None
 
 
 def read_head(store: StateStore) -> Head | None:
