@@ -15,19 +15,19 @@ from obligor.errors import ObligorError
 
 
 def test_a_command_is_carried_out_and_what_it_prints_comes_back(copy: Path) -> None:
-    printed = carry_out(["lake", "keep", "--json", "--project", str(copy)], lambda: False)
+    printed = carry_out(["lake", "keep", "--attended", "--json", "--project", str(copy)], lambda: False)
     assert printed is not None
     assert json.loads(printed)["events"] > 0
 
 
 def test_one_that_fails_says_why(tmp_path: Path) -> None:
     with pytest.raises(ObligorError, match=r"`obligor lake keep` failed: (.|\n)*obligor\.toml"):
-        carry_out(["lake", "keep", "--json", "--project", str(tmp_path)], lambda: False)
+        carry_out(["lake", "keep", "--attended", "--json", "--project", str(tmp_path)], lambda: False)
 
 
 def test_one_that_is_to_stop_is_stopped(copy: Path) -> None:
     started_s = time.monotonic()
-    assert carry_out(["lake", "keep", "--json", "--project", str(copy)], lambda: True) is None
+    assert carry_out(["lake", "keep", "--attended", "--json", "--project", str(copy)], lambda: True) is None
     assert time.monotonic() - started_s < 1, "not after the work"
 
 

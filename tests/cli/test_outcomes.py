@@ -35,6 +35,7 @@ def test_what_has_been_settled_since(run: Run, copy: Path) -> None:
     assert run("outcomes", *at, "--seen-at", "2026-01-01", "--since", "2026-01-01")["outcomes"] == {}
     first = run("outcomes", *at, "--seen-at", "2026-01-01", "--since", "2026-01-01", "--since-cut", "0")["outcomes"]
     assert first == {name: count for name, count in later.items() if name != "immature"}
+    assert run("outcomes", *at, "--seen-at", "2026-01-01", "--settled")["outcomes"] == first
 
 
 def test_what_cannot_be_a_moment_is_refused(run: Run, copy: Path) -> None:

@@ -1,4 +1,4 @@
-"""Commands that a service runs in processes of their own: how it starts them, and how they end with it."""
+"""Commands in processes of their own: how they are started, and how those that a service started end with it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tempfile import TemporaryFile
 
 from obligor.errors import ObligorError
 
-__all__ = ["attend", "carry_out"]
+__all__ = ["Rounds", "attend", "carry_out"]
 
 NICENESS = 10  # of what a service has started: decisions come first
 POLL_S = 0.05
@@ -21,13 +21,14 @@ WORDS_MAX = 2_000  # of what a process that failed said, from the end
 def carry_out(arguments: Sequence[str], stopping: Callable[[], bool]) -> bytes | None:
     """Run an `obligor` command to its end and return what it printed; None soon after `stopping` says so.
 
-    ObligorError with what it said where it fails. It ends with this process at the latest.
+    ObligorError with what it said where it fails. With `--attended` among its arguments, which those commands take that
+    call `attend`, it gives way to this process, and ends with it at the latest.
     """
     with (
         TemporaryFile() as printed,
         TemporaryFile() as said,
         subprocess.Popen(
-            [sys.executable, "-m", "obligor", *arguments, "--attended"],
+            [sys.executable, "-m", "obligor", *arguments],
             stdin=subprocess.PIPE,  # its end says that this process is gone
             stdout=printed,
             stderr=said,
@@ -50,6 +51,28 @@ def carry_out(arguments: Sequence[str], stopping: Callable[[], bool]) -> bytes |
             raise ObligorError(f"`obligor {' '.join(arguments[:2])}` {how}: {words or 'it said nothing'}")
         printed.seek(0)
         return printed.read()
+
+
+class Rounds:
+    """Work for a service in rounds, on a thread of its own; a `Companion` of its HTTP application."""
+
+    def __init__(self, name: str) -> None:
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Give up the round under way, which loses nothing, and end the thread."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        """Go from round to round until `_stopping` is set."""
+        raise NotImplementedError
 
 
 def attend() -> None:

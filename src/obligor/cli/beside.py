@@ -30,7 +30,7 @@ class Beside:
 
     def build(self, bundle: str, stopping: Callable[[], bool]) -> None:
         """Run `obligor state build`, which ends with this process at the latest."""
-        arguments = ["state", "build", "--json", "--project", str(self._project.root), "--bundle", bundle]
+        arguments = ["state", "build", "--attended", "--json", "--project", str(self._project.root), "--bundle", bundle]
         arguments += ["--shard", str(self._project.shard)]
         if carry_out(arguments, stopping) is None:
             raise Unavailable("the service is stopping")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import threading
@@ -21,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from obligor.cli.attended import carry_out
 from obligor.cli.local_servers import LocalBroker, LocalPostgres, LocalRedis, LocalServer, free_port
 from obligor.errors import ObligorError
 from obligor.events.personal import KEY_FILE
@@ -155,13 +155,17 @@ class Box:
             "shards": {"writers": [f"http://127.0.0.1:{port}" for port in self._ports]},
             "kafka": {"brokers": self.broker.address, "group": self._group, "dead_letters": "dead-letters"},
             # A writer that was killed is missed soon, and its partitions go to the others.
-            "kafka.options": {'"session.timeout.ms"': 6_000, '"max.poll.interval.ms"': 10_000},
+            "kafka.options": {"session.timeout.ms": 6_000, "max.poll.interval.ms": 10_000},
             "kafka.outbox": {"topic": "decisions", "key": self._key_entity()},
             "kafka.outcomes": {"topic": "outcomes", "key": self._key_entity()},
         }
         lines = [f"zone = {json.dumps(settings.zone)}"]
         for table, values in tables.items():
-            lines += ["", f"[{table}]", *(f"{name} = {json.dumps(value)}" for name, value in values.items())]
+            lines += [
+                "",
+                f"[{table}]",
+                *(f"{json.dumps(name)} = {json.dumps(value)}" for name, value in values.items()),
+            ]
         lines += ["", "[[kafka.topics]]", 'name = "events"', ""]
         draft = self.folder / ".obligor.toml"
         draft.write_text("\n".join(lines))
@@ -189,20 +193,16 @@ class Box:
         if not boxed.log_place().exists():
             if self._project.log_place().exists():
                 self._told("the project's log is copied into the box, once")
-                self._carry_out("log", "copy", "--to", boxed.settings.store.log, "--project", str(self._project.root))
+                self._command("log", "copy", "--to", boxed.settings.store.log, "--project", str(self._project.root))
             else:
                 boxed.log().close()
         with boxed.log(read_only=True) as log:
             missing = SHARDS - log.shards
         for _ in range(missing):
-            self._carry_out("log", "shards", "--add", "--project", str(self.folder))
+            self._command("log", "shards", "--add", "--project", str(self.folder))
 
-    def _carry_out(self, *arguments: str) -> None:
-        done = subprocess.run(
-            [sys.executable, "-m", "obligor", *arguments], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise ObligorError(f"`obligor {' '.join(arguments[:2])}` failed: {done.stderr.strip()}")
+    def _command(self, *arguments: str) -> None:
+        carry_out(arguments, self._stopping.is_set)
 
 
 def _postgres_folder(folder: Path) -> Path:

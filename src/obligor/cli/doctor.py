@@ -169,7 +169,7 @@ def _state(project: Project) -> Iterator[Finding]:
     from obligor.errors import NotFound
     from obligor.project import CHAMPION
 
-    if project.settings.store.state.startswith(("redis://", "rediss://", "unix://")):
+    if "://" in project.settings.store.state:  # as `Project.states` tells them apart
         from obligor.stores.redis.checkup import checkup
 
         yield from checkup(project.settings.store.state)

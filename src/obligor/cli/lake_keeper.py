@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from obligor.cli.attended import carry_out
+from obligor.cli.attended import Rounds, carry_out
 from obligor.errors import ObligorError
 
 __all__ = ["LakeKeeper"]
@@ -20,20 +18,14 @@ _log = logging.getLogger("obligor.lake")
 RESULTS = ("kept", "failed")
 
 
-class LakeKeeper:
-    """Runs `obligor lake keep` again and again, in a process of its own; a `Companion` of the HTTP application."""
+class LakeKeeper(Rounds):
+    """Has `obligor lake keep` run again and again, in a process of its own; the first time after the interval."""
 
-    def __init__(
-        self,
-        root: Path,
-        bundle: str,
-        every_s: float,
-        registry: CollectorRegistry,
-        run: Callable[[list[str], Callable[[], bool]], bytes | None] = carry_out,
-    ) -> None:
+    def __init__(self, root: Path, bundle: str, every_s: float, registry: CollectorRegistry) -> None:
         """`root` is the project's folder; the tables are those that the bundle of a name needs, and all there are."""
-        self._arguments = ["lake", "keep", "--json", "--project", str(root), "--bundle", bundle]
-        self._every_s, self._carry_out = every_s, run
+        super().__init__("obligor-lake")
+        self._arguments = ["lake", "keep", "--attended", "--json", "--project", str(root), "--bundle", bundle]
+        self._every_s = every_s
         self._runs = Counter(
             "obligor_lake_runs_total", "Times the lake was kept, by what became of it", ["result"], registry=registry
         )
@@ -43,23 +35,11 @@ class LakeKeeper:
             "obligor_lake_behind_events", "Events that a table lacked after the last run", registry=registry
         )
         self._last = Gauge("obligor_lake_last_run_timestamp_seconds", "When the lake was last kept", registry=registry)
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="obligor-lake", daemon=True)
-
-    def start(self) -> None:
-        """Begin; the first run comes after the interval."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the run under way, which loses nothing, and the thread."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
 
     def _run(self) -> None:
         while not self._stopping.wait(self._every_s):
             try:
-                printed = self._carry_out(self._arguments, self._stopping.is_set)
+                printed = carry_out(self._arguments, self._stopping.is_set)
             except ObligorError as error:  # somebody else updates it, a full disk, a table that needs a person
                 self._runs.labels("failed").inc()
                 _log.error("the lake was not kept and will be tried again: %s", error)

@@ -188,7 +188,7 @@ class LocalPostgres(LocalServer):
         folder.mkdir(parents=True, exist_ok=True)
         if user is not None:
             account = pwd.getpwnam(user)
-            os.chown(folder, account.pw_uid, account.pw_gid)
+            os.chown(folder, account.pw_uid, account.pw_gid, follow_symlinks=False)
             if not all(stat.S_IMODE(one.stat().st_mode) & stat.S_IXOTH for one in bin_folder.parents):
                 bin_folder = _copied(bin_folder, folder)
         self.bin_folder = bin_folder

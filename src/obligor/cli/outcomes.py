@@ -27,6 +27,9 @@ def outcomes(
     since_cut: Annotated[
         str | None, typer.Option(help="With --since: a sequence of the log, then.", show_default="that of --cut")
     ] = None,
+    only_settled: Annotated[
+        bool, typer.Option("--settled", help="Leave out what is immature yet, as --since does.")
+    ] = False,
     out_file: Annotated[
         Path | None, typer.Option("--out", help="CSV or Parquet: a row an application.", show_default="none")
     ] = None,
@@ -47,11 +50,13 @@ def outcomes(
     with opened.log(read_only=True) as log:
         end = log.cut()
         now = Moment(read_cut(cut, "--cut") or end, instant(seen_at, "--seen-at", clock_us()))
-        if since is None:
-            found = evaluate_outcomes(opened.outcome, log, cut=now.cut, seen_at=now.seen_at)
-        else:
+        before = None
+        if since is not None:
             before = Moment(read_cut(since_cut, "--since-cut") or dict(now.cut), instant(since, "--since", 0))
+        if only_settled or before is not None:
             found = settled(opened.outcome, log, before, now)
+        else:
+            found = evaluate_outcomes(opened.outcome, log, cut=now.cut, seen_at=now.seen_at)
     if out_file is not None:
         write_answers(found, out_file)
     statuses = found.column("status").to_pylist()

@@ -6,19 +6,17 @@ Finding it is left to a process of its own, because it looks at all applications
 from __future__ import annotations
 
 import json
-import threading
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from prometheus_client import Counter, Gauge
 
-from obligor.cli.attended import carry_out
+from obligor.cli.attended import Rounds, carry_out
 from obligor.cli.options import clock_us
-from obligor.credit.settled import IMMATURE, Moment
+from obligor.credit.settled import Moment
 from obligor.decisions.answers import moment
 from obligor.decisions.service import Service
 from obligor.decisions.settlements import Settlements
@@ -34,11 +32,12 @@ RETRY_S = 5.0
 READY_S = 0.1
 
 
-class OutcomesBeside:
-    """Publishes outcomes for one service; a `Companion` of its HTTP application."""
+class OutcomesBeside(Rounds):
+    """Publishes outcomes for one service; a round that is due comes as soon as it is ready."""
 
     def __init__(self, project: Project, kafka: KafkaSettings, outcomes: OutcomeSettings, service: Service) -> None:
         """Raise where the settings or the definition of the outcome are wrong."""
+        super().__init__("obligor-outcomes")
         kafka.check()
         self._root, self._service, self._every_s = project.root, service, outcomes.every_s
         self._settlements = Settlements(
@@ -60,18 +59,6 @@ class OutcomesBeside:
         self._last = Gauge(
             "obligor_outcomes_last_run_timestamp_seconds", "Up to when outcomes are published", registry=registry
         )
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="obligor-outcomes", daemon=True)
-
-    def start(self) -> None:
-        """Begin; a round that is due comes as soon as the service is ready."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Give up the round under way, which will be made again, and end the thread."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
 
     def _run(self) -> None:
         while not self._service.ready:
@@ -98,11 +85,17 @@ class OutcomesBeside:
     def _find(self, before: Moment | None, now: Moment) -> pa.Table | None:
         with TemporaryDirectory() as folder:
             found = Path(folder) / "outcomes.parquet"
-            arguments = ["outcomes", "--project", str(self._root), "--json", "--out", str(found)]
+            arguments = [
+                "outcomes",
+                "--attended",
+                "--settled",
+                "--project",
+                str(self._root),
+                "--json",
+                "--out",
+                str(found),
+            ]
             arguments += ["--seen-at", moment(now.seen_at), "--cut", json.dumps(now.cut)]
             if before is not None:
                 arguments += ["--since", moment(before.seen_at), "--since-cut", json.dumps(before.cut)]
-            if carry_out(arguments, self._stopping.is_set) is None:
-                return None
-            rows = pq.read_table(found)
-            return rows if before is not None else rows.filter(pc.not_equal(rows.column("status"), IMMATURE))
+            return None if carry_out(arguments, self._stopping.is_set) is None else pq.read_table(found)

@@ -7,6 +7,7 @@ from typing import Final
 
 from obligor.findings import Finding, fine, problem, warning
 from obligor.stores.redis.link import Link
+from obligor.stores.redis.states import RedisStates
 
 __all__ = ["checkup"]
 
@@ -17,9 +18,7 @@ FULL_SHARE: Final = 0.8  # of its memory, from which on somebody should look
 
 def checkup(address: str) -> Iterator[Finding]:
     """Yield what is found; StateGone where nobody answers."""
-    base, _, options = address.partition("?")
-    rest = "&".join(one for one in options.split("&") if one and not one.startswith("prefix="))
-    link = Link(f"{base}?{rest}" if rest else base, "obligor-doctor")
+    link = Link(RedisStates(address).address, "obligor-doctor")
     try:
         told = _told(link)
     finally:

@@ -25,7 +25,8 @@ _LOOKS_MAX = 100  # at the head of a state whose writer goes on meanwhile
 class RedisStates:
     """States in Redis: see `States`.
 
-    The address is redis-py's, with `prefix` of our own: projects that share a database have different ones.
+    The address is redis-py's, with `prefix` of our own: projects that share a database have different ones. `address` is
+    what is left for redis-py.
     """
 
     def __init__(self, address: str, shard: int = 0) -> None:
@@ -33,7 +34,7 @@ class RedisStates:
         base, _, options = address.partition("?")
         query = dict(parse_qsl(options))
         self.prefix = query.pop("prefix", PREFIX) + (f".shard-{shard}" if shard else "")
-        self._address = f"{base}?{urlencode(query)}" if query else base
+        self.address = f"{base}?{urlencode(query)}" if query else base
 
     def _within(self, name: str) -> str:
         """Return what a state of this project is called in Redis."""
@@ -44,18 +45,18 @@ class RedisStates:
 
         Where Redis is gone it is opened all the same, and is reached for when it is used.
         """
-        store = RedisStateStore(self._address, self._within(state_name(plan)))
+        store = RedisStateStore(self.address, self._within(state_name(plan)))
         with suppress(StateGone):
             store.begin().abort()
         return store
 
     def read(self, plan: Plan) -> RedisStateReader:
         """Open the state of a plan for reading; NotFound where there is none."""
-        return RedisStateReader(self._address, self._within(state_name(plan)))
+        return RedisStateReader(self.address, self._within(state_name(plan)))
 
     def all(self) -> list[StoredState]:
         """Return the states of this prefix; StateGone where Redis cannot be reached."""
-        link = Link(self._address, "obligor-states")
+        link = Link(self.address, "obligor-states")
         try:
             return [
                 StoredState(name, self._head(name), *size_and_use(link, self._within(name)))
@@ -76,7 +77,7 @@ class RedisStates:
 
     def _head(self, name: str) -> Head | None:
         try:
-            reader = RedisStateReader(self._address, self._within(name))
+            reader = RedisStateReader(self.address, self._within(name))
         except NotFound:
             return None
         try:
@@ -89,7 +90,7 @@ class RedisStates:
 
     def remove(self, name: str) -> None:
         """Remove a state; NotFound where there is none, StateBusy while somebody writes it."""
-        link = Link(self._address, "obligor-states")
+        link = Link(self.address, "obligor-states")
         try:
             held = self._names(link)
         finally:
@@ -98,7 +99,7 @@ class RedisStates:
             raise NotFound(
                 f"no state {name!r} of the prefix {self.prefix!r} in Redis; there: {', '.join(held) or 'none'}"
             )
-        store = RedisStateStore(self._address, self._within(name))
+        store = RedisStateStore(self.address, self._within(name))
         try:
             store.remove()
         finally:
