@@ -25,8 +25,8 @@ _LOOKS_MAX = 100  # at the head of a state whose writer goes on meanwhile
 class RedisStates:
     """States in Redis: see `States`.
 
-    The address is redis-py's, with `prefix` of our own: projects that share a database have different ones. What is left
-    for redis-py is `address`.
+    The address is redis-py's, with `prefix` of our own: projects that share a database have different ones. What is
+    left for redis-py is `address`.
     """
 
     def __init__(self, address: str, shard: int = 0) -> None:
