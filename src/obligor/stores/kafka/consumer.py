@@ -14,7 +14,7 @@ from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka import Message as Received
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from obligor.decisions.inlet import Available, Inlet, Place, TopicReset, check
 from obligor.decisions.inlet_metrics import InletMetrics
@@ -237,13 +237,30 @@ class TopicConsumer:
         if now_s < self._look_s or not self.reading:
             return
         self._look_s = now_s + LOOK_S
-        ids = self._topic_ids()
-        for place, row in self._inlet.durable().items():
-            _, high = self._consumer.get_watermark_offsets(TopicPartition(*place), cached=True)
+        rows = self._inlet.durable()
+        ids, ends = self._topic_ids(), self._ends(list(rows))
+        for place, row in rows.items():
+            _, fetched = self._consumer.get_watermark_offsets(TopicPartition(*place), cached=True)
+            if fetched >= 0:
+                check(row, ids.get(place[0], ""), high=fetched)
+            high = max(fetched, ends.get(place, fetched))
             if high >= 0:
-                check(row, ids.get(place[0], ""), high=high)
                 self._metrics.lag(*place, max(high - row.following, 0))
         self._commit()
+
+    def _ends(self, places: Sequence[Place]) -> dict[Place, int]:
+        """Return where partitions end; with a new leader for a moment too low, so that only lag may rest on it.
+
+        What the consumer itself knows of a paused partition grows old, just when its lag matters.
+        """
+        asked = {TopicPartition(*place): OffsetSpec.latest() for place in places}  # type: ignore[no-untyped-call]
+        ends = {}
+        for one, future in self._admin.list_offsets(asked, request_timeout=REQUEST_S).items() if asked else ():
+            try:
+                ends[one.topic, one.partition] = int(future.result().offset)
+            except KafkaException as error:
+                LOGGER.info("%s[%d]: %s", one.topic, one.partition, redacted(self._settings, error))
+        return ends
 
     def _commit(self) -> None:
         """Tell the broker how far the log is; nothing rests on it."""
