@@ -14,7 +14,9 @@ from obligor.credit.definitions import (
     late_first_payment,
     occurs,
     opened_by,
+    paid_in_full,
 )
+from obligor.credit.lives import evaluate_lives
 from obligor.credit.merchants import Merchant, Relationship
 from obligor.credit.outcomes import evaluate_outcomes
 from obligor.credit.reasons import REASON_TEXTS
@@ -36,10 +38,12 @@ __all__ = [
     "Relationship",
     "any_of",
     "days_past_due",
+    "evaluate_lives",
     "evaluate_outcomes",
     "happens",
     "labelled",
     "late_first_payment",
     "occurs",
     "opened_by",
+    "paid_in_full",
 ]

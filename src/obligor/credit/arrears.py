@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-__all__ = ["NO_EVIDENCE", "days_past_due", "earliest", "last_row"]
+__all__ = ["NEVER", "NO_EVIDENCE", "days_past_due", "earliest", "last_row", "paid_up", "past_due_from"]
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 NO_EVIDENCE = -(2**63)
+NEVER = 2**63 - 1
 
 
 @njit(cache=True, nogil=True, fastmath=False)
@@ -59,6 +60,74 @@ def days_past_due(
             settled = paid_day[payment - 1] if paid >= owed else end_day[row]
             worst = max(worst, settled - due_day[i])
         out[row] = worst
+    return out
+
+
+@njit(cache=True, nogil=True, fastmath=False)
+def past_due_from(
+    loan: Any,
+    end: Any,
+    end_day: Any,
+    at_least: Any,
+    due_offsets: Any,
+    due_at: Any,
+    due_day: Any,
+    due_event_time: Any,
+    due_amount: Any,
+    paid_offsets: Any,
+    paid_at: Any,
+    paid_day: Any,
+    paid_amount: Any,
+) -> Ints:
+    """Return the first calendar day on which an instalment was `at_least` days past due, (n,), or NEVER.
+
+    Arguments and the order of settlement are those of `days_past_due`: there is such a day where that says so.
+    """
+    out = np.full(len(loan), NEVER, np.int64)
+    for row in range(len(loan)):
+        k = loan[row]
+        if k < 0:
+            continue
+        payment, last = paid_offsets[k], paid_offsets[k + 1]
+        owed, paid = 0, 0
+        for i in range(due_offsets[k], due_offsets[k + 1]):
+            if due_event_time[i] >= end[row] or due_at[i] >= end[row] or due_amount[i] == 0:
+                continue
+            owed += due_amount[i]
+            while paid < owed and payment < last and paid_at[payment] < end[row]:
+                paid += paid_amount[payment]
+                payment += 1
+            settled = paid_day[payment - 1] if paid >= owed else end_day[row]
+            if settled - due_day[i] >= at_least:
+                out[row] = min(out[row], due_day[i] + at_least)
+    return out
+
+
+@njit(cache=True, nogil=True, fastmath=False)
+def paid_up(
+    loan: Any, end: Any, owed_offsets: Any, owed_at: Any, owed: Any, paid_offsets: Any, paid_at: Any, paid: Any
+) -> Ints:
+    """Return when all that was paid first reached all that was lent, (n,), or NEVER; facts sorted by moment.
+
+    A loan of which nothing was lent by then is not paid up.
+    """
+    out = np.full(len(loan), NEVER, np.int64)
+    for row in range(len(loan)):
+        k = loan[row]
+        if k < 0:
+            continue
+        lent, back = owed_offsets[k], 0
+        owing = 0
+        for i in range(paid_offsets[k], paid_offsets[k + 1]):
+            if paid_at[i] >= end[row]:
+                break
+            while lent < owed_offsets[k + 1] and owed_at[lent] <= paid_at[i]:
+                owing += owed[lent]
+                lent += 1
+            back += paid[i]
+            if 0 < owing <= back:
+                out[row] = paid_at[i]
+                break
     return out
 
 

@@ -12,6 +12,7 @@
         lag="3d",
         zone="Africa/Lagos",
         exclusions={"fraud": occurs(FraudConfirmed)},
+        repaid=paid_in_full(lent=LoanOpened.amount, paid=Repayment.amount),   # for lives, month by month
     )
 
 An application is observed over [as_of, as_of + horizon), matured once `lag` more has passed, so that what was known
@@ -43,6 +44,7 @@ __all__ = [
     "Occurrence",
     "Opening",
     "Outcome",
+    "PaidInFull",
     "Rule",
     "any_of",
     "days_past_due",
@@ -51,6 +53,7 @@ __all__ = [
     "late_first_payment",
     "occurs",
     "opened_by",
+    "paid_in_full",
 ]
 
 
@@ -146,6 +149,21 @@ class Happens:
 
 
 @dataclass(frozen=True)
+class PaidInFull:
+    """Repaid once all that was paid reaches all that was lent."""
+
+    lent: Occurrence
+    lent_amount: str
+    paid: Occurrence
+    paid_amount: str
+
+    def describe(self) -> dict[str, Any]:
+        """Return the rule as JSON data."""
+        amounts = {"lent_amount": self.lent_amount, "paid_amount": self.paid_amount}
+        return {"rule": "paid_in_full", "lent": self.lent.describe(), "paid": self.paid.describe(), **amounts}
+
+
+@dataclass(frozen=True)
 class AnyOf:
     """Bad where one of the rules says bad; there is evidence where one of them has it."""
 
@@ -184,11 +202,7 @@ def days_past_due(
     paid_where: Predicate | None = None,
 ) -> DaysPastDue:
     """Return the DPD rule: `due` and `paid` are Money fields, `due_at` the due date (else the event_time of `due`)."""
-    for one in (due, paid):
-        if not isinstance(one, Money) or one.negative or len(one.currencies) != 1:
-            raise DefinitionError(f"days_past_due needs non-negative Money fields in one currency, got {one!r}")
-    if set(due.currencies) != set(paid.currencies):  # type: ignore[attr-defined]
-        raise DefinitionError(f"{due!r} and {paid!r} are in different currencies")
+    _same_currency("days_past_due", due, paid)
     if due_at is not None and (not isinstance(due_at, Timestamp) or due_at.event_name != due.event_name):
         raise DefinitionError(f"expected due_at to be a Timestamp of {due.event_name}, got {due_at!r}")
     moment = Moment(Occurrence(due.event_name, due_where, key), due_at.name if due_at is not None else "")
@@ -221,11 +235,28 @@ def happens(event: type[Event], where: Predicate | None = None, *, key: str = ""
     return Happens(occurs(event, where, key=key))
 
 
+def paid_in_full(*, lent: Field, paid: Field, key: str = "") -> PaidInFull:
+    """Return the rule that a loan is repaid once its payments reach what was lent; both are Money fields."""
+    _same_currency("paid_in_full", lent, paid)
+    return PaidInFull(
+        Occurrence(lent.event_name, None, key), lent.name, Occurrence(paid.event_name, None, key), paid.name
+    )
+
+
 def any_of(*rules: Rule) -> AnyOf:
     """Return the rule that is bad where any of `rules` is."""
     if len(rules) < 2:
         raise DefinitionError("any_of needs at least two rules")
     return AnyOf(rules)
+
+
+def _same_currency(rule: str, first: Field, second: Field) -> None:
+    """Raise DefinitionError unless both are amounts, never negative, in the same currency."""
+    for one in (first, second):
+        if not isinstance(one, Money) or one.negative or len(one.currencies) != 1:
+            raise DefinitionError(f"{rule} needs non-negative Money fields in one currency, got {one!r}")
+    if set(first.currencies) != set(second.currencies):  # type: ignore[attr-defined]
+        raise DefinitionError(f"{first!r} and {second!r} are in different currencies")
 
 
 def _moment(source: Field | type[Event], key: str) -> Moment:
@@ -255,6 +286,7 @@ class Outcome:
     opened: Opening | None = None
     declined: Sequence[Occurrence] = ()
     exclusions: Mapping[str, Occurrence] = field(default_factory=dict)
+    repaid: PaidInFull | Happens | None = None  # how a loan ends well, for what is asked month by month
 
     def __post_init__(self) -> None:
         if not self.application.application:
@@ -303,6 +335,10 @@ class Outcome:
         found = [*self.declined, *self.exclusions.values()]
         if self.opened is not None:
             found.append(self.opened.occurrence)
+        if isinstance(self.repaid, PaidInFull):
+            found += [self.repaid.lent, self.repaid.paid]
+        elif self.repaid is not None:
+            found.append(self.repaid.occurrence)
         for rule in self.rules:
             found += _occurrences(rule)
         return found
@@ -320,6 +356,7 @@ class Outcome:
             "opened": self.opened.describe() if self.opened else None,
             "declined": [occurrence.describe() for occurrence in self.declined],
             "exclusions": {name: occurrence.describe() for name, occurrence in self.exclusions.items()},
+            "repaid": self.repaid.describe() if self.repaid else None,
         }
 
     @property
