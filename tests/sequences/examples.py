@@ -52,8 +52,8 @@ def tensors(chosen: Config, seed: int = 0, heads: dict[str, int] | None = None) 
     chance = np.random.default_rng(seed)
 
     def draw(*shape: int) -> NDArray[np.float32]:
-        drawn: NDArray[np.float64] = chance.normal(size=shape)
-        return (drawn / np.sqrt(shape[-1])).astype(np.float32)
+        drawn: NDArray[np.float32] = (chance.normal(size=shape) / np.sqrt(shape[-1])).astype(np.float32)
+        return drawn
 
     found = {name: draw(*shape) for name, shape in shapes(chosen).items()}
     for name in found:
