@@ -36,6 +36,7 @@ FOLDED_BYTES_MAX = 2**31  # of the token tables times the input matrices; beyond
 RANGES_A_THREAD = 8  # of a batch: so that no thread waits long for the last one
 
 Floats = NDArray[np.float64]
+_INT32, _FLOAT32, _INT64 = np.dtype(np.int32), np.dtype(np.float32), np.dtype(np.int64)
 Codes = NDArray[np.int32]
 Parts = NDArray[np.float32]
 Times = NDArray[np.int64]
@@ -82,13 +83,14 @@ class Encoder:
         Raises BadInput, and changes nothing, where a code or part is not in its table, a time goes back behind the
         event before (such an event is late: make the state again), or an array has another type or shape.
         """
+        plain = codes.dtype is _INT32 and parts.dtype is _FLOAT32 and time.dtype is _INT64
+        if not (
+            plain and codes.flags.carray and parts.flags.carray and time.flags.carray and codes.shape == parts.shape
+        ):
+            codes, parts, time = _plain(codes, parts, time, self._fields)
         if state.layout is not self._layout:
             _same_encoder(state, self._layout)
-        if not (codes.dtype == np.int32 and parts.dtype == np.float32 and time.dtype == np.int64):
-            raise _wrong_types(codes, parts, time)
-        if not (codes.ndim == 2 and codes.shape[1] == self._fields and codes.shape == parts.shape):
-            raise _wrong_shapes(codes, parts, time, self._fields)
-        if time.shape != codes.shape[:1]:
+        if codes.shape != (len(time), self._fields):
             raise _wrong_shapes(codes, parts, time, self._fields)
         wrong = self._runtime.advance(state, codes, parts, time)
         if wrong:
@@ -349,6 +351,15 @@ def _check_offsets(offsets: Times, as_of: Times, events: int) -> None:
         raise BadInput(
             Problem("$.offsets", f"expected them to rise from 0 to {events}, got {offsets[0]} to {offsets[-1]}")
         )
+
+
+def _plain(codes: Codes, parts: Parts, time: Times, fields: int) -> tuple[Codes, Parts, Times]:
+    """Return the arrays as kernels are compiled for: by rows, aligned, writable; raises BadInput as `advance` does."""
+    if not (codes.dtype == np.int32 and parts.dtype == np.float32 and time.dtype == np.int64):
+        raise _wrong_types(codes, parts, time)
+    if not (codes.ndim == 2 and codes.shape == parts.shape and time.ndim == 1):
+        raise _wrong_shapes(codes, parts, time, fields)
+    return codes.astype(_INT32, "C"), parts.astype(_FLOAT32, "C"), time.astype(_INT64, "C")
 
 
 def _wrong_types(codes: Codes, parts: Parts, time: Times) -> BadInput:

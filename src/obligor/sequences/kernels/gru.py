@@ -36,9 +36,10 @@ def _step(table: Any, bias: Any, matrix: Any, kept: Any, rows: Any, work: Any, c
     for j in range(h):
         inner[j], gates[2 * h + j] = gates[2 * h + j], bias[3 * h + j]
     add_product(gates, matrix, kept[LAST], h, 3 * h)
+    for j in range(2 * h):
+        gates[j] = sigmoid(gates[j])
     for j in range(h):
-        r, z = sigmoid(gates[j]), sigmoid(gates[h + j])
-        n = tanh(inner[j] + r * gates[2 * h + j])
+        z, n = gates[h + j], tanh(inner[j] + gates[j] * gates[2 * h + j])
         kept[LAST, j] = (1.0 - z) * n + z * kept[LAST, j]
     pool(kept, h)
 

@@ -35,12 +35,23 @@ def _remember(kept: Any, x: Any, o: Any, start: Any, size: Any) -> None:
     scale = np.sqrt(np.float64(size))
     for j in range(start, start + size):
         o[j] = 0.0
-    for i in range(size):
+    whole = size - size % 4
+    for i in range(0, whole, 4):
+        at, row = start + i, POOLED + i
+        q0, q1, q2, q3 = x[at] / scale, x[at + 1] / scale, x[at + 2] / scale, x[at + 3] / scale
+        k0, k1, k2, k3 = x[h + at], x[h + at + 1], x[h + at + 2], x[h + at + 3]
+        g0, g1, g2, g3 = x[3 * h + at], x[3 * h + at + 1], x[3 * h + at + 2], x[3 * h + at + 3]
+        for j in range(start, start + size):
+            v = x[2 * h + j]
+            s0, s1 = g0 * kept[row, j] + k0 * v, g1 * kept[row + 1, j] + k1 * v
+            s2, s3 = g2 * kept[row + 2, j] + k2 * v, g3 * kept[row + 3, j] + k3 * v
+            kept[row, j], kept[row + 1, j], kept[row + 2, j], kept[row + 3, j] = s0, s1, s2, s3
+            o[j] = (((o[j] + q0 * s0) + q1 * s1) + q2 * s2) + q3 * s3
+    for i in range(whole, size):
         q, k, g = x[start + i] / scale, x[h + start + i], x[3 * h + start + i]
         for j in range(start, start + size):
-            held = g * kept[POOLED + i, j] + k * x[2 * h + j]
-            kept[POOLED + i, j] = held
-            o[j] += q * held
+            kept[POOLED + i, j] = g * kept[POOLED + i, j] + k * x[2 * h + j]
+            o[j] += q * kept[POOLED + i, j]
 
 
 @inlined
