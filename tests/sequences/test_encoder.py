@@ -70,6 +70,33 @@ def test_a_batch_is_its_sequences(lengths: list[int], kind: Kind, threads: int) 
         assert found[b].tobytes() == own.readout(streamed(own, one), int(as_of[b])).tobytes()
 
 
+@settings(max_examples=15, deadline=None)
+@given(data=st.data(), kind=st.sampled_from(KINDS), threads=st.integers(1, 2))
+def test_slices_may_overlap_and_go_on(data: st.DataObject, kind: Kind, threads: int) -> None:
+    own, come = ENCODERS[kind], events(40, 9)
+    edges = st.tuples(st.sampled_from([0, 0, 0, 7, 20]), st.integers(0, 40)).filter(lambda pair: pair[0] <= pair[1])
+    slices = data.draw(st.lists(edges, min_size=1, max_size=12))
+    if data.draw(st.booleans()):
+        slices.sort()
+    begins, ends = np.array(slices).T
+    as_of = np.array([int(come.time[-1])] * len(slices))
+    found = own.encode_slices(*come, begins, ends, as_of, threads)
+    for b, (start, stop) in enumerate(slices):
+        assert found[b].tobytes() == own.readout(streamed(own, come.cut(start, stop)), int(as_of[b])).tobytes()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_arrays_of_any_layout_are_taken(kind: Kind) -> None:
+    own, come = ENCODERS[kind], events(20, 9)
+    state, as_of = own.start(), int(come.time[-1])
+    own.advance(state, np.asfortranarray(come.codes), np.repeat(come.parts, 2, axis=0)[::2], come.time)
+    for array in come:
+        array.flags.writeable = False  # as a memory-mapped column is
+    assert streamed(own, come).to_bytes() == state.to_bytes()
+    found = own.encode_many(*come, np.array([0, 20]), np.array([as_of]))
+    assert found.tobytes() == own.readout(state, as_of).tobytes()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("hidden", [4, 12, 16, 28])
 @pytest.mark.parametrize("n", [0, 1, 7, 30])
@@ -203,7 +230,7 @@ def test_what_no_table_has_is_refused_and_changes_nothing(
         own.advance(state, *later)
     assert state.to_bytes() == before
     both = Events.joined([come, later])
-    with pytest.raises(BadInput, match=r"^\$\.sequences\[1\]" + message):
+    with pytest.raises(BadInput, match=r"^\$\.slices\[1\]" + message):
         own.encode_many(*both, np.array([0, 5, 10]), np.array([2**62, 2**62]))
 
 
@@ -219,12 +246,16 @@ def test_wrong_calls_are_refused(kind: Kind) -> None:
         own.advance(state, come.codes, come.parts, come.time[:4])
     with pytest.raises(BadInput, match=r"\$\.as_of: expected the last event's \d+ or later, got 1"):
         own.readout(state, 1)
-    with pytest.raises(BadInput, match=r"sequences\[0\]\.as_of: expected the last event's \d+ or later, got 1"):
+    with pytest.raises(BadInput, match=r"slices\[0\]\.as_of: expected the last event's \d+ or later, got 1"):
         own.encode_many(*come, np.array([0, 5]), np.array([1]))
-    with pytest.raises(BadInput, match=r"\$\.offsets: expected them to rise from 0 to 5, got 0 to 4"):
+    with pytest.raises(BadInput, match=r"\$\.offsets: expected them to end at 5 events, got 4"):
         own.encode_many(*come, np.array([0, 4]), np.array([2**62]))
-    with pytest.raises(BadInput, match="expected offsets int64"):
+    with pytest.raises(BadInput, match="expected offsets of int64"):
+        own.encode_many(*come, np.array([1, 5]), np.array([2**62]))
+    with pytest.raises(BadInput, match=r"\$\.as_of: expected int64 \(1,\), got int64 \(2,\)"):
         own.encode_many(*come, np.array([0, 5]), np.array([2**62, 1]))
+    with pytest.raises(BadInput, match=r"\$\.slices\[1\]: expected a range within 5 events, got 3..6"):
+        own.encode_slices(*come, np.array([0, 3]), np.array([2, 6]), np.array([2**62, 2**62]))
     with pytest.raises(BadInput, match="expected a readout of float64"):
         own.heads(np.zeros(3))
     with pytest.raises(BadInput, match="expected a state of the encoder"):

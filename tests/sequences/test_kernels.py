@@ -16,7 +16,8 @@ from tests.sequences.examples import SIZES, events
 from obligor.features import portable
 from obligor.sequences.kernels import functions
 from obligor.sequences.kernels.matrices import add_product, add_rows, fold, scale_to_unit
-from obligor.sequences.kernels.tokens import first_wrong_sequence
+from obligor.sequences.kernels.tokens import first_wrong_slice
+from obligor.sequences.state import NEVER
 
 Floats = NDArray[np.float64]
 CHANCE = np.random.default_rng(3)
@@ -158,19 +159,20 @@ def test_scaling_to_unit() -> None:
 def test_the_first_wrong_place_is_found(what: str, event: int, field: int, value: float) -> None:
     come = events(10, 1)
     first = np.concatenate([[0], np.cumsum(SIZES)])
-    offsets, as_of = np.array([0, 2, 10]), np.array([come.time[-1], come.time[-1]])
-    assert first_wrong_sequence(first, *come, offsets, as_of) == (0, 0)
+    # The third slice goes on with the second one.
+    slices = (np.array([0, 2, 2]), np.array([2, 3, 10]), np.array([come.time[-1]] * 3))
+    assert first_wrong_slice(first, *come, *slices, NEVER) == (0, 0)
     array = getattr(come, what)
     if what == "time":
         array[event] = value
     else:
         array[event, field] = value
-    assert first_wrong_sequence(first, *come, offsets, as_of) == (1, 1 + (event - 2) * 6 + field)
+    assert first_wrong_slice(first, *come, *slices, NEVER) == (2, 1 + (event - 2) * 6 + field)
 
 
 def test_a_part_needs_a_row_after_its_code() -> None:
     come = events(3, 1)
     come.codes[1, 0], come.parts[1, 0] = SIZES[0] - 1, 0.25
     first = np.concatenate([[0], np.cumsum(SIZES)])
-    number, wrong = first_wrong_sequence(first, *come, np.array([0, 3]), np.array([come.time[-1]]))
-    assert (number, wrong) == (0, 1 + 6)
+    slices = (np.array([0]), np.array([3]), np.array([come.time[-1]]))
+    assert first_wrong_slice(first, *come, *slices, NEVER) == (0, 1 + 6)

@@ -26,7 +26,7 @@ from obligor.features.portable import exp, log
 from obligor.sequences.kernels import gru, linear_attention, pooling, transformer
 from obligor.sequences.kernels.head import head
 from obligor.sequences.kernels.matrices import fold
-from obligor.sequences.kernels.tokens import first_wrong_sequence
+from obligor.sequences.kernels.tokens import first_wrong_slice
 from obligor.sequences.state import NEVER, Layout, RecurrentState, State, TailState, aligned
 from obligor.sequences.weights import Config, Tensors, Weights, readout_size
 
@@ -41,6 +41,7 @@ Codes = NDArray[np.int32]
 Parts = NDArray[np.float32]
 Times = NDArray[np.int64]
 Range = tuple[int, int]
+_Slices = tuple[Codes, Parts, Times, Times, Times, Times]  # columns, then begins, ends and as_of
 
 
 class _Runtime(Protocol):
@@ -53,7 +54,7 @@ class _Runtime(Protocol):
     def parsed(self, content: bytes) -> State: ...
     def advance(self, state: Any, codes: Codes, parts: Parts, time: Times) -> int: ...
     def read(self, state: Any, as_of: int, out: Floats) -> None: ...
-    def encode(self, events: tuple[Codes, Parts, Times, Times, Times], part: Range, out: Floats) -> None: ...
+    def encode(self, events: _Slices, part: Range, out: Floats) -> None: ...
 
 
 class Encoder:
@@ -129,28 +130,41 @@ class Encoder:
     def encode_many(
         self, codes: Codes, parts: Parts, time: Times, offsets: Times, as_of: Times, threads: int = 1
     ) -> Floats:
-        """Return the readouts (B, 5h + 2) of B sequences, each with the bits that streaming gives.
+        """Return the readouts (B, 5h + 2) of B sequences that lie one after another: `encode_slices` of all events.
 
-        Sequence b is the events offsets[b]..offsets[b + 1] of the flat arrays (n, F), (n, F), (n,); offsets int64
-        (B + 1,), as_of int64 (B,). Raises as `advance` and `readout` do, naming the first sequence that is wrong.
+        Sequence b is the events offsets[b]..offsets[b + 1]; offsets int64 (B + 1,), as_of int64 (B,).
+        """
+        if not (offsets.dtype == np.int64 and offsets.ndim == 1 and len(offsets) and not offsets[0]):
+            raise BadInput(f"expected offsets of int64 (B + 1,) from 0 on, got {offsets.dtype} {offsets.shape}")
+        if offsets[-1] != len(time):
+            raise BadInput(Problem("$.offsets", f"expected them to end at {len(time)} events, got {offsets[-1]}"))
+        return self.encode_slices(codes, parts, time, offsets[:-1], offsets[1:], as_of, threads)
+
+    def encode_slices(
+        self, codes: Codes, parts: Parts, time: Times, begins: Times, ends: Times, as_of: Times, threads: int = 1
+    ) -> Floats:
+        """Return the readouts (B, 5h + 2) of B slices of flat events, each with the bits that streaming gives.
+
+        Slice b is the events begins[b]..ends[b] of codes (n, F), parts (n, F) and time (n,); begins, ends and as_of
+        int64 (B,). Slices may overlap; of a recurrent encoder one that begins with the slice before it costs only what
+        is new, so questions to one entity stand best in order. Raises as `advance` and `readout` do, naming the slice.
         """
         if not (codes.dtype == np.int32 and parts.dtype == np.float32 and time.dtype == np.int64):
             raise _wrong_types(codes, parts, time)
         if codes.shape != (len(time), self._fields) or parts.shape != codes.shape or time.ndim != 1:
             raise _wrong_shapes(codes, parts, time, self._fields)
-        _check_offsets(offsets, as_of, len(time))
+        _check_slices(begins, ends, as_of, len(time))
         columns = (_read_only(codes), _read_only(parts), _read_only(time))
-        events = (*columns, _read_only(offsets), _read_only(as_of))
-        number, wrong = first_wrong_sequence(self._runtime.first, *events)
+        slices = (_read_only(begins), _read_only(ends), _read_only(as_of))
+        number, wrong = first_wrong_slice(self._runtime.first, *columns, *slices, NEVER)
         if wrong:
-            raise BadInput(self._problem_of(number, wrong, codes, parts, time, offsets, as_of))
+            raise BadInput(self._problem_of(number, wrong, *columns, *slices))
         out = np.empty((len(as_of), self.size))
-        ranges = _ranges(offsets, max(1, threads) * RANGES_A_THREAD if threads > 1 else 1)
+        ranges = _ranges(begins, ends, threads * RANGES_A_THREAD if threads > 1 else 1)
         with ThreadPoolExecutor(max(1, threads)) as pool:
-            for _ in pool.map(lambda part: self._runtime.encode(events, part, out), ranges):
+            for _ in pool.map(lambda part: self._runtime.encode((*columns, *slices), part, out), ranges):
                 pass
-        self._finite(out)
-        return out
+        return self._finite(out)
 
     def _finite(self, numbers: Floats) -> Floats:
         if not np.isfinite(numbers).all():
@@ -168,10 +182,9 @@ class Encoder:
         return Problem(f"{path}.codes[{event}, {field}]", f"{expected}; got code {code}, part {part}")
 
     def _problem_of(
-        self, number: int, wrong: int, codes: Codes, parts: Parts, time: Times, offsets: Times, as_of: Times
+        self, number: int, wrong: int, codes: Codes, parts: Parts, time: Times, begins: Times, ends: Times, as_of: Times
     ) -> Problem:
-        own = slice(offsets[number], offsets[number + 1])
-        path = f"$.sequences[{number}]"
+        own, path = slice(begins[number], ends[number]), f"$.slices[{number}]"
         if wrong < 0:
             message = f"expected the last event's {int(time[own][-1])} or later, got {int(as_of[number])}"
             return Problem(f"{path}.as_of", message)
@@ -208,11 +221,10 @@ class _Recurrent:
     def read(self, state: RecurrentState, as_of: int, out: Floats) -> None:
         pooling.readout(state.kept, state.counts, as_of, self._empty, out)
 
-    def encode(self, events: tuple[Codes, Parts, Times, Times, Times], part: Range, out: Floats) -> None:
-        codes, parts, time, offsets, as_of = events
+    def encode(self, events: _Slices, part: Range, out: Floats) -> None:
         own = self.start()
         arrays = (own.kept, own.counts, own.rows, own.work)
-        self._encode(*self._weights, codes, parts, time, *arrays, offsets, as_of, *part, self._empty, out)
+        self._encode(*self._weights, *events[:3], *arrays, *events[3:], *part, self._empty, out)
 
 
 class _Transformer:
@@ -256,7 +268,7 @@ class _Transformer:
         tail = (state.codes, state.parts, state.time, state.counts)
         transformer.run(self._layers, self._desk(), self._config.heads, *tail, as_of, self._empty, out)
 
-    def encode(self, events: tuple[Codes, Parts, Times, Times, Times], part: Range, out: Floats) -> None:
+    def encode(self, events: _Slices, part: Range, out: Floats) -> None:
         transformer.encode(self._layers, self._desk(), self._config.heads, *events, *part, self._empty, out)
 
     def _desk(self) -> transformer.Desk:
@@ -324,10 +336,11 @@ def _frequencies(pairs: int) -> Floats:
     return np.array([2.0 * np.pi / exp(log(shortest) + j * step) for j in range(pairs)])
 
 
-def _ranges(offsets: Times, count: int) -> list[Range]:
-    """Return ranges of sequences with about as many events each."""
-    wanted = np.linspace(0, int(offsets[-1]), count + 1)[1:-1]
-    edges = [0, *(int(one) for one in np.searchsorted(offsets, wanted)), len(offsets) - 1]
+def _ranges(begins: Times, ends: Times, count: int) -> list[Range]:
+    """Return ranges of slices with about as many events each."""
+    events = np.concatenate([[0], np.cumsum(ends - begins)])
+    wanted = np.linspace(0, int(events[-1]), count + 1)[1:-1]
+    edges = [0, *(int(one) for one in np.searchsorted(events, wanted)), len(begins)]
     return [(start, stop) for start, stop in pairwise(edges) if stop > start]
 
 
@@ -343,14 +356,16 @@ def _same_encoder(state: State, layout: Layout) -> None:
         raise BadInput(f"expected a state of the encoder {layout.encoder.hex()}, got {state.layout.encoder.hex()}'s")
 
 
-def _check_offsets(offsets: Times, as_of: Times, events: int) -> None:
-    if offsets.dtype != np.int64 or as_of.dtype != np.int64 or offsets.shape != (len(as_of) + 1,):
-        got = f"{offsets.dtype} {offsets.shape} and {as_of.dtype} {as_of.shape}"
-        raise BadInput(f"expected offsets int64 (B + 1,) and as_of int64 (B,), got {got}")
-    if offsets[0] != 0 or offsets[-1] != events or (np.diff(offsets) < 0).any():
-        raise BadInput(
-            Problem("$.offsets", f"expected them to rise from 0 to {events}, got {offsets[0]} to {offsets[-1]}")
-        )
+def _check_slices(begins: Times, ends: Times, as_of: Times, events: int) -> None:
+    each = {"begins": begins, "ends": ends, "as_of": as_of}
+    for name, array in each.items():
+        if array.dtype != np.int64 or array.shape != (len(begins),):
+            raise BadInput(Problem(f"$.{name}", f"expected int64 ({len(begins)},), got {array.dtype} {array.shape}"))
+    wrong = np.flatnonzero((begins < 0) | (ends < begins) | (ends > events))
+    if len(wrong):
+        b = int(wrong[0])
+        got = f"{int(begins[b])}..{int(ends[b])}"
+        raise BadInput(Problem(f"$.slices[{b}]", f"expected a range within {events} events, got {got}"))
 
 
 def _plain(codes: Codes, parts: Parts, time: Times, fields: int) -> tuple[Codes, Parts, Times]:

@@ -18,7 +18,7 @@ from obligor.features.kernels.compiling import entry, inlined
 from obligor.sequences.kernels.functions import sigmoid, silu
 from obligor.sequences.kernels.matrices import add_product, add_rows, scale_to_unit
 from obligor.sequences.kernels.pooling import LAST, POOLED, fill_readout, forget, pool
-from obligor.sequences.kernels.tokens import first_wrong, token_rows
+from obligor.sequences.kernels.tokens import first_wrong, goes_on, token_rows
 
 __all__ = ["advance", "encode", "work_size"]
 
@@ -102,15 +102,19 @@ def advance(
 def encode(
     table: Any, first: Any, vectors: Any, matrix: Any, heads: Any,
     codes: Any, parts: Any, time: Any, kept: Any, counts: Any, rows: Any, work: Any,
-    offsets: Any, as_of: Any, start: Any, stop: Any, empty: Any, out: Any,
+    begins: Any, ends: Any, as_of: Any, start: Any, stop: Any, empty: Any, out: Any,
 ) -> None:  # fmt: skip
-    """Write the readouts out (B, 5h + 2) of the sequences start..stop, whose events were checked before."""
+    """Write the readouts out (B, 5h + 2) of the slices start..stop, whose events were checked before."""
     shares = work[6 * kept.shape[1] :]
     for b in range(start, stop):
-        forget(kept)
-        for t in range(offsets[b], offsets[b + 1]):
+        new = begins[b]
+        if b > start and goes_on(begins, ends, b):
+            new = ends[b - 1]
+        else:
+            forget(kept)
+        for t in range(new, ends[b]):
             count = token_rows(first, codes, parts, t, rows, shares)
             _step(table, vectors, matrix, heads, kept, rows, work, count)
-        events = offsets[b + 1] - offsets[b]
-        last = time[offsets[b + 1] - 1] if events else 0
+        events = ends[b] - begins[b]
+        last = time[ends[b] - 1] if events else 0
         fill_readout(kept, events, last, as_of[b], empty, out[b])

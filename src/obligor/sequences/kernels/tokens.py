@@ -8,7 +8,7 @@ import numpy as np
 
 from obligor.features.kernels.compiling import entry, inlined, kernel
 
-__all__ = ["first_wrong", "first_wrong_sequence", "token_rows"]
+__all__ = ["first_wrong", "first_wrong_slice", "goes_on", "token_rows"]
 
 
 @kernel
@@ -45,17 +45,27 @@ def token_rows(first: Any, codes: Any, parts: Any, t: Any, rows: Any, shares: An
     return count
 
 
-@entry
-def first_wrong_sequence(first: Any, codes: Any, parts: Any, time: Any, offsets: Any, as_of: Any) -> Any:
-    """The first sequence in which something is wrong, and the place as first_wrong says it: 0 where all is well.
+@inlined
+def goes_on(begins: Any, ends: Any, b: Any) -> Any:
+    """Whether slice b is the slice before it and perhaps more: a later question to the same entity."""
+    return (begins[b] == begins[b - 1]) & (ends[b] >= ends[b - 1])
 
-    The place is -1 where as_of is before the sequence's last event.
+
+@entry
+def first_wrong_slice(
+    first: Any, codes: Any, parts: Any, time: Any, begins: Any, ends: Any, as_of: Any, never: Any
+) -> Any:
+    """The first slice in which something is wrong, and the place as first_wrong says it: 0 where all is well.
+
+    The place is -1 where as_of is before the slice's last event. `never` is the least integer.
     """
-    for b in range(offsets.shape[0] - 1):
-        start, stop = offsets[b], offsets[b + 1]
-        wrong = first_wrong(first, codes, parts, time, start, stop, np.iinfo(np.int64).min)
-        if wrong == 0 and stop > start and as_of[b] < time[stop - 1]:
-            wrong = -1
+    for b in range(begins.shape[0]):
+        new, last = begins[b], never
+        if b > 0 and goes_on(begins, ends, b) and ends[b - 1] > begins[b]:
+            new, last = ends[b - 1], time[ends[b - 1] - 1]
+        wrong = first_wrong(first, codes, parts, time, new, ends[b], last)
         if wrong != 0:
-            return b, wrong
+            return b, wrong + (new - begins[b]) * first.shape[0]
+        if ends[b] > begins[b] and as_of[b] < time[ends[b] - 1]:
+            return b, -1
     return 0, 0

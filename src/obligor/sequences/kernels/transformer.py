@@ -200,13 +200,13 @@ def run(
 @entry
 def encode(
     layers: Any, desk: Any, heads: Any, codes: Any, parts: Any, time: Any,
-    offsets: Any, as_of: Any, start: Any, stop: Any, empty: Any, out: Any,
+    begins: Any, ends: Any, as_of: Any, start: Any, stop: Any, empty: Any, out: Any,
 ) -> None:  # fmt: skip
-    """Write the readouts out (B, 5h + 2) of the sequences start..stop, whose events were checked before."""
+    """Write the readouts out (B, 5h + 2) of the slices start..stop, whose events were checked before."""
     for b in range(start, stop):
-        n = min(offsets[b + 1] - offsets[b], desk.x.shape[0])
+        n = min(ends[b] - begins[b], desk.x.shape[0])
         last = 0
         if n > 0:
-            last = time[offsets[b + 1] - 1]
-            _pooled(layers, desk, heads, codes, parts, time, offsets[b + 1] - n, n, codes.shape[0])
+            last = time[ends[b] - 1]
+            _pooled(layers, desk, heads, codes, parts, time, ends[b] - n, n, codes.shape[0])
         fill_readout(desk.kept, n, last, as_of[b], empty, out[b])
