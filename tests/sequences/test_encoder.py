@@ -276,6 +276,24 @@ def test_a_state_is_one_encoders(kind: Kind) -> None:
         own.state(content[:20])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_encoders_that_differ_in_a_head_share_states(kind: Kind) -> None:
+    own, other = tensors(config(kind)), tensors(config(kind))
+    other["head.default.out_bias"] += np.float32(1.0)
+    other["readout.empty"] += np.float32(1.0)
+    one, two = Encoder(loaded(config(kind), own)), Encoder(loaded(config(kind), other))
+    come = events(9)
+    vector = two.readout(two.state(streamed(one, come).to_bytes()), int(come.time[-1]))
+    assert two.heads(vector)["default"] == pytest.approx(one.heads(vector)["default"] + 1.0)
+    assert one.sha256 != two.sha256
+
+
+def test_the_service_does_not_import_torch() -> None:
+    script = "import sys, obligor.sequences.encoder; print(sorted({'torch', 'numba'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['numba']"
+
+
 def test_vocabularies_too_large_to_serve(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FOLDED_BYTES_MAX", 1000)
     with pytest.raises(LimitError, match="token tables of 38 rows: expected at most 1000 bytes, got 7296"):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tests.sequences.examples import SIZES, events
 
 from obligor.features import portable
+from obligor.features.kernels.values import log2
 from obligor.sequences.kernels import functions
 from obligor.sequences.kernels.matrices import add_product, add_rows, fold, scale_to_unit
 from obligor.sequences.kernels.tokens import first_wrong_slice
@@ -77,6 +78,13 @@ def test_turns_are_accurate(name: str, exact: Callable[[Any], Any]) -> None:
     found = over_arrays(getattr(functions, name))(ANGLES)
     assert worst(found, exact, ANGLES, absolute=True) < 3e-16
     assert worst(found + 3e-16, exact, ANGLES, absolute=True) > 3e-16
+
+
+def test_the_readouts_logarithm_is_accurate() -> None:
+    points = np.concatenate([1.0 + np.abs(AROUND_ZERO), 10.0 ** CHANCE.uniform(0, 18, 3000)])
+    found = over_arrays(log2)(points)
+    assert worst(found, lambda x: mpmath.log(x, 2), points) < 2.0
+    assert worst(found * (1 + 1e-15), lambda x: mpmath.log(x, 2), points) > 2.0
 
 
 @pytest.mark.parametrize("name", ["exp", "sigmoid"])

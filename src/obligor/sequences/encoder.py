@@ -202,7 +202,7 @@ class _Recurrent:
         rows = pooling.POOLED + (0 if config.kind == "gru" else h // config.heads)
         fields = len(config.sizes)
         scratch = module.work_size(h, fields)
-        self.layout = Layout(config.kind, fields, h, rows, scratch, bytes.fromhex(weights.sha256)[:8])
+        self.layout = Layout(config.kind, fields, h, rows, scratch, bytes.fromhex(weights.states_sha256())[:8])
         table, self.first = _folded(config, weights.tensors, inputs)
         self._weights = (table, self.first, aligned(vectors), _by_input(matrix), config.heads)
         self._advance: Callable[..., int] = module.advance
@@ -233,7 +233,9 @@ class _Transformer:
     def __init__(self, weights: Weights) -> None:
         config, tensors = weights.config, weights.tensors
         fields = len(config.sizes)
-        self.layout = Layout(config.kind, fields, config.hidden, config.tail, 0, bytes.fromhex(weights.sha256)[:8])
+        self.layout = Layout(
+            config.kind, fields, config.hidden, config.tail, 0, bytes.fromhex(weights.states_sha256())[:8]
+        )
         self._config = config
         table, self.first = _folded(config, tensors, tensors["in"])
         norms = [tensors[f"layer.{i}.norm{k}"] for i in range(config.layers) for k in (1, 2)]

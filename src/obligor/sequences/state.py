@@ -3,7 +3,7 @@
 Its bytes, little-endian, are the same for the same events however they came:
 
     header     format uint16, kind uint16, then uint32: fields, hidden, rows (or N); int64: events, last time
-    encoder    the first 8 bytes of the SHA-256 of the weights: to another encoder the state means nothing
+    encoder    the first 8 bytes of Weights.states_sha256: to an encoder with other weights the state means nothing
     body       recurrent: rows x hidden float64; Transformer: codes int32, parts float32, times int64, oldest first
 """
 

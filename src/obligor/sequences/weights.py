@@ -87,6 +87,14 @@ class Weights:
     heads: tuple[str, ...]
     sha256: str
 
+    def states_sha256(self) -> str:
+        """Return a hash of all that a state depends on: encoders that differ in their heads alone share states."""
+        digest = hashlib.sha256(self.config.to_json().encode())
+        for name in shapes(self.config):
+            if name != "readout.empty":
+                digest.update(np.ascontiguousarray(self.tensors[name], "<f4").tobytes())
+        return digest.hexdigest()
+
 
 def readout_size(hidden: int) -> int:
     """Return how many numbers a readout has.
