@@ -1,1 +1,9 @@
-"""Sequence models: an entity's events in order, as tokens, through an encoder whose state follows event by event."""
+"""Sequences: every event of an entity, in order, as a model reads it.
+
+    tokens   what a row becomes: codes and parts, by a tokenizer that was fitted once and is frozen
+    slices   which rows a question sees, as ranges
+    dataset  both on disk, and batches out of it
+    encoder  a model in service, whose state follows event by event
+
+What is trained with torch lies in `training`, which alone imports it.
+"""
