@@ -1,0 +1,1 @@
+"""Sequences: events as tokens, encoders over timelines, their training and their serving."""
