@@ -11,9 +11,14 @@ from torch import Tensor, nn
 
 from obligor.errors import BadInput
 from obligor.sequences.batches import Batch, take_rows
+from obligor.sequences.training.embedding import TokenEmbedding
 from obligor.sequences.training.encoder import EncoderConfig, Kind, SequenceEncoder
 from obligor.sequences.training.export import exported_weights
-from obligor.sequences.training.ragged import ragged
+from obligor.sequences.training.gru import GRU
+from obligor.sequences.training.linear_attention import LinearAttention
+from obligor.sequences.training.ragged import Rows, ragged
+from obligor.sequences.training.readout import Pool
+from obligor.sequences.training.transformer import turns
 
 KINDS: tuple[Kind, ...] = ("gru", "linear_attention", "transformer")
 CPU = torch.device("cpu")
@@ -229,6 +234,46 @@ def test_an_extreme_gap_and_a_very_long_row_stay_finite(kind: Kind) -> None:
     found.sum().backward()
     assert bool(torch.isfinite(found).all())
     assert all(p.grad is None or bool(torch.isfinite(p.grad).all()) for p in encoder.parameters())
+
+
+def test_tokens_lie_between_two_rows_of_a_table() -> None:
+    token = TokenEmbedding((3, 4), 2, torch.Generator().manual_seed(1))
+    batch = _batch(rows=1)
+    codes, parts = np.array([[[1, 2], [2, 3]]], np.int32), np.array([[[0, 0.25], [0, 0]]], np.float32)
+    one = batch._replace(codes=codes, parts=parts, time=batch.time[:, :2], length=np.array([2], np.int32))
+    first, second = (table.numpy() for table in token.tables())
+    expected = [first[1] + 0.75 * second[2] + 0.25 * second[3], first[2] + second[3]]
+    with torch.no_grad():
+        assert np.abs(token(ragged(one, CPU)).numpy() - expected).max() < 1e-6
+
+
+def test_a_row_without_new_events_keeps_its_state() -> None:
+    rows = Rows(np.array([0, 3, 0, 20]), CPU)
+    generator = torch.Generator().manual_seed(1)
+    bodies: list[GRU | LinearAttention] = [GRU(4, 8, generator), LinearAttention(4, 8, 2, generator)]
+    for body in bodies:
+        before = torch.randn(body.zero(4, torch.zeros(())).shape, generator=generator)
+        _, after = body(torch.randn(23, 4, generator=generator), rows, before)
+        assert torch.equal(after[[0, 2]], before[[0, 2]])
+        assert not torch.equal(after[[1, 3]], before[[1, 3]])
+
+
+def test_what_is_kept_in_two_parts_is_what_is_kept_of_the_whole() -> None:
+    y = torch.randn(7, 3, generator=torch.Generator().manual_seed(1))
+    zero = Pool.zero(2, 3, CPU)
+    whole = zero.update(y, Rows(np.array([4, 3]), CPU))
+    parts = zero.update(y[[0, 1, 2, 4]], Rows(np.array([3, 1]), CPU)).update(y[[3, 5, 6]], Rows(np.array([1, 2]), CPU))
+    for one, other in zip(whole[:5], parts[:5], strict=True):
+        assert float((one - other).abs().max()) < 1e-6
+    assert np.array_equal(whole.events, parts.events)
+
+
+def test_turns_of_years_keep_their_digits() -> None:
+    """The quickest pair turns once in two hours: 70 years on, an hour before the last is half a turn."""
+    hour = 3_600_000_000
+    time = np.array([0, 70 * 8766 * hour, (70 * 8766 + 1) * hour])
+    angle = turns(time, Rows(np.array([3]), CPU), 8)[:, 0]
+    assert angle == pytest.approx([np.pi, np.pi, 0.0], abs=1e-6)
 
 
 def test_a_configuration_says_all_that_is_wrong_with_it() -> None:

@@ -17,6 +17,7 @@ from obligor.models.metrics import auc
 from obligor.sequences.batches import MemorySource
 from obligor.sequences.training import Head, Lived, SequenceClassifier
 from obligor.sequences.training.encoder import Kind
+from obligor.sequences.training.heads import Targets
 
 TRAINING = replace(QUICK, epochs=12, look_steps=30)
 
@@ -43,10 +44,10 @@ def test_it_learns_from_order_what_a_bag_of_events_cannot_see(kind: Kind) -> Non
     later, truth = source(500, 2)
     permuted, _ = source(500, 2, permuted=True)
     model = _model(kind).fit(made, y)
-    assert auc(model.predict_proba(later)[:, 1], truth) > 0.95
-    assert 0.4 < auc(model.predict_proba(permuted)[:, 1], truth) < 0.6
+    assert auc(truth, model.predict_proba(later)[:, 1]) > 0.95
+    assert 0.4 < auc(truth, model.predict_proba(permuted)[:, 1]) < 0.6
     bag = LGBMClassifier(n_estimators=50, n_jobs=1, verbose=-1).fit(_counts(made), y)
-    assert 0.4 < auc(np.asarray(bag.predict_proba(_counts(later)))[:, 1], truth) < 0.6
+    assert 0.4 < auc(truth, np.asarray(bag.predict_proba(_counts(later)))[:, 1]) < 0.6
     curve = [look["score"] for look in model.training_.curve]
     assert min(curve) < 0.6 * curve[0] or min(curve) < 0.05
 
@@ -55,7 +56,7 @@ def test_shuffled_outcomes_teach_nothing() -> None:
     made, y = source(1000, 1)
     later, truth = source(500, 2)
     model = _model().fit(made, np.random.default_rng(0).permutation(y))
-    assert 0.42 < auc(model.predict_proba(later)[:, 1], truth) < 0.58
+    assert 0.42 < auc(truth, model.predict_proba(later)[:, 1]) < 0.58
 
 
 def test_answers_are_those_of_each_question_whatever_its_batch() -> None:
@@ -74,16 +75,16 @@ def test_several_heads_at_once() -> None:
     months = np.random.default_rng(3).integers(1, 5, 400)
     heads = (Head("default"), Head("loss", "share"), Head("hazard", "hazard", months=4))
     lived = Lived(months, np.where(y == 1, 1, np.random.default_rng(4).integers(0, 2, 400) * 2))
-    targets = {"default": y, "loss": np.where(y == 1, 0.6, np.nan), "hazard": lived}
+    targets: Targets = {"default": y, "loss": np.where(y == 1, 0.6, np.nan), "hazard": lived}
     model = _model(heads=heads, bottom="shared").fit(made, targets)
     told = model.log_odds(made)
     assert {name: value.shape for name, value in told.items()} == {
         "default": (400,), "loss": (400,), "hazard": (400, 4, 2),
     }  # fmt: skip
-    assert auc(told["default"], y) > 0.9
+    assert auc(y, told["default"]) > 0.9
     assert 1 / (1 + np.exp(-told["loss"].mean())) == pytest.approx(0.6, abs=0.05)
     first = _model(heads=heads[2:], pretrained=False).fit(made, {"hazard": lived})
-    assert auc(first.decision_function(made), y) > 0.9
+    assert auc(y, first.decision_function(made)) > 0.9
 
 
 def test_outcomes_that_are_not_known_and_groups() -> None:

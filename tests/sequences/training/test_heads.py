@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from obligor.errors import BadInput
 from obligor.sequences.training.hazard import OPEN, Lived
@@ -14,7 +15,7 @@ HEADS = (Head("default"), Head("first_payment"), Head("loss", "share"), Head("ha
 ROWS = 40
 
 
-def _targets() -> dict[str, np.ndarray[tuple[int], np.dtype[np.float64]] | Lived]:
+def _targets() -> dict[str, NDArray[np.float64] | Lived]:
     chance = np.random.default_rng(1)
     share = chance.random(ROWS)
     share[:10] = np.nan
@@ -34,12 +35,12 @@ def test_all_heads_learn_together(bottom: Bottom) -> None:
     heads.fit_norm(r)
     heads.start_at(targets)
     optimiser = torch.optim.Adam(heads.parameters(), lr=1e-2)
-    first = {name: float(loss) for name, loss in heads.losses(heads(r), targets, rows).items()}
+    first = {name: float(loss.detach()) for name, loss in heads.losses(heads(r), targets, rows).items()}
     for _ in range(100):
         optimiser.zero_grad()
         heads.weighted(heads.losses(heads(r), targets, rows)).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-    last = {name: float(loss) for name, loss in heads.losses(heads(r), targets, rows).items()}
+    last = {name: float(loss.detach()) for name, loss in heads.losses(heads(r), targets, rows).items()}
     assert all(last[name] < first[name] for name in first)
     assert heads.log_variance.detach().abs().min() > 1e-2  # each has moved
 
@@ -67,7 +68,7 @@ def test_rows_of_which_nothing_is_known_teach_nothing() -> None:
     r = torch.randn(ROWS, 12, generator=torch.Generator().manual_seed(2))
     loss = heads.losses(heads(r), targets, np.arange(ROWS))["loss"]
     told = heads.losses(heads(r[10:]), targets, np.arange(10, ROWS))["loss"]
-    assert float(loss) == pytest.approx(float(told), abs=1e-7)
+    assert loss.item() == pytest.approx(told.item(), abs=1e-7)
     assert heads.losses(heads(r[:10]), targets, np.arange(10)) == {}
     assert not known(targets["loss"])[:10].any()
 

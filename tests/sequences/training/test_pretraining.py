@@ -60,7 +60,7 @@ def test_contrastive_loss_is_that_of_every_pair_written_out() -> None:
         others = sorted(distance[i, j] for j in range(9) if row[i] != row[j])
         terms += [max(0.0, 1.2 - d) ** 2 for d in others[:2]]
     found = contrastive_loss(vectors, row, margin=1.2, negatives=2)
-    assert float(found) == pytest.approx(np.mean(terms), abs=1e-6)
+    assert found.item() == pytest.approx(np.mean(terms), abs=1e-6)
 
 
 def test_vectors_that_coincide_have_a_gradient() -> None:
@@ -78,8 +78,8 @@ def test_fields_of_the_next_event_are_asked_where_they_are() -> None:
         ahead.weight.zero_()
     codes = torch.tensor([[1, 0], [2, 0], [3, 2]], dtype=torch.int32)
     expected = (np.log(4) + np.log(3)) / 2  # of the second field only the last event is asked
-    assert float(ahead(torch.zeros(3, 2), codes, Chance(0, 0))) == pytest.approx(expected, abs=1e-6)
-    assert float(ahead(torch.zeros(3, 2), torch.zeros_like(codes), Chance(0, 0))) == 0.0
+    assert ahead(torch.zeros(3, 2), codes, Chance(0, 0)).item() == pytest.approx(expected, abs=1e-6)
+    assert ahead(torch.zeros(3, 2), torch.zeros_like(codes), Chance(0, 0)).item() == 0.0
 
 
 def test_masked_fields_are_asked_and_no_others() -> None:

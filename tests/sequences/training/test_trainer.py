@@ -35,7 +35,7 @@ class _Killed(Exception):
 
 
 def _task(seed: int = 1) -> tuple[Finetuning, Pretraining]:
-    made, y = source(120, 1)
+    made, y = source(120, 1, tokens_max=400)
     encoder = SequenceEncoder(EncoderConfig(SIZES, width=8, hidden=16), seed)
     held = np.arange(120) % 4 == 0
     heads = Heads((Head("default"),), encoder.size, 8, seed)
