@@ -32,6 +32,7 @@ import numpy as np
 import pyarrow as pa
 import redis
 from bench._feast_peer import ASKED, ENTITIES, FEATURES, WARM_UP
+from bench._peers import FEAST, peer_python
 from bench.online import DAY, QUICK_SHARE, SEED, START, TOGETHER, Answers, Change, arrivals, equal, fill, plan
 from tests.stores.redis_server import RedisServer
 
@@ -42,8 +43,6 @@ from obligor.stores.redis import RedisStateStore
 
 QUESTIONS, FEAST_QUESTIONS = 2_000, 1_500
 BEYOND_GET_US, IN_PROCESS_MIN, HTTP_MIN = 300.0, 2.0, 8.0
-FEAST = "feast[redis]==0.67.0"
-INSTALL_SECONDS = 600
 PEER = Path(__file__).with_name("_feast_peer.py")
 
 
@@ -120,24 +119,6 @@ class World:
 # ---- Feast -----------------------------------------------------------------------------------------------------------
 
 
-def feast_python() -> Path | None:
-    """Return the Python of Feast's environment, made where there is none; None, and why is said, where that fails."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    folder = cache / "obligor-bench" / "feast-0.67"
-    python, done = folder / "bin" / "python", folder / "installed"
-    if done.exists():
-        return python
-    try:
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", FEAST]
-        subprocess.run(command, check=True, timeout=INSTALL_SECONDS)
-    except (OSError, subprocess.SubprocessError) as error:
-        print(f"Feast could not be installed, and is left out: {error}")
-        return None
-    done.touch()
-    return python
-
-
 class Feast:
     """Feast's process, and its HTTP server."""
 
@@ -201,7 +182,7 @@ def feast(python: Path, folder: Path, port: int) -> Iterator[Feast]:
 def main(quick: bool) -> int:
     """Fill, ask both in turn, compare, print."""
     share, times = (QUICK_SHARE, 5) if quick else (1, 1)
-    python = feast_python()
+    python = peer_python(FEAST)
     in_process: list[float] = []
     http: list[float] = []
     with RedisServer() as server, tempfile.TemporaryDirectory() as folder:
