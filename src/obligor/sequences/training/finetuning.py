@@ -62,7 +62,7 @@ class Finetuning(nn.Module):
         losses = self.heads.losses(
             self.heads(chance.dropout(self._read(tokens), self.dropout)), self.targets, mine.question
         )
-        parts = {name: float(loss.detach()) for name, loss in losses.items()}
+        parts = {name: loss.item() for name, loss in losses.items()}
         return Loss(self.heads.weighted(losses), parts, len(tokens.time))
 
     def score(self) -> float | None:
@@ -76,7 +76,7 @@ class Finetuning(nn.Module):
             losses = self.heads.losses(self.heads(self._read(ragged(mine, self._device))), self.targets, mine.question)
             for name, loss in losses.items():
                 rows = int(known(self.targets[name])[mine.question].sum())
-                totals[name] = totals.get(name, 0.0) + float(loss) * rows
+                totals[name] = totals.get(name, 0.0) + loss.item() * rows
                 counts[name] = counts.get(name, 0) + rows
         return sum(totals[name] / counts[name] for name in totals) if totals else None
 

@@ -121,7 +121,7 @@ class Pretraining(nn.Module):
             mine = take_rows(batch, self.held[batch.question])
             found = self._loss(mine, Chance(0, number))
             if found is not None:
-                total += float(found.total) * len(mine.length)
+                total += found.total.item() * len(mine.length)
                 rows += len(mine.length)
         return total / rows if rows else None
 
@@ -165,7 +165,7 @@ class Pretraining(nn.Module):
             asked = self.encoder.seen(tokens._replace(codes=asked)).codes
             losses["masked"] = wanted.masked * self.masked(y, asked, chance)
         total = torch.stack(list(losses.values())).sum()
-        return Loss(total, {name: float(loss.detach()) for name, loss in losses.items()}, len(seen.time))
+        return Loss(total, {name: loss.item() for name, loss in losses.items()}, len(seen.time))
 
     def _hidden(self, tokens: Ragged) -> tuple[Tensor, Ragged]:
         """Return the hidden vectors of all events in flat order, whatever the chunks they came in."""

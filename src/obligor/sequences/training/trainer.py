@@ -55,6 +55,7 @@ class TrainerConfig:
 
     epochs: int = 10
     steps_min: int = 400  # on small data more epochs are made until there are so many
+    steps_max: int | None = None  # at which it ends, whatever the epochs
     rate: float = 2e-3  # of AdamW, at its highest
     weight_decay: float = 1e-2
     clip: float = 1.0  # of the gradient's norm
@@ -204,7 +205,8 @@ def train(
     if length == 0:
         raise BadInput("expected at least one batch to train on, got none")
     epochs = max(config.epochs, -(-config.steps_min // length))
-    run = _Run(task.to(device), config, epochs * length)
+    steps = epochs * length if config.steps_max is None else min(config.steps_max, epochs * length)
+    run = _Run(task.to(device), config, steps)
     whole = {**(identity or {}), "trainer": asdict(config), "batches": length}
     with threads(config.threads):
         if checkpoint is not None and checkpoint.exists():
@@ -236,8 +238,8 @@ def _steps(
             run.step += 1
             if run.step % every == 0 or run.step == run.steps:
                 score = _score(task)
-                stopping = score is not None and run.look(score)
-            if run.step % config.checkpoint_steps == 0 or run.step == run.steps or stopping:
+                stopping = (score is not None and run.look(score)) or run.step == run.steps
+            if run.step % config.checkpoint_steps == 0 or stopping:
                 save()
             progress(_told(run, found))
             if stopping:
@@ -271,6 +273,6 @@ def _precision(config: TrainerConfig) -> Any:
 def _told(run: _Run, found: Loss | None) -> Step:
     curve = run.result.curve
     score = curve[-1]["score"] if curve else None
-    loss = math.nan if found is None else float(found.total.detach())
+    loss = math.nan if found is None else found.total.item()
     events = 0 if found is None else found.events
     return Step(run.step, run.steps, loss, found.parts if found else {}, events, score, run.result.best)
