@@ -1,0 +1,198 @@
+"""A classifier of sequences in the scikit-learn manner: fit, predict_proba, embed.
+
+    model = SequenceClassifier().fit(source, y)      # y (n,) of 0, 1 and NaN (not known), by question
+    model.predict_proba(later)                       # (n, 2)
+    model.embed(later)                               # (n, 5 hidden + 2)
+
+Fitting pretrains the encoder on all sequences of the source, labelled or not, then fine-tunes it with its heads; a part
+of the questions, by group, is held back to stop by. The defaults are meant to be left alone: on small data there are
+more epochs, on large data one look lies within an epoch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from obligor.errors import BadInput, ObligorError, Problem
+from obligor.sequences.batches import BatchSource
+from obligor.sequences.training.display import watched
+from obligor.sequences.training.encoder import EncoderConfig, Kind, SequenceEncoder
+from obligor.sequences.training.export import export
+from obligor.sequences.training.finetuning import Finetuning, embed, log_odds
+from obligor.sequences.training.hazard import Lived, pd_by
+from obligor.sequences.training.heads import Bottom, Head, Heads, Targets, check_targets
+from obligor.sequences.training.pretraining import Objectives, Pretraining
+from obligor.sequences.training.trainer import Result, TrainerConfig, threads, train
+
+__all__ = ["SequenceClassifier"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(eq=False)
+class SequenceClassifier:
+    """Predicts outcomes from sequences of events; several at once with several heads."""
+
+    kind: Kind = "gru"
+    width: int = 32  # of a token vector
+    hidden: int = 64  # of a hidden vector
+    layers: int = 1  # of a Transformer
+    attention_heads: int = 4  # of linear attention and of a Transformer
+    tail: int = 256  # events that a Transformer sees
+    heads: tuple[Head, ...] = (Head("default"),)
+    bottom: Bottom = "own"  # of the heads
+    units: int = 64  # of a head's hidden layer
+    dropout: float = 0.1  # of a readout's coordinates, before the heads
+    pretrained: bool = True  # whether fit pretrains an encoder that has not been
+    frozen: bool = False  # whether fit leaves the encoder as pretraining made it
+    objectives: Objectives = field(default_factory=Objectives)
+    pretrainer: TrainerConfig = field(default_factory=TrainerConfig)
+    trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(epochs=20, rate=1e-3))
+    held_share: float = 0.1  # of the questions, to stop by
+    checkpoints: Path | None = None  # folder to go on from after an interruption
+    seed: int = 0
+    quiet: bool = False
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters by name, as scikit-learn asks for them."""
+        return {known.name: getattr(self, known.name) for known in fields(self)}
+
+    def set_params(self, **given: Any) -> SequenceClassifier:
+        """Set parameters by name."""
+        unknown = sorted(set(given) - set(self.get_params()))
+        if unknown:
+            raise BadInput([Problem(f"$.{name}", "no such parameter") for name in unknown])
+        for name, value in given.items():
+            setattr(self, name, value)
+        return self
+
+    def pretrain(self, source: BatchSource, *, held: NDArray[np.bool_] | None = None) -> SequenceClassifier:
+        """Learn the encoder from sequences alone; `held` (by question) are kept back to stop by."""
+        config = EncoderConfig(
+            source.sizes, self.kind, self.width, self.hidden, self.layers, self.attention_heads, self.tail
+        )
+        encoder = SequenceEncoder(config, self.seed)
+        task = Pretraining(encoder, self.objectives, source, self.seed, held)
+        identity = {"encoder": config.to_data(), "objectives": asdict(self.objectives), "held": _digest({"held": held})}
+        self.pretraining_ = self._train(task, source, self.pretrainer, "pretraining", identity)
+        task.close()
+        self.encoder_ = encoder
+        return self
+
+    def fit(
+        self,
+        source: BatchSource,
+        y: NDArray[np.float64] | Targets,
+        *,
+        groups: NDArray[Any] | None = None,
+        held: NDArray[np.bool_] | None = None,
+    ) -> SequenceClassifier:
+        """Learn from outcomes by question: an array for a single head, or one target for each head by its name.
+
+        Questions are held back to stop by: those of `held`, else a share drawn by group (such as the consumer).
+        """
+        targets: Targets = y if isinstance(y, Mapping) else {self.heads[0].name: np.asarray(y, np.float64)}
+        check_targets(self.heads, targets)
+        count = _count(targets)
+        held = self._held(count, groups) if held is None else held
+        if not hasattr(self, "encoder_"):
+            if self.pretrained:
+                self.pretrain(source, held=held)
+            else:
+                config = EncoderConfig(
+                    source.sizes, self.kind, self.width, self.hidden, self.layers, self.attention_heads, self.tail
+                )
+                self.encoder_ = SequenceEncoder(config, self.seed)
+        encoder = self.encoder_
+        bank = Heads(self.heads, encoder.size, self.units, self.seed, bottom=self.bottom)
+        task = Finetuning(encoder, bank, source, targets, held, dropout=self.dropout, frozen=self.frozen)
+        with threads(self.trainer.threads):
+            task.prepare()
+        identity = {
+            "encoder": encoder.config.to_data(), "heads": [head.to_data() for head in self.heads],
+            "bottom": self.bottom, "units": self.units, "dropout": self.dropout, "frozen": self.frozen,
+            "targets": _digest({**targets, "held": held}),
+        }  # fmt: skip
+        self.training_ = self._train(task, source, self.trainer, "training", identity)
+        self.heads_ = bank
+        return self
+
+    def embed(self, source: BatchSource) -> NDArray[np.float32]:
+        """Return the readout of each question in ascending order, (q, 5 hidden + 2)."""
+        if not hasattr(self, "encoder_"):
+            raise ObligorError("expected a fitted or pretrained model; call fit or pretrain first")
+        with threads(self.trainer.threads):
+            return embed(self.encoder_, source)[1]
+
+    def log_odds(self, source: BatchSource) -> dict[str, Floats]:
+        """Return each head's log-odds, (q,), of a hazard (q, months, 2), for each question in ascending order."""
+        if not hasattr(self, "heads_"):
+            raise ObligorError("expected a fitted model; call fit first")
+        readouts = self.embed(source)
+        with threads(self.trainer.threads):
+            found = log_odds(self.heads_, readouts)
+        return {
+            head.name: found[head.name].reshape((-1, head.months, 2) if head.kind == "hazard" else -1)
+            for head in self.heads
+        }
+
+    def decision_function(self, source: BatchSource) -> Floats:
+        """Return the log-odds of the first head, (q,); of a hazard those of default within all of its months."""
+        chance = self.predict_proba(source)
+        if self.heads[0].kind == "hazard":
+            found: Floats = np.log(chance[:, 1]) - np.log(chance[:, 0])
+            return found
+        return self.log_odds(source)[self.heads[0].name]
+
+    def predict_proba(self, source: BatchSource) -> Floats:
+        """Return the chances of 0 and 1 by the first head, (q, 2), not yet calibrated."""
+        head = self.heads[0]
+        found = self.log_odds(source)[head.name]
+        bad = pd_by(found)[:, -1] if head.kind == "hazard" else 1.0 / (1.0 + np.exp(-found))
+        return np.stack((1.0 - bad, bad), axis=1)
+
+    def export(self, path: Path) -> None:
+        """Write what serving reads: the encoder's configuration and all weights, one safetensors file."""
+        export(path, self.encoder_, getattr(self, "heads_", None))
+
+    def _train(
+        self,
+        task: Pretraining | Finetuning,
+        source: BatchSource,
+        config: TrainerConfig,
+        what: str,
+        identity: dict[str, Any],
+    ) -> Result:
+        file = self.checkpoints / f"{what}.safetensors" if self.checkpoints else None
+        with watched(what, quiet=self.quiet) as progress:
+            result = train(task, source, config, checkpoint=file, identity=identity, progress=progress)
+        task.requires_grad_(True)
+        return result
+
+    def _held(self, count: int, groups: NDArray[Any] | None) -> NDArray[np.bool_]:
+        group = np.arange(count) if groups is None else np.unique(groups, return_inverse=True)[1]
+        drawn = np.random.default_rng(self.seed).random(int(group.max(initial=-1)) + 1) < self.held_share
+        return np.asarray(drawn[group])
+
+
+def _count(targets: Targets) -> int:
+    counts = {name: len(t.months if isinstance(t, Lived) else t) for name, t in targets.items()}
+    if len(set(counts.values())) != 1:
+        raise BadInput(Problem("$.y", f"expected as many rows for each head, got {counts}"))
+    return next(iter(counts.values()))
+
+
+def _digest(arrays: Mapping[str, Any]) -> str:
+    found = hashlib.sha256()
+    for name, value in sorted(arrays.items()):
+        for part in (value.months, value.ended) if isinstance(value, Lived) else (value,):
+            found.update(name.encode())
+            found.update(b"" if part is None else np.ascontiguousarray(part).tobytes())
+    return found.hexdigest()

@@ -1,0 +1,78 @@
+"""What leaves training: one safetensors file of float32 under fixed names, with the configuration in its metadata.
+
+A head's tensors are `head.{its name}.…`. Heads with one bottom each carry it, so serving knows one form of head;
+experts are written as `expert.{e}.…` with a gate for each head.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save
+from torch import Tensor
+
+from obligor.sequences.training.checkpoint import write_durably
+from obligor.sequences.training.encoder import SequenceEncoder
+from obligor.sequences.training.heads import Heads
+
+__all__ = ["export", "exported_config", "exported_weights"]
+
+PREFIX: Final = {"gru": "gru.", "linear_attention": "la.", "transformer": ""}
+
+
+def exported_config(encoder: SequenceEncoder) -> dict[str, Any]:
+    """Return the encoder's configuration as JSON data; what its kind does not have is 1, or no tail."""
+    data = encoder.config.to_data()
+    if encoder.config.kind != "transformer":
+        data |= {"layers": 1, "tail": 0}
+    return data | ({"heads": 1} if encoder.config.kind == "gru" else {})
+
+
+def exported_weights(encoder: SequenceEncoder, heads: Heads | None = None) -> dict[str, NDArray[np.float32]]:
+    """Return all weights by the names that serving reads."""
+    found = {f"token.{i}": _array(table) for i, table in enumerate(encoder.token.tables())}
+    prefix = PREFIX[encoder.config.kind]
+    for name, value in encoder.body.state_dict().items():
+        found[prefix + ("in" if name == "inlet" else name)] = _array(value)
+    found["readout.empty"] = _array(encoder.readout.empty)
+    return found | (_heads(heads) if heads is not None else {})
+
+
+def export(path: Path, encoder: SequenceEncoder, heads: Heads | None = None) -> None:
+    """Write weights and configuration, and what each head gives, into one file."""
+    outputs = [head.to_data() for head in heads.heads] if heads is not None else []
+    told = {"config": _text(exported_config(encoder)), "outputs": _text(outputs)}
+    weights = dict(sorted(exported_weights(encoder, heads).items()))
+    write_durably(path, save(weights, metadata=told))
+
+
+def _heads(heads: Heads) -> dict[str, NDArray[np.float32]]:
+    found = {}
+    for m, head in enumerate(heads.heads):
+        named = f"head.{head.name}."
+        for norm in ("norm_mean", "norm_scale"):
+            found[named + norm] = _array(heads.get_buffer(norm))
+        found[named + "out"], found[named + "out_bias"] = _array(heads.out[m]), _array(heads.out_bias[m])
+        if heads.bottom == "experts":
+            found[named + "gate"], found[named + "gate_bias"] = _array(heads.gate[m]), _array(heads.gate_bias[m])
+        else:
+            below = 0 if heads.bottom == "shared" else m
+            found[named + "hidden"] = _array(heads.hidden[below])
+            found[named + "hidden_bias"] = _array(heads.hidden_bias[below])
+    if heads.bottom == "experts":
+        for e, (weight, bias) in enumerate(zip(heads.hidden, heads.hidden_bias, strict=True)):
+            found[f"expert.{e}.hidden"], found[f"expert.{e}.hidden_bias"] = _array(weight), _array(bias)
+    return found
+
+
+def _text(data: Any) -> str:
+    return json.dumps(data, sort_keys=True, separators=(",", ":"))
+
+
+def _array(value: Tensor) -> NDArray[np.float32]:
+    # A copy: heads with one bottom write the same weights several times, and a file holds no two views of one.
+    return np.array(value.detach().cpu().numpy(), dtype=np.float32, order="C")

@@ -1,0 +1,110 @@
+"""Fine-tuning: heads over an encoder, on questions whose outcome is known, the encoder learning with them or frozen."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from obligor.sequences.batches import Batch, BatchSource, take_rows
+from obligor.sequences.training.chance import Chance
+from obligor.sequences.training.encoder import SequenceEncoder
+from obligor.sequences.training.heads import Heads, Targets, check_targets, known
+from obligor.sequences.training.ragged import Ragged, ragged
+from obligor.sequences.training.trainer import Loss
+
+__all__ = ["Finetuning", "embed", "log_odds"]
+
+NORM_BATCHES: Final = 32  # whose readouts the heads are standardised by
+
+
+class Finetuning(nn.Module):
+    """The task of predicting outcomes."""
+
+    def __init__(
+        self,
+        encoder: SequenceEncoder,
+        heads: Heads,
+        source: BatchSource,
+        targets: Targets,
+        held: NDArray[np.bool_],
+        *,
+        dropout: float = 0.1,
+        frozen: bool = False,
+    ) -> None:
+        super().__init__()
+        check_targets(heads.heads, targets)
+        self.encoder, self.heads, self.source, self.targets, self.held = encoder, heads, source, targets, held
+        self.dropout, self.frozen = dropout, frozen
+        self.told = np.logical_or.reduce([known(targets[head.name]) for head in heads.heads])
+        encoder.requires_grad_(not frozen)
+
+    def prepare(self) -> None:
+        """Standardise the heads by readouts of rows that are learnt from, and begin at the level of their targets."""
+        found = []
+        with torch.no_grad():
+            for batch in itertools.islice(self.source.batches(0, 0), NORM_BATCHES):
+                tokens = ragged(take_rows(batch, ~self.held[batch.question]), self._device)
+                found.append(self.encoder(tokens))
+        self.heads.fit_norm(torch.cat(found))
+        self.heads.start_at(self.targets)
+
+    def loss(self, batch: Batch, chance: Chance) -> Loss | None:
+        """Return the loss on the rows of a batch that are learnt from; nothing if there are none."""
+        mine = take_rows(batch, (self.told & ~self.held)[batch.question])
+        if not len(mine.length):
+            return None
+        tokens = ragged(mine, self._device)
+        losses = self.heads.losses(
+            self.heads(chance.dropout(self._read(tokens), self.dropout)), self.targets, mine.question
+        )
+        parts = {name: loss.item() for name, loss in losses.items()}
+        return Loss(self.heads.weighted(losses), parts, len(tokens.time))
+
+    def score(self) -> float | None:
+        """Return the sum of the heads' losses on the rows that are held back."""
+        totals: dict[str, float] = {}
+        counts: dict[str, int] = {}
+        for batch in self.source.batches(0, 0):
+            mine = take_rows(batch, (self.told & self.held)[batch.question])
+            if not len(mine.length):
+                continue
+            losses = self.heads.losses(self.heads(self._read(ragged(mine, self._device))), self.targets, mine.question)
+            for name, loss in losses.items():
+                rows = int(known(self.targets[name])[mine.question].sum())
+                totals[name] = totals.get(name, 0.0) + loss.item() * rows
+                counts[name] = counts.get(name, 0) + rows
+        return sum(totals[name] / counts[name] for name in totals) if totals else None
+
+    @property
+    def _device(self) -> torch.device:
+        return self.encoder.token.table.device
+
+    def _read(self, tokens: Ragged) -> Tensor:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            return self.encoder(tokens)  # type: ignore[no-any-return]
+
+
+def embed(encoder: SequenceEncoder, source: BatchSource) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the questions in ascending order, (q,), and their readouts, (q, 5h + 2)."""
+    questions, found = [], []
+    with torch.no_grad():
+        for batch in source.batches(0, 0):
+            questions.append(batch.question)
+            found.append(encoder(ragged(batch, encoder.token.table.device)).float().cpu().numpy())
+    if not questions:
+        return np.zeros(0, np.int64), np.zeros((0, encoder.size), np.float32)
+    question = np.concatenate(questions)
+    order = np.argsort(question, kind="stable")
+    return question[order], np.concatenate(found)[order]
+
+
+def log_odds(heads: Heads, readouts: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
+    """Return each head's log-odds, (q, outputs), from readouts (q, 5h + 2)."""
+    with torch.no_grad():
+        found = heads(torch.from_numpy(readouts).to(heads.log_variance.device))
+    return {name: value.double().cpu().numpy() for name, value in found.items()}

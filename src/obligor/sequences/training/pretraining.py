@@ -1,0 +1,182 @@
+"""Pretraining without labels: a weighted sum of contrastive, next-event and masked losses, in one pass of the encoder.
+
+Contrastive learning tells entities apart, so a field that names an entity (a device, a postcode: it hardly changes
+within a row and differs between rows) would be all that it learns. Such fields are left out: the encoder sees them as
+absent while it is pretrained, and their tables end as one row repeated, so that they mean nothing until fine-tuning
+gives them a meaning. They are found by looking, unless they are named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from obligor.errors import BadInput, Problem
+from obligor.sequences.batches import Batch, BatchSource, take_rows
+from obligor.sequences.training.chance import Chance
+from obligor.sequences.training.contrastive import contrastive_loss, random_slices
+from obligor.sequences.training.encoder import SequenceEncoder
+from obligor.sequences.training.fields_ahead import FieldsAhead, masked_codes, with_next
+from obligor.sequences.training.ragged import Ragged, ragged
+from obligor.sequences.training.trainer import Loss
+
+__all__ = ["Objectives", "Pretraining", "slow_moving"]
+
+AGREEMENT_MIN: Final = 0.9  # of two successive values of one row, for a field to be slow-moving
+CONCENTRATION_MAX: Final = 0.2  # chance that two rows share a value, for it to tell rows apart
+ROWS_LOOKED_AT: Final = 2000
+
+
+@dataclass(frozen=True)
+class Objectives:
+    """What is learnt, and how much each counts."""
+
+    contrastive: float = 1.0  # weight
+    next_event: float = 0.5  # weight
+    masked: float = 0.0  # weight
+    slices: int = 5  # of each row
+    slice_min: int = 25  # events
+    slice_max: int = 200  # events
+    margin: float = 0.5  # that slices of two rows are to be apart
+    negatives: int = 5  # nearest slices of other rows that each is pushed away from
+    masked_share: float = 0.15  # of the fields
+    identifiers: tuple[int, ...] | None = None  # fields that are left out; None: those that are found to be slow-moving
+
+    def __post_init__(self) -> None:
+        weights = (self.contrastive, self.next_event, self.masked)
+        if min(weights) < 0 or max(weights) == 0:
+            raise BadInput(Problem("$.objectives", f"expected weights of at least 0, not all 0, got {weights}"))
+
+
+def slow_moving(batches: Iterable[Batch], fields: int) -> tuple[int, ...]:
+    """Return the fields that say who a row is about: the same all along a row, another in the next row.
+
+    Looked at are the first rows with two events that have the field.
+    """
+    agreeing, pairs = np.zeros(fields), np.zeros(fields)
+    seen: list[list[int]] = [[] for _ in range(fields)]
+    looked = 0
+    for batch in batches:
+        for codes, length in zip(batch.codes, batch.length, strict=True):
+            for field in range(fields):
+                values = codes[:length, field]
+                values = values[values != 0]
+                if len(values) > 1:
+                    agreeing[field] += int((values[1:] == values[:-1]).sum())
+                    pairs[field] += len(values) - 1
+                    seen[field].append(int(values[0]))
+        looked += len(batch.length)
+        if looked >= ROWS_LOOKED_AT:
+            break
+    return tuple(f for f in range(fields) if pairs[f] and agreeing[f] / pairs[f] >= AGREEMENT_MIN and _spread(seen[f]))
+
+
+def _spread(values: list[int]) -> bool:
+    _, counts = np.unique(values, return_counts=True)
+    return bool(((counts / counts.sum()) ** 2).sum() <= CONCENTRATION_MAX)
+
+
+class Pretraining(nn.Module):
+    """The task of learning an encoder from events alone."""
+
+    def __init__(
+        self,
+        encoder: SequenceEncoder,
+        objectives: Objectives,
+        source: BatchSource,
+        seed: int,
+        held: NDArray[np.bool_] | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.objectives, self.source, self.held = encoder, objectives, source, held
+        sizes = encoder.config.sizes
+        named = objectives.identifiers
+        self.identifiers = slow_moving(source.batches(0, 0), len(sizes)) if named is None else named
+        kept = tuple(f for f in range(len(sizes)) if f not in self.identifiers)
+        if not kept:
+            raise BadInput(Problem("$.identifiers", "expected a field that is no slow-moving identifier, got none"))
+        generator = torch.Generator().manual_seed(seed)
+        hidden = encoder.config.hidden
+        self.next_event = FieldsAhead(sizes, hidden, kept, generator) if objectives.next_event else None
+        self.masked = FieldsAhead(sizes, hidden, kept, generator) if objectives.masked else None
+
+    def loss(self, batch: Batch, chance: Chance) -> Loss | None:
+        """Return the loss on the rows of a batch that are learnt from; nothing if there are none."""
+        if self.held is not None:
+            batch = take_rows(batch, ~self.held[batch.question])
+        return self._loss(batch, chance)
+
+    def score(self) -> float | None:
+        """Return the mean loss on the rows that are held back, always on the same slices of them."""
+        if self.held is None:
+            return None
+        total, rows = 0.0, 0
+        for number, batch in enumerate(self.source.batches(0, 0)):
+            mine = take_rows(batch, self.held[batch.question])
+            found = self._loss(mine, Chance(0, number))
+            if found is not None:
+                total += found.total.item() * len(mine.length)
+                rows += len(mine.length)
+        return total / rows if rows else None
+
+    def close(self) -> None:
+        """Make the tables of identifiers say nothing."""
+        with torch.no_grad():
+            for field in self.identifiers:
+                table = torch.split(self.encoder.token.table, list(self.encoder.config.sizes))[field]
+                table.copy_(table[:1].expand_as(table))
+
+    def _loss(self, batch: Batch, chance: Chance) -> Loss | None:
+        wanted, device = self.objectives, self.encoder.token.table.device
+        if wanted.contrastive:
+            # Slices serve all objectives: the encoder goes through them once.
+            tokens, row = random_slices(batch, chance, wanted.slices, wanted.slice_min, wanted.slice_max, device)
+        else:
+            tokens, row = ragged(batch, device), np.arange(len(batch.length))
+        if not len(tokens.time):
+            return None
+        for field in self.identifiers:
+            tokens.codes[:, field], tokens.parts[:, field] = 0, 0.0
+        given, asked = tokens, tokens.codes
+        if self.masked is not None:
+            codes, parts, asked = masked_codes(tokens.codes, tokens.parts, wanted.masked_share, chance)
+            given = tokens._replace(codes=codes, parts=parts)
+        return self._sum(given, tokens, asked, row, chance)
+
+    def _sum(self, given: Ragged, tokens: Ragged, asked: Tensor, row: NDArray[np.int64], chance: Chance) -> Loss:
+        wanted, losses = self.objectives, {}
+        y, seen = self._hidden(given)
+        if wanted.contrastive:
+            last = y.index_select(0, seen.rows.tensor(seen.rows.start + seen.rows.length - 1))
+            losses["contrastive"] = wanted.contrastive * contrastive_loss(
+                last, row, margin=wanted.margin, negatives=wanted.negatives
+            )
+        if self.next_event is not None:
+            before = with_next(seen.rows)
+            ahead = self.encoder.seen(tokens).codes.index_select(0, before + 1)
+            losses["next_event"] = wanted.next_event * self.next_event(y.index_select(0, before), ahead, chance)
+        if self.masked is not None:
+            asked = self.encoder.seen(tokens._replace(codes=asked)).codes
+            losses["masked"] = wanted.masked * self.masked(y, asked, chance)
+        total = torch.stack(list(losses.values())).sum()
+        return Loss(total, {name: loss.item() for name, loss in losses.items()}, len(seen.time))
+
+    def _hidden(self, tokens: Ragged) -> tuple[Tensor, Ragged]:
+        """Return the hidden vectors of all events in flat order, whatever the chunks they came in."""
+        seen = self.encoder.seen(tokens)
+        chunks = list(self.encoder.hidden(tokens))
+        if len(chunks) == 1:
+            return chunks[0][1], seen
+        width = self.encoder.chunk_events
+        places = [
+            np.flatnonzero((seen.rows.position >= k * width) & (seen.rows.position < (k + 1) * width))
+            for k in range(len(chunks))
+        ]
+        order = np.argsort(np.concatenate(places), kind="stable")
+        return torch.cat([y for _, y in chunks]).index_select(0, seen.rows.tensor(order)), seen

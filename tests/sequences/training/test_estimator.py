@@ -1,0 +1,145 @@
+"""The classifier: it learns what lies in order alone, and nothing where there is nothing to learn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightgbm import LGBMClassifier
+from sklearn.base import clone
+from tests.sequences.training.small import PRETRAIN, QUICK, same, source
+
+from obligor.errors import BadInput, ObligorError
+from obligor.models.metrics import auc
+from obligor.sequences.batches import MemorySource
+from obligor.sequences.training import Head, Lived, SequenceClassifier
+from obligor.sequences.training.encoder import Kind
+from obligor.sequences.training.heads import Targets
+
+TRAINING = replace(QUICK, epochs=12, look_steps=30)
+
+
+def _model(kind: Kind = "gru", **given: object) -> SequenceClassifier:
+    small = {"width": 8, "hidden": 16, "units": 16, "quiet": True, "objectives": PRETRAIN, "pretrainer": QUICK}
+    return SequenceClassifier(kind=kind, trainer=TRAINING).set_params(**{**small, **given})
+
+
+def _counts(made: MemorySource) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+    """A bag of events: how often each code of each field is in a sequence."""
+    rows = zip(made.start, made.stop, strict=True)
+    return np.array(
+        [
+            np.concatenate([np.bincount(made.codes[a:b, f], minlength=n) for f, n in enumerate(made.sizes)])
+            for a, b in rows
+        ]
+    )
+
+
+@pytest.mark.parametrize("kind", ["gru", "linear_attention", "transformer"])
+def test_it_learns_from_order_what_a_bag_of_events_cannot_see(kind: Kind) -> None:
+    made, y = source(1000, 1)
+    later, truth = source(500, 2)
+    permuted, _ = source(500, 2, permuted=True)
+    model = _model(kind).fit(made, y)
+    assert auc(truth, model.predict_proba(later)[:, 1]) > 0.95
+    assert 0.4 < auc(truth, model.predict_proba(permuted)[:, 1]) < 0.6
+    bag = LGBMClassifier(n_estimators=50, n_jobs=1, verbose=-1).fit(_counts(made), y)
+    assert 0.4 < auc(truth, np.asarray(bag.predict_proba(_counts(later)))[:, 1]) < 0.6
+    curve = [look["score"] for look in model.training_.curve]
+    assert min(curve) < 0.6 * curve[0] or min(curve) < 0.05
+
+
+def test_shuffled_outcomes_teach_nothing() -> None:
+    made, y = source(1000, 1)
+    later, truth = source(500, 2)
+    model = _model().fit(made, np.random.default_rng(0).permutation(y))
+    assert 0.42 < auc(truth, model.predict_proba(later)[:, 1]) < 0.58
+
+
+def test_answers_are_those_of_each_question_whatever_its_batch() -> None:
+    made, y = source(300, 1)
+    model = _model(trainer=QUICK).fit(made, y)
+    other = replace(made, tokens_max=100)
+    assert np.abs(model.embed(made) - model.embed(other)).max() < 1e-5
+    assert model.embed(made).shape == (300, 5 * 16 + 2)
+    chance = model.predict_proba(made)
+    assert chance.sum(axis=1) == pytest.approx(1.0)
+    assert np.log(chance[:, 1] / chance[:, 0]) == pytest.approx(model.decision_function(made))
+
+
+def test_several_heads_at_once() -> None:
+    made, y = source(400, 1)
+    months = np.random.default_rng(3).integers(1, 5, 400)
+    heads = (Head("default"), Head("loss", "share"), Head("hazard", "hazard", months=4))
+    lived = Lived(months, np.where(y == 1, 1, np.random.default_rng(4).integers(0, 2, 400) * 2))
+    targets: Targets = {"default": y, "loss": np.where(y == 1, 0.6, np.nan), "hazard": lived}
+    model = _model(heads=heads, bottom="shared").fit(made, targets)
+    told = model.log_odds(made)
+    assert {name: value.shape for name, value in told.items()} == {
+        "default": (400,), "loss": (400,), "hazard": (400, 4, 2),
+    }  # fmt: skip
+    assert auc(y, told["default"]) > 0.9
+    assert 1 / (1 + np.exp(-told["loss"].mean())) == pytest.approx(0.6, abs=0.05)
+    first = _model(heads=heads[2:], pretrained=False).fit(made, {"hazard": lived})
+    assert auc(y, first.decision_function(made)) > 0.9
+
+
+def test_outcomes_that_are_not_known_and_groups() -> None:
+    made, y = source(400, 1)
+    groups = np.arange(400) // 4
+    model = _model(trainer=QUICK, pretrained=False, held_share=0.3)
+    held = model._held(400, groups)
+    assert 0.1 < held.mean() < 0.5
+    assert all(len(set(held[groups == g])) == 1 for g in range(100))
+    y[200:] = np.nan
+    assert model.fit(made, y, groups=groups).training_.best is not None
+
+
+def test_frozen_leaves_the_encoder_as_pretraining_made_it() -> None:
+    made, y = source(300, 1)
+    model = _model(trainer=QUICK, frozen=True).pretrain(made)
+    before = {name: value.clone() for name, value in model.encoder_.state_dict().items()}
+    model.fit(made, y)
+    assert same(before, model.encoder_.state_dict())
+    assert all(parameter.requires_grad for parameter in model.encoder_.parameters())
+
+
+def test_fit_goes_on_from_its_checkpoints(tmp_path: Path) -> None:
+    made, y = source(300, 1)
+    expected = _model(trainer=QUICK).fit(made, y)
+    first = _model(trainer=QUICK, checkpoints=tmp_path).fit(made, y)
+    again = _model(trainer=QUICK, checkpoints=tmp_path).fit(made, y)
+    for model in (first, again):
+        assert np.array_equal(model.decision_function(made), expected.decision_function(made))
+    with pytest.raises(ObligorError, match="of another run"):
+        _model(trainer=QUICK, checkpoints=tmp_path).fit(made, 1 - y)
+
+
+def test_it_is_an_estimator_to_scikit_learn() -> None:
+    model = _model(hidden=24)
+    assert clone(model).get_params() == model.get_params()
+    with pytest.raises(BadInput, match=r"\$\.depth: no such parameter"):
+        model.set_params(depth=3)
+
+
+def test_what_was_not_fitted_cannot_answer() -> None:
+    made, y = source(20, 1)
+    with pytest.raises(ObligorError, match="call fit or pretrain first"):
+        _model().embed(made)
+    with pytest.raises(ObligorError, match="call fit first"):
+        _model().pretrain(made).predict_proba(made)
+    with pytest.raises(BadInput, match="expected as many rows for each head"):
+        _model(heads=(Head("a"), Head("b"))).fit(made, {"a": y, "b": y[:3]})
+
+
+def test_an_unlabelled_entity_without_events_is_answered() -> None:
+    made, y = source(50, 1)
+    empty = replace(made, stop=np.where(np.arange(50) < 3, made.start, made.stop))
+    model = _model(trainer=QUICK).fit(empty, y)
+    told = model.decision_function(empty)
+    assert np.isfinite(told).all()
+    assert told[0] == told[1] == told[2]
+    assert torch.isfinite(model.encoder_.readout.empty).all()

@@ -1,0 +1,113 @@
+"""What is exported has the names and shapes that serving reads, and heads with one bottom each carry it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from tests.sequences.training.small import SIZES
+
+from obligor.sequences.training.encoder import EncoderConfig, Kind, SequenceEncoder
+from obligor.sequences.training.export import export
+from obligor.sequences.training.heads import Bottom, Head, Heads
+
+D, H, U = 8, 16, 5
+R = 5 * H + 2
+Shapes = dict[str, tuple[int, ...]]
+OF_KIND: dict[Kind, dict[str, int]] = {
+    "gru": {"layers": 1, "heads": 1, "tail": 0},
+    "linear_attention": {"layers": 1, "heads": 2, "tail": 0},
+    "transformer": {"layers": 2, "heads": 2, "tail": 256},
+}
+BODIES: dict[Kind, Shapes] = {
+    "gru": {
+        "gru.weight_ih": (3 * H, D), "gru.weight_hh": (3 * H, H), "gru.bias_ih": (3 * H,), "gru.bias_hh": (3 * H,),
+    },
+    "linear_attention": {
+        "la.query": (H, D), "la.key": (H, D), "la.value": (H, D), "la.decay": (H, D), "la.decay_bias": (H,),
+        "la.gate": (H, D), "la.norm": (H,), "la.out": (H, H),
+    },
+    "transformer": {
+        "in": (H, D), "final_norm": (H,),
+        **{
+            f"layer.{i}.{name}": shape
+            for i in range(2)
+            for name, shape in {
+                "norm1": (H,), "qkv": (3 * H, H), "out": (H, H), "norm2": (H,), "up": (4 * H, H), "down": (H, 4 * H),
+            }.items()
+        },
+    },
+}  # fmt: skip
+HEADS = (Head("default"), Head("hazard", "hazard", months=3))
+
+
+def _exported(
+    folder: Path, kind: Kind, bottom: Bottom = "own"
+) -> tuple[Heads, dict[str, NDArray[np.float32]], dict[str, Any]]:
+    encoder = SequenceEncoder(EncoderConfig(SIZES, kind, D, H, layers=2, heads=2), seed=1)
+    heads = Heads(HEADS, encoder.size, U, seed=2, bottom=bottom)
+    with torch.no_grad():
+        for parameter in heads.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)) / 10)
+    export(folder / "encoder.safetensors", encoder, heads)
+    with safe_open(folder / "encoder.safetensors", framework="np") as file:
+        told = {key: json.loads(text) for key, text in file.metadata().items()}
+        return heads, {name: file.get_tensor(name) for name in file.keys()}, told  # noqa: SIM118 - no mapping
+
+
+@pytest.mark.parametrize("kind", BODIES)
+def test_names_and_shapes(kind: Kind, tmp_path: Path) -> None:
+    _, found, told = _exported(tmp_path, kind)
+    expected: Shapes = (
+        {f"token.{i}": (size, D) for i, size in enumerate(SIZES)} | BODIES[kind] | {"readout.empty": (R,)}
+    )
+    for head in HEADS:
+        head_shapes: Shapes = {
+            "norm_mean": (R,), "norm_scale": (R,), "hidden": (U, R), "hidden_bias": (U,), "out": (head.outputs, U),
+            "out_bias": (head.outputs,),
+        }  # fmt: skip
+        expected |= {f"head.{head.name}.{part}": shape for part, shape in head_shapes.items()}
+    assert {name: value.shape for name, value in found.items()} == expected
+    assert {value.dtype.name for value in found.values()} == {"float32"}
+    assert told["config"] == {
+        "format": 1, "kind": kind, "width": D, "hidden": H, "sizes": list(SIZES),
+        **OF_KIND[kind],
+    }  # fmt: skip
+    assert [head["name"] for head in told["outputs"]] == ["default", "hazard"]
+    assert told["outputs"][1]["months"] == 3
+
+
+@pytest.mark.parametrize("bottom", ["own", "shared"])
+def test_heads_by_the_equation_from_the_file(bottom: Bottom, tmp_path: Path) -> None:
+    heads, w, _ = _exported(tmp_path, "gru", bottom)
+    r = np.random.default_rng(0).standard_normal((4, R)).astype(np.float32)
+    with torch.no_grad():
+        expected = heads(torch.from_numpy(r))
+    for head in HEADS:
+        named = f"head.{head.name}."
+        below = ((r - w[named + "norm_mean"]) * w[named + "norm_scale"]) @ w[named + "hidden"].T + w[
+            named + "hidden_bias"
+        ]
+        found = (below / (1 + np.exp(-below))) @ w[named + "out"].T + w[named + "out_bias"]
+        assert np.abs(found - expected[head.name].numpy()).max() < 1e-5
+    assert np.array_equal(w["head.default.hidden"], w["head.hazard.hidden"]) == (bottom == "shared")
+
+
+def test_experts_have_names_of_their_own(tmp_path: Path) -> None:
+    heads, w, _ = _exported(tmp_path, "gru", "experts")
+    r = np.random.default_rng(0).standard_normal((4, R)).astype(np.float32)
+    with torch.no_grad():
+        expected = heads(torch.from_numpy(r))
+    below = np.stack([r @ w[f"expert.{e}.hidden"].T + w[f"expert.{e}.hidden_bias"] for e in range(4)])
+    below = below / (1 + np.exp(-below))  # (experts, n, u); the norm is none yet
+    for head in HEADS:
+        gate = np.exp(r @ w[f"head.{head.name}.gate"].T + w[f"head.{head.name}.gate_bias"])
+        mixed = np.einsum("ne,enu->nu", gate / gate.sum(axis=1, keepdims=True), below)
+        found = mixed @ w[f"head.{head.name}.out"].T + w[f"head.{head.name}.out_bias"]
+        assert np.abs(found - expected[head.name].numpy()).max() < 1e-5

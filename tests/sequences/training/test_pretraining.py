@@ -1,0 +1,158 @@
+"""Pretraining: slices and hard negatives by their definition, fields ahead, identifiers kept out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tests.sequences.training.small import PRETRAIN, QUICK, SIZES, source
+
+from obligor.errors import BadInput
+from obligor.sequences.batches import MemorySource
+from obligor.sequences.training.chance import Chance
+from obligor.sequences.training.contrastive import contrastive_loss, random_slices
+from obligor.sequences.training.encoder import EncoderConfig, SequenceEncoder
+from obligor.sequences.training.fields_ahead import FieldsAhead, masked_codes, with_next
+from obligor.sequences.training.pretraining import Objectives, Pretraining, slow_moving
+from obligor.sequences.training.ragged import Rows, ragged
+from obligor.sequences.training.trainer import train
+
+CPU = torch.device("cpu")
+
+
+def _encoder(sizes: tuple[int, ...] = SIZES, **given: int) -> SequenceEncoder:
+    return SequenceEncoder(EncoderConfig(sizes, width=8, hidden=16), seed=1, **given)
+
+
+def _with_identifier(made: MemorySource) -> MemorySource:
+    """The same sequences with a field more, which names its sequence."""
+    questions = len(made.start)
+    name = np.repeat(np.arange(questions) % 200 + 2, made.stop - made.start).astype(np.int32)
+    codes = np.concatenate((made.codes, name[:, None]), axis=1)
+    parts = np.concatenate((made.parts, np.zeros((len(codes), 1), np.float32)), axis=1)
+    return MemorySource((*SIZES, 202), codes, parts, made.time, made.start, made.stop, made.as_of, tokens_max=1024)
+
+
+def test_slices_lie_within_their_rows() -> None:
+    batch = next(source(40, 1, events=(2, 60), tokens_max=10_000)[0].batches(0, 0))
+    found, row = random_slices(batch, Chance(1, 2), 5, 10, 20, CPU)
+    assert np.array_equal(row, np.repeat(np.arange(len(batch.length)), 5))
+    whole, length = batch.length[row], found.rows.length
+    assert np.all(length <= np.minimum(whole, 20))
+    assert np.all(length >= np.minimum(np.maximum(whole // 3, 1), 10))
+    assert len(set(length.tolist())) > 5
+    for s, start in enumerate(found.rows.start):
+        own = batch.time[row[s], : whole[s]]
+        inside = found.time[start : start + length[s]]
+        at = int(np.flatnonzero(own == inside[0])[0])
+        assert np.array_equal(inside, own[at : at + length[s]])
+        assert np.array_equal(found.codes[start : start + length[s]].numpy(), batch.codes[row[s], at : at + length[s]])
+        assert found.as_of[s] == inside[-1]
+
+
+def test_contrastive_loss_is_that_of_every_pair_written_out() -> None:
+    vectors = torch.randn(9, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float32)
+    row = np.repeat([0, 1, 2], 3)
+    unit = (vectors / vectors.norm(dim=1, keepdim=True)).numpy()
+    distance = np.linalg.norm(unit[:, None] - unit[None], axis=2)
+    terms = [distance[i, j] ** 2 for i in range(9) for j in range(i + 1, 9) if row[i] == row[j]]
+    for i in range(9):
+        others = sorted(distance[i, j] for j in range(9) if row[i] != row[j])
+        terms += [max(0.0, 1.2 - d) ** 2 for d in others[:2]]
+    found = contrastive_loss(vectors, row, margin=1.2, negatives=2)
+    assert found.item() == pytest.approx(np.mean(terms), abs=1e-6)
+
+
+def test_vectors_that_coincide_have_a_gradient() -> None:
+    vectors = torch.ones(4, 3, requires_grad=True)
+    contrastive_loss(vectors, np.array([0, 0, 1, 1]), margin=0.5, negatives=3).backward()  # type: ignore[no-untyped-call]
+    assert vectors.grad is not None
+    assert bool(torch.isfinite(vectors.grad).all())
+
+
+def test_fields_of_the_next_event_are_asked_where_they_are() -> None:
+    rows = Rows(np.array([3, 0, 1, 2]), CPU)
+    assert with_next(rows).tolist() == [0, 1, 4]
+    ahead = FieldsAhead((4, 3), 2, (0, 1), torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        ahead.weight.zero_()
+    codes = torch.tensor([[1, 0], [2, 0], [3, 2]], dtype=torch.int32)
+    expected = (np.log(4) + np.log(3)) / 2  # of the second field only the last event is asked
+    assert ahead(torch.zeros(3, 2), codes, Chance(0, 0)).item() == pytest.approx(expected, abs=1e-6)
+    assert ahead(torch.zeros(3, 2), torch.zeros_like(codes), Chance(0, 0)).item() == 0.0
+
+
+def test_masked_fields_are_asked_and_no_others() -> None:
+    codes = torch.full((500, 4), 3, dtype=torch.int32)
+    given, parts, asked = masked_codes(codes, torch.ones(500, 4), 0.15, Chance(1, 1))
+    assert torch.equal(given + asked, codes)
+    assert torch.equal(parts > 0, given > 0)
+    assert 0.1 < float((asked > 0).double().mean()) < 0.2
+
+
+@pytest.mark.parametrize("weights", [(1.0, 0.5, 0.5), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (1.0, 0.0, 0.0)])
+def test_every_objective_falls(weights: tuple[float, float, float]) -> None:
+    made, _ = source(400, 1, tokens_max=2048)
+    wanted = Objectives(*weights, slice_min=3, slice_max=12)
+    held = np.arange(400) % 5 == 0
+    task = Pretraining(_encoder(), wanted, made, seed=1, held=held)
+    first = task.score()
+    result = train(task, made, QUICK)
+    assert first is not None
+    assert result.best is not None
+    assert result.best < first * 0.97
+    assert task.score() == pytest.approx(result.best, abs=1e-6)  # it ends with the best weights
+
+
+def test_next_event_sees_a_carried_state() -> None:
+    """Chunks of a timeline teach what the whole teaches, but for the pairs across their borders."""
+    made, _ = source(10, 1, events=(20, 21), tokens_max=10_000)
+    batch = next(made.batches(0, 0))
+    whole = Pretraining(_encoder(), Objectives(0.0, 1.0), made, seed=1)
+    chunked = Pretraining(_encoder(chunk_events=7), Objectives(0.0, 1.0), made, seed=1)
+    losses = [task.loss(batch, Chance(0, 0)) for task in (whole, chunked)]
+    assert losses[0] is not None
+    assert losses[1] is not None
+    assert float(losses[0].total.detach()) == pytest.approx(float(losses[1].total.detach()), abs=1e-6)
+
+
+def test_a_field_that_names_its_row_is_found_and_kept_out() -> None:
+    made, _ = source(300, 1)
+    named = _with_identifier(made)
+    assert slow_moving(made.batches(0, 0), 3) == ()
+    assert slow_moving(named.batches(0, 0), 4) == (3,)
+    encoder = _encoder(named.sizes)
+    task = Pretraining(encoder, PRETRAIN, named, seed=1)
+    train(task, named, QUICK)
+    task.close()
+    table = encoder.token.tables()[3]
+    assert torch.equal(table, table[:1].expand_as(table))
+    tokens = ragged(next(named.batches(0, 0)), CPU)
+    with torch.no_grad():
+        other = tokens._replace(codes=tokens.codes.clone())
+        other.codes[:, 3] = 7
+        assert torch.equal(encoder(tokens), encoder(other))
+
+
+def test_contrast_by_an_identifier_alone_learns_nothing_else() -> None:
+    """The control: let in, the identifier is most of what the vectors of two slices have in common."""
+    named = _with_identifier(source(300, 1)[0])
+    wanted = Objectives(next_event=0.0, slice_min=3, slice_max=12)
+    scores: list[float] = []
+    for identifiers in ((), None):
+        task = Pretraining(_encoder(named.sizes), _with(wanted, identifiers), named, seed=1, held=np.arange(300) < 60)
+        result = train(task, named, QUICK)
+        scores.append(float(result.best or np.nan))
+    assert scores[0] < 0.8 * scores[1]
+
+
+def _with(wanted: Objectives, identifiers: tuple[int, ...] | None) -> Objectives:
+    return Objectives(**{**vars(wanted), "identifiers": identifiers})
+
+
+def test_objectives_that_ask_for_nothing_are_refused() -> None:
+    with pytest.raises(BadInput, match="expected weights of at least 0, not all 0"):
+        Objectives(0.0, 0.0, 0.0)
+    made, _ = source(20, 1)
+    with pytest.raises(BadInput, match=r"\$\.identifiers: expected a field"):
+        Pretraining(_encoder(), Objectives(identifiers=(0, 1, 2)), made, seed=1)
