@@ -18,24 +18,14 @@ from numpy.typing import NDArray
 
 from obligor.features.kernels.compiling import entry
 from obligor.sequences.asked import in_order
+from obligor.sequences.batches import Batch
 from obligor.sequences.dataset import Dataset
 
-__all__ = ["Batch", "Loader", "SubSlices"]
+__all__ = ["Loader", "SubSlices", "arranged", "filled"]
 
 Ints: TypeAlias = NDArray[np.int64]
 BUCKETS_PER_DOUBLING: Final = 8
 EPOCHS_KEPT = 2  # orders of epochs that are kept
-
-
-class Batch(NamedTuple):
-    """B sequences, padded to the longest of them, the longest first."""
-
-    codes: NDArray[np.int32]  # (B, L, F); 0 beyond a sequence's length
-    parts: NDArray[np.float32]  # (B, L, F)
-    time: Ints  # (B, L) event times, microseconds
-    length: NDArray[np.int32]  # (B,)
-    question: Ints  # (B,) which row of the training set, or which entity
-    as_of: Ints  # (B,) microseconds
 
 
 class _Order(NamedTuple):
@@ -87,7 +77,7 @@ class Loader:
     def _order(self, seed: int, epoch: int | None) -> _Order:
         wanted = self._wanted()
         length = self.dataset.columns.length[wanted].astype(np.int64)
-        order, ends = _arranged(length, self.tokens_max, self.rows_max, seed, epoch)
+        order, ends = arranged(length, self.tokens_max, self.rows_max, seed, epoch)
         return _Order(wanted[order], np.zeros(len(order), np.int64), length[order], ends)
 
     def _wanted(self) -> Ints:
@@ -99,22 +89,27 @@ class Loader:
 
     def _filled(self, order: _Order, index: int) -> Batch:
         rows = slice(order.ends[index], order.ends[index + 1])
-        slices, take, c = order.slices[rows], order.take[rows], self.dataset.columns
-        b, longest, fields = len(slices), max(1, int(take.max(initial=0))), self.dataset.header.fields
-        batch = Batch(
-            np.empty((b, longest, fields), np.int32),
-            np.empty((b, longest, fields), np.float32),
-            np.empty((b, longest), np.int64),
-            take.astype(np.int32),
-            c.question[slices],
-            c.as_of[slices],
-        )
-        _fill(
-            c.first, c.start, c.end, c.gap_code, c.gap_part, c.codes.reshape(-1), c.parts.reshape(-1), c.time,
-            c.as_of, c.own_codes, c.own_parts, slices, order.skip[rows], take, fields,
-            batch.codes.reshape(-1), batch.parts.reshape(-1), batch.time,
-        )  # fmt: skip
-        return batch
+        return filled(self.dataset, order.slices[rows], order.skip[rows], order.take[rows])
+
+
+def filled(dataset: Dataset, slices: Ints, skip: Ints, take: Ints) -> Batch:
+    """Return `take` tokens of each slice from its token `skip` on, all (B,), padded to the longest."""
+    c, fields = dataset.columns, dataset.header.fields
+    b, longest = len(slices), max(1, int(take.max(initial=0)))
+    batch = Batch(
+        np.empty((b, longest, fields), np.int32),
+        np.empty((b, longest, fields), np.float32),
+        np.empty((b, longest), np.int64),
+        take.astype(np.int32),
+        c.question[slices],
+        c.as_of[slices],
+    )
+    _fill(
+        c.first, c.start, c.end, c.gap_code, c.gap_part, c.codes.reshape(-1), c.parts.reshape(-1), c.time,
+        c.as_of, c.own_codes, c.own_parts, slices, skip, take, fields,
+        batch.codes.reshape(-1), batch.parts.reshape(-1), batch.time,
+    )  # fmt: skip
+    return batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +134,7 @@ class SubSlices(Loader):
         take = chance.integers(self.shortest, np.minimum(self.longest, whole), (len(wanted), k), endpoint=True)
         skip = chance.integers(0, whole - take, endpoint=True)  # (n, k)
         widest = take.max(axis=1, initial=0)
-        order, ends = _arranged(widest, self.tokens_max, max(1, self.rows_max // k), seed, epoch, k)
+        order, ends = arranged(widest, self.tokens_max, max(1, self.rows_max // k), seed, epoch, k)
         rows = (order[:, None] * k + np.arange(k)).reshape(-1)  # all pieces of a slice side by side
         rows = _longest_first(rows, take.reshape(-1), ends * k)
         return _Order(np.repeat(wanted, k)[rows], skip.reshape(-1)[rows], take.reshape(-1)[rows], ends * k)
@@ -152,10 +147,13 @@ def _longest_first(rows: Ints, take: Ints, ends: Ints) -> Ints:
     return found
 
 
-def _arranged(
+def arranged(
     width: Ints, tokens_max: int, rows_max: int, seed: int, epoch: int | None, each: int = 1
 ) -> tuple[Ints, Ints]:
-    """Return units of like width, batch by batch, and where each batch ends; a unit is `each` rows of that width."""
+    """Return units of like width, batch by batch, and where each batch ends; a unit is `each` rows of that width.
+
+    Without an epoch they come in the order of their width, the widest first.
+    """
     if epoch is None:
         order = np.argsort(-width, kind="stable")
         return order, _ends(width[order], tokens_max, rows_max, each)

@@ -1,0 +1,153 @@
+"""Branches: all questions to one entity in one pass over its events.
+
+The slices of two questions to an entity mostly begin alike: the later one has more events, and may have some that the
+earlier one did not know of. So the longest slice of each entity is a trunk, and a question branches off where it last
+agrees with it, with the few tokens of its own that follow, its application's at the end. A recurrent encoder goes
+through the trunk once; each branch goes on from the state at its place. That is exact: a question sees the very tokens
+that it would see alone, and none that another one knew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from obligor.features.kernels.compiling import entry
+from obligor.sequences.asked import in_order
+from obligor.sequences.batches import Batch, take_rows
+from obligor.sequences.dataset import Dataset
+from obligor.sequences.loading import arranged, filled
+
+__all__ = ["Branched", "Branches", "shared_tokens"]
+
+EPOCHS_KEPT: Final = 2  # orders of epochs that are kept
+
+Ints: TypeAlias = NDArray[np.int64]
+
+
+class Branched(NamedTuple):
+    """T trunks and Q questions to them."""
+
+    trunk: Batch  # (T, L): question and as_of are those of the slice that it was taken from
+    row: Ints  # (Q,) the trunk of each question, ascending
+    at: Ints  # (Q,) how many of its events the question shares, ascending within a trunk; the last one shares all
+    tail: Batch  # (Q, M) the tokens that follow; question and as_of of each
+
+    @property
+    def question(self) -> Ints:
+        """The questions, (Q,)."""
+        return self.tail.question
+
+    def take(self, keep: NDArray[np.bool_]) -> Branched:
+        """Return the questions where `keep` is true, with as much of their trunks as they need."""
+        row, at = self.row[keep], self.at[keep]
+        needed = np.zeros(len(self.trunk.length), np.int64)
+        np.maximum.at(needed, row, at)
+        asked = np.bincount(row, minlength=len(needed)) > 0
+        trunk = take_rows(self.trunk._replace(length=needed.astype(np.int32)), asked)
+        return Branched(trunk, (np.cumsum(asked) - 1)[row], at, take_rows(self.tail, keep))
+
+
+class _Places(NamedTuple):
+    """The slices of a dataset by trunk."""
+
+    slices: Ints  # (Q,) in the order of trunk and place
+    at: Ints  # (Q,)
+    first: Ints  # (T + 1,) the questions of trunk t are first[t]..first[t + 1]
+    trunk: Ints  # (T,) the slice that it is taken from
+    length: Ints  # (T,) its events
+
+
+@dataclass(frozen=True, eq=False)
+class Branches:
+    """The slices of a dataset, each once an epoch, by entity."""
+
+    dataset: Dataset
+    tokens_max: int = 16_384  # of a batch's trunks, padding included; a longer one has a batch of its own
+    rows_max: int = 512  # trunks of a batch
+    questions: Ints | None = None  # those that are wanted; None: all
+    threads: int = 1  # that fill batches ahead
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The rows of each field's table."""
+        return self.dataset.tokenizer.sizes
+
+    def __len__(self) -> int:
+        """Return how many batches the first epoch of seed 0 has; others have about as many."""
+        return len(self._order(0, 0)[1]) - 1
+
+    def batches(self, seed: int, epoch: int | None) -> Iterator[Branched]:
+        """Yield the batches of an epoch; their order is a pure function of seed and epoch.
+
+        Without an epoch trunks come in the order of their length, the longest first: the same each time.
+        """
+        order, ends = self._order(seed, epoch)
+        yield from in_order(
+            lambda i: self._filled(order[ends[i] : ends[i + 1]]), range(len(ends) - 1), self.threads
+        )  # fmt: skip
+
+    @cached_property
+    def _places(self) -> _Places:
+        c = self.dataset.columns
+        wanted = np.arange(len(self.dataset)) if self.questions is None else self._wanted()
+        begins = np.where(np.diff(c.first)[wanted] > 0, c.start[np.minimum(c.first[wanted], len(c.start) - 1)], -1)
+        begins = np.where(begins >= 0, begins, -1 - wanted)  # one without events shares none
+        application = int(self.dataset.header.applications)
+        events = c.length[wanted].astype(np.int64) - application
+        order = np.lexsort((events, begins))
+        starts = np.flatnonzero(np.diff(begins[order], prepend=begins[order][:1] - 1))
+        sizes = np.diff(starts, append=len(order))
+        longest = wanted[order[starts + sizes - 1]]
+        at = shared_tokens(c.first, c.start, c.end, wanted[order], np.repeat(longest, sizes))
+        group = np.repeat(np.arange(len(starts)), sizes)
+        again = np.lexsort((at, group))
+        ends = np.cumsum(sizes)
+        return _Places(wanted[order][again], at[again], np.append(0, ends), longest, at[again][ends - 1])
+
+    def _wanted(self) -> Ints:
+        return np.flatnonzero(np.isin(self.dataset.columns.question, self.questions))
+
+    @lru_cache(maxsize=EPOCHS_KEPT)  # noqa: B019 - a source lives as long as its training
+    def _order(self, seed: int, epoch: int | None) -> tuple[Ints, Ints]:
+        return arranged(self._places.length, self.tokens_max, self.rows_max, seed, epoch)
+
+    def _filled(self, trunks: Ints) -> Branched:
+        places = self._places
+        sizes = np.diff(places.first)[trunks]
+        row = np.repeat(np.arange(len(trunks)), sizes)
+        asked = np.repeat(places.first[trunks] - (np.cumsum(sizes) - sizes), sizes) + np.arange(len(row))
+        slices, at = places.slices[asked], places.at[asked]
+        nothing = np.zeros(len(trunks), np.int64)
+        return Branched(
+            filled(self.dataset, places.trunk[trunks], nothing, places.length[trunks]),
+            row,
+            at,
+            filled(self.dataset, slices, at, self.dataset.columns.length[slices] - at),
+        )
+
+
+def shared_tokens(first: Ints, start: Ints, end: Ints, slices: Ints, others: Ints) -> Ints:
+    """Return with how many of the same rows each slice and another one begin, (n,)."""
+    out = np.zeros(len(slices), np.int64)
+    _share(first, start, end, slices, others, out)
+    return out
+
+
+@entry
+def _share(first: Any, start: Any, end: Any, slices: Any, others: Any, out: Any) -> None:
+    for i in range(slices.shape[0]):
+        p, t, shared = first[slices[i]], first[others[i]], 0
+        own_end, other_end = first[slices[i] + 1], first[others[i] + 1]
+        while p < own_end and t < other_end and start[p] == start[t]:
+            shared += min(end[p], end[t]) - start[p]
+            if end[p] != end[t]:
+                break
+            p += 1
+            t += 1
+        out[i] = shared
