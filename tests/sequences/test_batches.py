@@ -7,7 +7,7 @@ import pytest
 from tests.sequences.training.small import source
 
 from obligor.errors import BadInput
-from obligor.sequences.batches import Batch, MemorySource, bucketed, take_rows
+from obligor.sequences.batches import Batch, MemorySource, bucketed
 
 
 def _as_bytes(batches: list[Batch]) -> list[bytes]:
@@ -56,7 +56,7 @@ def test_rows_that_are_taken_keep_their_events_and_lose_padding() -> None:
     made, _ = source(50, 1)
     batch = next(made.batches(0, 0))
     keep = batch.length < batch.length.max()
-    taken = take_rows(batch, keep)
+    taken = batch.take(keep)
     assert taken.codes.shape[1] == batch.length[keep].max()
     assert np.array_equal(taken.question, batch.question[keep])
 

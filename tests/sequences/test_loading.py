@@ -14,8 +14,9 @@ from tests.sequences import twin
 
 from obligor.features.narrowing import sequence_alone
 from obligor.sequences.asked import Everyone
+from obligor.sequences.batches import Batch
 from obligor.sequences.dataset import Dataset
-from obligor.sequences.loading import Batch, Loader, SubSlices
+from obligor.sequences.loading import Loader, SubSlices
 from obligor.sequences.tokens import Tokenizer
 from obligor.sequences.writing import write_dataset
 

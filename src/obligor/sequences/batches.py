@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from obligor.errors import BadInput, Problem
 
-__all__ = ["Batch", "BatchSource", "MemorySource", "bucketed", "take_rows"]
+__all__ = ["Batch", "BatchSource", "Branched", "MemorySource", "QuestionSource", "bucketed"]
 
 Ints = NDArray[np.int64]
 
@@ -33,8 +33,56 @@ class Batch(NamedTuple):
     question: Ints  # (B,) which row of the training set, or which entity
     as_of: Ints  # (B,) microseconds
 
+    @property
+    def events(self) -> int:
+        """How many tokens it has, padding left out."""
+        return int(self.length.sum())
 
-class BatchSource(Protocol):
+    def take(self, keep: NDArray[np.bool_]) -> Batch:
+        """Return the rows where `keep` is true, padded to the longest that is left."""
+        length = self.length[keep]
+        longest = int(length.max(initial=0))
+        codes, parts, time = self.codes[keep, :longest], self.parts[keep, :longest], self.time[keep, :longest]
+        return Batch(codes, parts, time, length, self.question[keep], self.as_of[keep])
+
+
+class Branched(NamedTuple):
+    """T trunks and Q questions to them: a question sees the beginning of its trunk, and tokens of its own behind."""
+
+    trunk: Batch  # (T, L): question and as_of are those of the slice that it was taken from
+    row: Ints  # (Q,) the trunk of each question, ascending
+    at: Ints  # (Q,) how many of its events the question shares, ascending within a trunk; the last one shares all
+    tail: Batch  # (Q, M) the tokens that follow; question and as_of of each
+
+    @property
+    def question(self) -> Ints:
+        """The questions, (Q,)."""
+        return self.tail.question
+
+    @property
+    def as_of(self) -> Ints:
+        """The instants that they are asked at, (Q,)."""
+        return self.tail.as_of
+
+    @property
+    def events(self) -> int:
+        """How many tokens it has, padding left out."""
+        return self.trunk.events + self.tail.events
+
+    def take(self, keep: NDArray[np.bool_]) -> Branched:
+        """Return the questions where `keep` is true, with as much of their trunks as they need."""
+        row, at = self.row[keep], self.at[keep]
+        needed = np.zeros(len(self.trunk.length), np.int64)
+        np.maximum.at(needed, row, at)
+        asked = np.bincount(row, minlength=len(needed)) > 0
+        trunk = self.trunk._replace(length=needed.astype(np.int32)).take(asked)
+        return Branched(trunk, (np.cumsum(asked) - 1)[row], at, self.tail.take(keep))
+
+
+Kind = TypeVar("Kind", covariant=True)
+
+
+class BatchSource(Protocol[Kind]):
     """Sequences that can be gone through again and again."""
 
     @property
@@ -42,7 +90,7 @@ class BatchSource(Protocol):
         """Return the rows of each field's table."""
         ...
 
-    def batches(self, seed: int, epoch: int) -> Iterator[Batch]:
+    def batches(self, seed: int, epoch: int) -> Iterator[Kind]:
         """Yield every sequence once, in batches whose order is a pure function of seed and epoch."""
         ...
 
@@ -51,12 +99,7 @@ class BatchSource(Protocol):
         ...
 
 
-def take_rows(batch: Batch, keep: NDArray[np.bool_]) -> Batch:
-    """Return the rows of a batch where `keep` is true, padded to the longest that is left."""
-    length = batch.length[keep]
-    longest = int(length.max(initial=0))
-    codes, parts, time = batch.codes[keep, :longest], batch.parts[keep, :longest], batch.time[keep, :longest]
-    return Batch(codes, parts, time, length, batch.question[keep], batch.as_of[keep])
+QuestionSource: TypeAlias = "BatchSource[Batch | Branched]"  # questions, alone or as branches of what they share
 
 
 def bucketed(length: Ints, tokens_max: int, rows_max: int, seed: int, epoch: int | None) -> list[Ints]:

@@ -19,38 +19,15 @@ from numpy.typing import NDArray
 
 from obligor.features.kernels.compiling import entry
 from obligor.sequences.asked import in_order
-from obligor.sequences.batches import Batch, take_rows
-from obligor.sequences.dataset import Dataset
+from obligor.sequences.batches import Branched
+from obligor.sequences.dataset import Columns, Dataset
 from obligor.sequences.loading import arranged, filled
 
-__all__ = ["Branched", "Branches", "shared_tokens"]
+__all__ = ["Branches", "shared_tokens"]
 
 EPOCHS_KEPT: Final = 2  # orders of epochs that are kept
 
 Ints: TypeAlias = NDArray[np.int64]
-
-
-class Branched(NamedTuple):
-    """T trunks and Q questions to them."""
-
-    trunk: Batch  # (T, L): question and as_of are those of the slice that it was taken from
-    row: Ints  # (Q,) the trunk of each question, ascending
-    at: Ints  # (Q,) how many of its events the question shares, ascending within a trunk; the last one shares all
-    tail: Batch  # (Q, M) the tokens that follow; question and as_of of each
-
-    @property
-    def question(self) -> Ints:
-        """The questions, (Q,)."""
-        return self.tail.question
-
-    def take(self, keep: NDArray[np.bool_]) -> Branched:
-        """Return the questions where `keep` is true, with as much of their trunks as they need."""
-        row, at = self.row[keep], self.at[keep]
-        needed = np.zeros(len(self.trunk.length), np.int64)
-        np.maximum.at(needed, row, at)
-        asked = np.bincount(row, minlength=len(needed)) > 0
-        trunk = take_rows(self.trunk._replace(length=needed.astype(np.int32)), asked)
-        return Branched(trunk, (np.cumsum(asked) - 1)[row], at, take_rows(self.tail, keep))
 
 
 class _Places(NamedTuple):
@@ -104,14 +81,14 @@ class Branches:
         starts = np.flatnonzero(np.diff(begins[order], prepend=begins[order][:1] - 1))
         sizes = np.diff(starts, append=len(order))
         longest = wanted[order[starts + sizes - 1]]
-        at = shared_tokens(c.first, c.start, c.end, wanted[order], np.repeat(longest, sizes))
+        at = shared_tokens(c, wanted[order], np.repeat(longest, sizes))
         group = np.repeat(np.arange(len(starts)), sizes)
         again = np.lexsort((at, group))
         ends = np.cumsum(sizes)
         return _Places(wanted[order][again], at[again], np.append(0, ends), longest, at[again][ends - 1])
 
     def _wanted(self) -> Ints:
-        return np.flatnonzero(np.isin(self.dataset.columns.question, self.questions))
+        return np.flatnonzero(np.isin(self.dataset.columns.question, np.asarray(self.questions)))
 
     @lru_cache(maxsize=EPOCHS_KEPT)  # noqa: B019 - a source lives as long as its training
     def _order(self, seed: int, epoch: int | None) -> tuple[Ints, Ints]:
@@ -132,19 +109,25 @@ class Branches:
         )
 
 
-def shared_tokens(first: Ints, start: Ints, end: Ints, slices: Ints, others: Ints) -> Ints:
-    """Return with how many of the same rows each slice and another one begin, (n,)."""
+def shared_tokens(columns: Columns, slices: Ints, others: Ints) -> Ints:
+    """Return with how many of the same tokens each slice and another one begin, (n,), the applications' own left out.
+
+    A row has another token where a question does not see the row before it: then the time since it differs.
+    """
     out = np.zeros(len(slices), np.int64)
-    _share(first, start, end, slices, others, out)
+    c = columns
+    _share(c.first, c.start, c.end, c.gap_code, c.gap_part, slices, others, out)
     return out
 
 
 @entry
-def _share(first: Any, start: Any, end: Any, slices: Any, others: Any, out: Any) -> None:
+def _share(first: Any, start: Any, end: Any, gap_code: Any, gap_part: Any, slices: Any, others: Any, out: Any) -> None:
     for i in range(slices.shape[0]):
         p, t, shared = first[slices[i]], first[others[i]], 0
         own_end, other_end = first[slices[i] + 1], first[others[i] + 1]
         while p < own_end and t < other_end and start[p] == start[t]:
+            if gap_code[p] != gap_code[t] or gap_part[p] != gap_part[t]:
+                break
             shared += min(end[p], end[t]) - start[p]
             if end[p] != end[t]:
                 break

@@ -10,13 +10,13 @@ from tests.sequences.training.small import SIZES, source
 from torch import Tensor, nn
 
 from obligor.errors import BadInput
-from obligor.sequences.batches import Batch, take_rows
+from obligor.sequences.batches import Batch, Branched
 from obligor.sequences.training.embedding import TokenEmbedding
 from obligor.sequences.training.encoder import EncoderConfig, Kind, SequenceEncoder
 from obligor.sequences.training.export import exported_weights
 from obligor.sequences.training.gru import GRU
 from obligor.sequences.training.linear_attention import LinearAttention
-from obligor.sequences.training.ragged import Rows, ragged
+from obligor.sequences.training.ragged import Rows, joined, ragged
 from obligor.sequences.training.readout import Pool
 from obligor.sequences.training.transformer import turns
 
@@ -176,7 +176,7 @@ def test_padding_changes_nothing(kind: Kind) -> None:
 
 
 def _only(batch: Batch, row: int) -> Batch:
-    return take_rows(batch, np.arange(len(batch.length)) == row)
+    return batch.take(np.arange(len(batch.length)) == row)
 
 
 def test_steps_have_the_gradient_of_torch_s_own() -> None:
@@ -295,3 +295,47 @@ def test_readout_of_nothing_is_learnt_and_others_leave_it_alone() -> None:
     nn.Module.zero_grad(encoder)
     encoder(ragged(_emptied(batch, 1), CPU)).sum().backward()
     assert torch.equal(encoder.readout.empty.grad, torch.ones(encoder.size))
+
+
+def _branched(seed: int, sizes: tuple[int, ...]) -> Branched:
+    """Three trunks, one of them without events, with questions that branch off at any place, some at none."""
+    chance = np.random.default_rng(seed)
+
+    def drawn(lengths: list[int], begins: list[int]) -> Batch:
+        b, longest = len(lengths), max(lengths)
+        codes = np.stack([chance.integers(0, size - 1, (b, longest)) for size in sizes], 2).astype(np.int32)
+        parts = np.where(chance.random(codes.shape) < 0.5, chance.random(codes.shape), 0).astype(np.float32)
+        time = np.array(begins)[:, None] + np.sort(chance.integers(0, 10**12, (b, longest)), axis=1)
+        ends = [int(one[max(0, n - 1)]) for one, n in zip(time, lengths, strict=True)]
+        as_of = np.array(ends) + chance.integers(0, 10**12, b)
+        return Batch(codes, parts, time, np.array(lengths, np.int32), np.arange(b), as_of)
+
+    trunk = drawn([40, 0, 9], [10**15] * 3)
+    row, at = np.array([0, 0, 0, 0, 1, 1, 2]), np.array([0, 7, 7, 40, 0, 0, 9])
+    return Branched(trunk, row, at, drawn([1, 3, 1, 2, 4, 0, 0], [10**15 + 2 * 10**12] * 7))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("chunk_events", [5, 512])
+def test_branches_of_a_trunk_read_as_each_question_alone(kind: Kind, chunk_events: int) -> None:
+    encoder = _encoder(kind, chunk_events=chunk_events)
+    batch = _branched(4, encoder.config.sizes)
+    with torch.no_grad():
+        found = encoder.readouts(batch)
+        alone = torch.cat([encoder(joined(batch.take(batch.question == q), CPU)) for q in range(7)])
+        other = encoder.readouts(batch._replace(at=np.minimum(batch.at, 6)))  # control: another place
+        assert float((found - alone).abs().max()) < 1e-5
+        assert float((other - found)[[1, 2, 3, 6], :HIDDEN].abs().max()) > 1e-3
+        kept = batch.question % 2 == 1
+        assert float((encoder.readouts(batch.take(kept)) - found[torch.from_numpy(kept)]).abs().max()) < 1e-5
+
+
+def test_branches_have_the_gradient_of_their_questions() -> None:
+    batch = _branched(5, _encoder("gru").config.sizes)
+    gradients = []
+    for branched in (True, False):
+        encoder = _encoder("gru")
+        found = encoder.readouts(batch) if branched else encoder(joined(batch, CPU))
+        found.square().sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in encoder.parameters() if p.grad is not None]))
+    assert float((gradients[0] - gradients[1]).abs().max()) < 1e-4 * float(gradients[1].abs().max())

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def _run(which: int, file: Path | None = None, kill_at: int = 0, config: Trainer
         if step.step == kill_at:
             raise _Killed
 
-    task = _task()[which]
+    task: Any = _task()[which]
     train(task, task.source, config, checkpoint=file, identity={"data": 1}, progress=progress)
     return {name: value.clone() for name, value in task.state_dict().items()}
 

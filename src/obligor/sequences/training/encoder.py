@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from obligor.errors import BadInput, Problem, did_you_mean
+from obligor.sequences.batches import Batch, Branched
 from obligor.sequences.training.embedding import TokenEmbedding
 from obligor.sequences.training.gru import GRU
 from obligor.sequences.training.linear_attention import LinearAttention
-from obligor.sequences.training.ragged import Ragged
+from obligor.sequences.training.ragged import Ragged, joined, ragged
 from obligor.sequences.training.readout import Pool, Readout, readout_size
 from obligor.sequences.training.transformer import Transformer
 
@@ -118,9 +119,50 @@ class SequenceEncoder(nn.Module):
                 y, state = self.body(self.token(chunk), chunk.rows, state.detach())
             yield chunk, y
 
+    def outputs(self, tokens: Ragged) -> Tensor:
+        """Return the hidden vectors of all events that are seen in flat order, whatever the chunks they came in."""
+        rows = self.seen(tokens).rows
+        chunks = list(self.hidden(tokens))
+        if len(chunks) == 1:
+            return chunks[0][1]
+        width = self.chunk_events
+        places = [
+            np.flatnonzero((rows.position >= k * width) & (rows.position < (k + 1) * width)) for k in range(len(chunks))
+        ]
+        order = np.argsort(np.concatenate(places), kind="stable")
+        return torch.cat([y for _, y in chunks]).index_select(0, rows.tensor(order))
+
     def forward(self, tokens: Ragged) -> Tensor:
         """Return the readout of each row, (B, 5h + 2)."""
         return self.read(tokens, self.hidden(tokens))
+
+    def readouts(self, batch: Batch | Branched) -> Tensor:
+        """Return the readout of each question of a batch, (Q, 5h + 2); of branches their trunks are gone through once.
+
+        That needs the state at every event, which a GRU's hidden vectors are; the others see each question whole.
+        """
+        device = self.token.table.device
+        if isinstance(batch, Branched):
+            if isinstance(self.body, GRU):
+                return self._branched(batch, self.body)
+            return self(joined(batch, device))  # type: ignore[no-any-return]
+        return self(ragged(batch, device))  # type: ignore[no-any-return]
+
+    def _branched(self, batch: Branched, body: GRU) -> Tensor:
+        """Return the readouts of questions that go on from the trunk's state at their place: its hidden vector."""
+        trunk, tail = ragged(batch.trunk, self.token.table.device), ragged(batch.tail, self.token.table.device)
+        y = self.outputs(trunk)
+        last = trunk.rows.start[batch.row] + batch.at - 1  # the event before each branch
+        some = batch.at > 0
+        place = trunk.rows.tensor(np.where(some, last, 0))
+        begun = y.index_select(0, place) if len(y) else y.new_zeros(len(last), self.config.hidden)
+        begin = torch.where(trunk.rows.tensor(some)[:, None], begun, 0.0)
+        own, _ = body(self.token(tail), tail.rows, begin)
+        pool = Pool.at(y.float(), trunk.rows, batch.row, batch.at, begin).update(own, tail.rows)
+        moments = np.append(trunk.time, 0)[np.where(some, last, len(trunk.time))]
+        ends = np.append(tail.time, 0)[np.where(tail.rows.length > 0, tail.rows.start + tail.rows.length - 1, 0)]
+        latest = np.where(tail.rows.length > 0, ends, np.where(some, moments, tail.as_of))
+        return self.readout(pool, tail.as_of - latest)  # type: ignore[no-any-return]
 
     def read(self, tokens: Ragged, hidden: Iterator[tuple[Ragged, Tensor]]) -> Tensor:
         """Return the readout of each row from hidden vectors that are at hand, (B, 5h + 2)."""

@@ -15,13 +15,13 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from obligor.errors import BadInput, ObligorError, Problem
-from obligor.sequences.batches import BatchSource
+from obligor.sequences.batches import Batch, BatchSource, QuestionSource
 from obligor.sequences.training.display import watched
 from obligor.sequences.training.encoder import EncoderConfig, Kind, SequenceEncoder
 from obligor.sequences.training.export import export
@@ -73,7 +73,7 @@ class SequenceClassifier:
             setattr(self, name, value)
         return self
 
-    def pretrain(self, source: BatchSource, *, held: NDArray[np.bool_] | None = None) -> SequenceClassifier:
+    def pretrain(self, source: BatchSource[Batch], *, held: NDArray[np.bool_] | None = None) -> SequenceClassifier:
         """Learn the encoder from sequences alone; `held` (by question) are kept back to stop by."""
         config = EncoderConfig(
             source.sizes, self.kind, self.width, self.hidden, self.layers, self.attention_heads, self.tail
@@ -88,23 +88,27 @@ class SequenceClassifier:
 
     def fit(
         self,
-        source: BatchSource,
+        source: QuestionSource,
         y: NDArray[np.float64] | Targets,
         *,
         groups: NDArray[Any] | None = None,
         held: NDArray[np.bool_] | None = None,
+        unlabelled: BatchSource[Batch] | None = None,
     ) -> SequenceClassifier:
         """Learn from outcomes by question: an array for a single head, or one target for each head by its name.
 
-        Questions are held back to stop by: those of `held`, else a share drawn by group (such as the consumer).
+        Questions are held back to stop by: those of `held`, else a share drawn by group (such as the consumer). An
+        encoder that is not pretrained yet is so first, on `unlabelled`, else on the questions themselves.
         """
         targets: Targets = y if isinstance(y, Mapping) else {self.heads[0].name: np.asarray(y, np.float64)}
         check_targets(self.heads, targets)
         count = _count(targets)
         held = self._held(count, groups) if held is None else held
         if not hasattr(self, "encoder_"):
-            if self.pretrained:
-                self.pretrain(source, held=held)
+            if self.pretrained and unlabelled is not None:
+                self.pretrain(unlabelled)
+            elif self.pretrained:
+                self.pretrain(cast("BatchSource[Batch]", source), held=held)  # branches are refused there
             else:
                 config = EncoderConfig(
                     source.sizes, self.kind, self.width, self.hidden, self.layers, self.attention_heads, self.tail
@@ -124,14 +128,14 @@ class SequenceClassifier:
         self.heads_ = bank
         return self
 
-    def embed(self, source: BatchSource) -> NDArray[np.float32]:
+    def embed(self, source: QuestionSource) -> NDArray[np.float32]:
         """Return the readout of each question in ascending order, (q, 5 hidden + 2)."""
         if not hasattr(self, "encoder_"):
             raise ObligorError("expected a fitted or pretrained model; call fit or pretrain first")
         with threads(self.trainer.threads):
             return embed(self.encoder_, source)[1]
 
-    def log_odds(self, source: BatchSource) -> dict[str, Floats]:
+    def log_odds(self, source: QuestionSource) -> dict[str, Floats]:
         """Return each head's log-odds, (q,), of a hazard (q, months, 2), for each question in ascending order."""
         if not hasattr(self, "heads_"):
             raise ObligorError("expected a fitted model; call fit first")
@@ -143,7 +147,7 @@ class SequenceClassifier:
             for head in self.heads
         }
 
-    def decision_function(self, source: BatchSource) -> Floats:
+    def decision_function(self, source: QuestionSource) -> Floats:
         """Return the log-odds of the first head, (q,); of a hazard those of default within all of its months."""
         chance = self.predict_proba(source)
         if self.heads[0].kind == "hazard":
@@ -151,7 +155,7 @@ class SequenceClassifier:
             return found
         return self.log_odds(source)[self.heads[0].name]
 
-    def predict_proba(self, source: BatchSource) -> Floats:
+    def predict_proba(self, source: QuestionSource) -> Floats:
         """Return the chances of 0 and 1 by the first head, (q, 2), not yet calibrated."""
         head = self.heads[0]
         found = self.log_odds(source)[head.name]
@@ -164,8 +168,8 @@ class SequenceClassifier:
 
     def _train(
         self,
-        task: Pretraining | Finetuning,
-        source: BatchSource,
+        task: Any,  # one of the two, with a source of its batches
+        source: BatchSource[Any],
         config: TrainerConfig,
         what: str,
         identity: dict[str, Any],

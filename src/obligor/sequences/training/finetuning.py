@@ -10,11 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from obligor.sequences.batches import Batch, BatchSource, take_rows
+from obligor.sequences.batches import Batch, Branched, QuestionSource
 from obligor.sequences.training.chance import Chance
 from obligor.sequences.training.encoder import SequenceEncoder
 from obligor.sequences.training.heads import Heads, Targets, check_targets, known
-from obligor.sequences.training.ragged import Ragged, ragged
 from obligor.sequences.training.trainer import Loss
 
 __all__ = ["Finetuning", "embed", "log_odds"]
@@ -29,7 +28,7 @@ class Finetuning(nn.Module):
         self,
         encoder: SequenceEncoder,
         heads: Heads,
-        source: BatchSource,
+        source: QuestionSource,
         targets: Targets,
         held: NDArray[np.bool_],
         *,
@@ -48,54 +47,47 @@ class Finetuning(nn.Module):
         found = []
         with torch.no_grad():
             for batch in itertools.islice(self.source.batches(0, 0), NORM_BATCHES):
-                tokens = ragged(take_rows(batch, ~self.held[batch.question]), self._device)
-                found.append(self.encoder(tokens))
+                found.append(self.encoder.readouts(batch.take(~self.held[batch.question])))
         self.heads.fit_norm(torch.cat(found))
         self.heads.start_at(self.targets)
 
-    def loss(self, batch: Batch, chance: Chance) -> Loss | None:
+    def loss(self, batch: Batch | Branched, chance: Chance) -> Loss | None:
         """Return the loss on the rows of a batch that are learnt from; nothing if there are none."""
-        mine = take_rows(batch, (self.told & ~self.held)[batch.question])
-        if not len(mine.length):
+        mine = batch.take((self.told & ~self.held)[batch.question])
+        if not len(mine.question):
             return None
-        tokens = ragged(mine, self._device)
-        losses = self.heads.losses(
-            self.heads(chance.dropout(self._read(tokens), self.dropout)), self.targets, mine.question
-        )
+        readouts = chance.dropout(self._read(mine), self.dropout)
+        losses = self.heads.losses(self.heads(readouts), self.targets, mine.question)
         parts = {name: loss.item() for name, loss in losses.items()}
-        return Loss(self.heads.weighted(losses), parts, len(tokens.time))
+        return Loss(self.heads.weighted(losses), parts, mine.events)
 
     def score(self) -> float | None:
         """Return the sum of the heads' losses on the rows that are held back."""
         totals: dict[str, float] = {}
         counts: dict[str, int] = {}
         for batch in self.source.batches(0, 0):
-            mine = take_rows(batch, (self.told & self.held)[batch.question])
-            if not len(mine.length):
+            mine = batch.take((self.told & self.held)[batch.question])
+            if not len(mine.question):
                 continue
-            losses = self.heads.losses(self.heads(self._read(ragged(mine, self._device))), self.targets, mine.question)
+            losses = self.heads.losses(self.heads(self._read(mine)), self.targets, mine.question)
             for name, loss in losses.items():
                 rows = int(known(self.targets[name])[mine.question].sum())
                 totals[name] = totals.get(name, 0.0) + loss.item() * rows
                 counts[name] = counts.get(name, 0) + rows
         return sum(totals[name] / counts[name] for name in totals) if totals else None
 
-    @property
-    def _device(self) -> torch.device:
-        return self.encoder.token.table.device
-
-    def _read(self, tokens: Ragged) -> Tensor:
+    def _read(self, batch: Batch | Branched) -> Tensor:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            return self.encoder(tokens)  # type: ignore[no-any-return]
+            return self.encoder.readouts(batch)
 
 
-def embed(encoder: SequenceEncoder, source: BatchSource) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def embed(encoder: SequenceEncoder, source: QuestionSource) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the questions in ascending order, (q,), and their readouts, (q, 5h + 2)."""
     questions, found = [], []
     with torch.no_grad():
         for batch in source.batches(0, 0):
             questions.append(batch.question)
-            found.append(encoder(ragged(batch, encoder.token.table.device)).float().cpu().numpy())
+            found.append(encoder.readouts(batch).float().cpu().numpy())
     if not questions:
         return np.zeros(0, np.int64), np.zeros((0, encoder.size), np.float32)
     question = np.concatenate(questions)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from obligor.errors import BadInput, Problem
-from obligor.sequences.batches import Batch, BatchSource, take_rows
+from obligor.sequences.batches import Batch, BatchSource
 from obligor.sequences.training.chance import Chance
 from obligor.sequences.training.contrastive import contrastive_loss, random_slices
 from obligor.sequences.training.encoder import SequenceEncoder
@@ -89,7 +89,7 @@ class Pretraining(nn.Module):
         self,
         encoder: SequenceEncoder,
         objectives: Objectives,
-        source: BatchSource,
+        source: BatchSource[Batch],
         seed: int,
         held: NDArray[np.bool_] | None = None,
     ) -> None:
@@ -107,9 +107,16 @@ class Pretraining(nn.Module):
         self.masked = FieldsAhead(sizes, hidden, kept, generator) if objectives.masked else None
 
     def loss(self, batch: Batch, chance: Chance) -> Loss | None:
-        """Return the loss on the rows of a batch that are learnt from; nothing if there are none."""
+        """Return the loss on the rows of a batch that are learnt from; nothing if there are none.
+
+        BadInput for branches: entities are what is learnt from, each once.
+        """
+        if not isinstance(batch, Batch):
+            raise BadInput(
+                "pretraining goes through entities, not through questions that share them: give `unlabelled`"
+            )
         if self.held is not None:
-            batch = take_rows(batch, ~self.held[batch.question])
+            batch = batch.take(~self.held[batch.question])
         return self._loss(batch, chance)
 
     def score(self) -> float | None:
@@ -118,7 +125,7 @@ class Pretraining(nn.Module):
             return None
         total, rows = 0.0, 0
         for number, batch in enumerate(self.source.batches(0, 0)):
-            mine = take_rows(batch, self.held[batch.question])
+            mine = batch.take(self.held[batch.question])
             found = self._loss(mine, Chance(0, number))
             if found is not None:
                 total += found.total.item() * len(mine.length)
@@ -151,7 +158,7 @@ class Pretraining(nn.Module):
 
     def _sum(self, given: Ragged, tokens: Ragged, asked: Tensor, row: NDArray[np.int64], chance: Chance) -> Loss:
         wanted, losses = self.objectives, {}
-        y, seen = self._hidden(given)
+        y, seen = self.encoder.outputs(given), self.encoder.seen(given)
         if wanted.contrastive:
             last = y.index_select(0, seen.rows.tensor(seen.rows.start + seen.rows.length - 1))
             losses["contrastive"] = wanted.contrastive * contrastive_loss(
@@ -166,17 +173,3 @@ class Pretraining(nn.Module):
             losses["masked"] = wanted.masked * self.masked(y, asked, chance)
         total = torch.stack(list(losses.values())).sum()
         return Loss(total, {name: loss.item() for name, loss in losses.items()}, len(seen.time))
-
-    def _hidden(self, tokens: Ragged) -> tuple[Tensor, Ragged]:
-        """Return the hidden vectors of all events in flat order, whatever the chunks they came in."""
-        seen = self.encoder.seen(tokens)
-        chunks = list(self.encoder.hidden(tokens))
-        if len(chunks) == 1:
-            return chunks[0][1], seen
-        width = self.encoder.chunk_events
-        places = [
-            np.flatnonzero((seen.rows.position >= k * width) & (seen.rows.position < (k + 1) * width))
-            for k in range(len(chunks))
-        ]
-        order = np.argsort(np.concatenate(places), kind="stable")
-        return torch.cat([y for _, y in chunks]).index_select(0, seen.rows.tensor(order)), seen

@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from obligor.sequences.batches import Batch
+from obligor.sequences.batches import Batch, Branched
 
-__all__ = ["Ragged", "Rows", "ragged", "slices"]
+__all__ = ["Ragged", "Rows", "joined", "ragged", "slices"]
 
 Ints = NDArray[np.int64]
 
@@ -120,3 +120,19 @@ def slices(batch: Batch, row: Ints, begin: Ints, length: Ints, as_of: Ints, devi
     codes = batch.codes.reshape(-1, batch.codes.shape[2])[place]
     parts = batch.parts.reshape(-1, batch.parts.shape[2])[place]
     return Ragged(rows.tensor(codes), rows.tensor(parts), batch.time.reshape(-1)[place], rows, as_of)
+
+
+def joined(batch: Branched, device: torch.device) -> Ragged:
+    """Return each question of a batch of branches as a row of its own: its part of the trunk, then its tail."""
+    zero = np.zeros_like(batch.row)
+    shared = slices(batch.trunk, batch.row, zero, batch.at, batch.as_of, device)
+    own = slices(batch.tail, np.arange(len(zero)), zero, batch.tail.length.astype(np.int64), batch.as_of, device)
+    rows = Rows(shared.rows.length + own.rows.length, device)
+    place = np.empty(len(rows.position), np.int64)
+    place[np.repeat(rows.start, shared.rows.length) + shared.rows.position] = np.arange(len(shared.time))
+    behind = np.repeat(rows.start + shared.rows.length, own.rows.length) + own.rows.position
+    place[behind] = len(shared.time) + np.arange(len(own.time))
+    index = rows.tensor(place)
+    codes = torch.cat((shared.codes, own.codes)).index_select(0, index)
+    parts = torch.cat((shared.parts, own.parts)).index_select(0, index)
+    return Ragged(codes, parts, np.concatenate((shared.time, own.time))[place], rows, batch.as_of)

@@ -46,6 +46,30 @@ class Pool(NamedTuple):
         far = torch.full_like(nothing, torch.inf)
         return cls(nothing, far, -far, nothing, nothing, np.zeros(rows, np.int64))
 
+    @classmethod
+    def at(cls, y: Tensor, rows: Rows, row: NDArray[np.int64], at: NDArray[np.int64], last: Tensor) -> Pool:
+        """Return what is kept of the first `at` events of a row, (Q,), for each of Q places in the order of (row, at).
+
+        `y` (N, h) are the hidden vectors of rows whose last place is their end; `last` (Q, h) those at the places.
+        """
+        same = np.diff(row, prepend=-1) == 0
+        part = Rows(np.where(same, np.diff(at, prepend=0), at), rows.device)  # the events since the place before
+        rank = np.arange(len(row)) - np.flatnonzero(~same)[np.cumsum(~same) - 1]
+        ranks = int(rank.max(initial=-1)) + 1
+        index = rows.tensor(row * ranks + rank)
+
+        def so_far(how: str, fill: float, values: Tensor) -> Tensor:
+            block = values.new_full((len(rows.length) * ranks, values.shape[1]), fill)
+            block = block.index_copy(0, index, _reduced(values, part, how)).reshape(-1, ranks, values.shape[1])
+            if how == "sum":
+                block = block.cumsum(dim=1)
+            else:
+                block = (block.cummin(dim=1) if how == "min" else block.cummax(dim=1)).values
+            return block.flatten(0, 1).index_select(0, index)
+
+        low, high = so_far("min", torch.inf, y), so_far("max", -torch.inf, y)
+        return cls(last, low, high, so_far("sum", 0.0, y), so_far("sum", 0.0, y * y), at)
+
     def update(self, y: Tensor, rows: Rows) -> Pool:
         """Return what is kept once each row's next events (N, h) are in it."""
         y = y.float()

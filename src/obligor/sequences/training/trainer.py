@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from obligor.errors import BadInput, ObligorError, Problem
-from obligor.sequences.batches import Batch, BatchSource
+from obligor.sequences.batches import BatchSource
 from obligor.sequences.training.chance import Chance
 from obligor.sequences.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 
@@ -37,10 +37,14 @@ class Loss(NamedTuple):
     events: int  # that the encoder went through
 
 
-class Task(Protocol):
+Kind = TypeVar("Kind")
+KindIn = TypeVar("KindIn", contravariant=True)
+
+
+class Task(Protocol[KindIn]):
     """What is learnt: a torch module with a loss, and a score to stop by."""
 
-    def loss(self, batch: Batch, chance: Chance) -> Loss | None:
+    def loss(self, batch: KindIn, chance: Chance) -> Loss | None:
         """Return the loss of a batch; nothing if the batch teaches nothing."""
         ...
 
@@ -186,8 +190,8 @@ class _Run:
 
 
 def train(
-    task: Task,
-    source: BatchSource,
+    task: Task[Kind],
+    source: BatchSource[Kind],
     config: TrainerConfig,
     *,
     checkpoint: Path | None = None,
@@ -224,7 +228,7 @@ def _save(run: _Run, path: Path | None, identity: dict[str, Any]) -> None:
 
 
 def _steps(
-    run: _Run, task: Task, source: BatchSource, length: int, progress: Progress, save: Callable[[], None]
+    run: _Run, task: Task[Kind], source: BatchSource[Kind], length: int, progress: Progress, save: Callable[[], None]
 ) -> None:
     config, every = run.config, max(run.config.look_steps, min(length, 10 * run.config.look_steps))
     stopping = _stopped(run)
@@ -251,13 +255,13 @@ def _stopped(run: _Run) -> bool:
     return len(looks) >= run.config.patience
 
 
-def _endless(source: BatchSource, seed: int, epoch: int, length: int) -> Iterator[Batch]:
+def _endless(source: BatchSource[Kind], seed: int, epoch: int, length: int) -> Iterator[Kind]:
     """An epoch's batches. One may have a batch more or fewer than another; a run counts as many in each."""
     given = itertools.chain(source.batches(seed, epoch), source.batches(seed, epoch))
     return itertools.islice(given, length)
 
 
-def _score(task: Task) -> float | None:
+def _score(task: Task[Any]) -> float | None:
     with torch.no_grad():
         return task.score()
 
