@@ -24,8 +24,8 @@ from obligor.sequences.kernels.tokens import first_wrong, token_rows
 
 __all__ = ["Desk", "Layers", "advance", "encode", "run"]
 
-_DAY: Final = 86_400e6  # microseconds
 LANES: Final = 16  # queries that attend side by side
+_DAY: Final = 86_400e6  # microseconds
 
 
 class Layers(NamedTuple):
