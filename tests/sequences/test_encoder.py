@@ -179,6 +179,8 @@ def test_an_entity_without_events_has_the_trained_readout(kind: Kind) -> None:
     assert own.readout(own.start(), START).tolist() == weights["readout.empty"].tolist()
     many = own.encode_many(*events(0), np.array([0, 0, 0]), np.array([START, START]))
     assert many.tolist() == [weights["readout.empty"].tolist()] * 2
+    nobody = np.array([], np.int64)
+    assert own.encode_many(*events(0), np.array([0]), nobody, 2).shape == (0, own.size)
     assert own.ask(own.start(), *events(1)).tolist() != weights["readout.empty"].tolist()
 
 
