@@ -36,11 +36,12 @@ FOLDED_BYTES_MAX = 2**31  # of the token tables times the input matrices; beyond
 RANGES_A_THREAD = 8  # of a batch: so that no thread waits long for the last one
 
 Floats = NDArray[np.float64]
-_INT32, _FLOAT32, _INT64 = np.dtype(np.int32), np.dtype(np.float32), np.dtype(np.int64)
 Codes = NDArray[np.int32]
 Parts = NDArray[np.float32]
 Times = NDArray[np.int64]
-Range = tuple[int, int]
+
+_INT32, _FLOAT32, _INT64 = np.dtype(np.int32), np.dtype(np.float32), np.dtype(np.int64)
+_Range = tuple[int, int]
 _Slices = tuple[Codes, Parts, Times, Times, Times, Times]  # columns, then begins, ends and as_of
 
 
@@ -54,7 +55,7 @@ class _Runtime(Protocol):
     def parsed(self, content: bytes) -> State: ...
     def advance(self, state: Any, codes: Codes, parts: Parts, time: Times) -> int: ...
     def read(self, state: Any, as_of: int, out: Floats) -> None: ...
-    def encode(self, events: _Slices, part: Range, out: Floats) -> None: ...
+    def encode(self, events: _Slices, part: _Range, out: Floats) -> None: ...
 
 
 class Encoder:
@@ -221,7 +222,7 @@ class _Recurrent:
     def read(self, state: RecurrentState, as_of: int, out: Floats) -> None:
         pooling.readout(state.kept, state.counts, as_of, self._empty, out)
 
-    def encode(self, events: _Slices, part: Range, out: Floats) -> None:
+    def encode(self, events: _Slices, part: _Range, out: Floats) -> None:
         own = self.start()
         arrays = (own.kept, own.counts, own.rows, own.work)
         self._encode(*self._weights, *events[:3], *arrays, *events[3:], *part, self._empty, out)
@@ -270,7 +271,7 @@ class _Transformer:
         tail = (state.codes, state.parts, state.time, state.counts)
         transformer.run(self._layers, self._desk(), self._config.heads, *tail, as_of, self._empty, out)
 
-    def encode(self, events: _Slices, part: Range, out: Floats) -> None:
+    def encode(self, events: _Slices, part: _Range, out: Floats) -> None:
         transformer.encode(self._layers, self._desk(), self._config.heads, *events, *part, self._empty, out)
 
     def _desk(self) -> transformer.Desk:
@@ -338,7 +339,7 @@ def _frequencies(pairs: int) -> Floats:
     return np.array([2.0 * np.pi / exp(log(shortest) + j * step) for j in range(pairs)])
 
 
-def _ranges(begins: Times, ends: Times, count: int) -> list[Range]:
+def _ranges(begins: Times, ends: Times, count: int) -> list[_Range]:
     """Return ranges of slices with about as many events each."""
     events = np.concatenate([[0], np.cumsum(ends - begins)])
     wanted = np.linspace(0, int(events[-1]), count + 1)[1:-1]

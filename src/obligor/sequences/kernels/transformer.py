@@ -5,8 +5,9 @@
 
 Nothing is kept between readouts but the tail: angles count from the newest event and the oldest one drops out, so what
 an earlier run computed of an event would not have the same bits. W_in comes from the folded table.
-Keys lie by dimension, so that the scores of a query against many events are one product in the canonical order: over
-the dimensions. The sum of weights and the weighted values are over events, oldest first.
+Scores, weights and weighted values of LANES queries are computed side by side, each query's in the canonical order:
+a score over the dimensions, the sum of weights and the weighted values over events, oldest first. A query gives events
+after it the weight 0, which changes no bit of a sum that began with 0.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from obligor.sequences.kernels.tokens import first_wrong, token_rows
 
 __all__ = ["Desk", "Layers", "advance", "encode", "run"]
 
+LANES: Final = 16  # queries that attend side by side
 _DAY: Final = 86_400e6  # microseconds
-_PADDED: Final = 8  # scores are computed in whole groups of so many events; those beyond the last are never read
 
 
 class Layers(NamedTuple):
@@ -44,14 +45,18 @@ class Desk(NamedTuple):
     """Scratch of one run over at most N events."""
 
     x: Any  # (N, h)
-    keys: Any  # (h, N and up to a multiple of 8), finite from the beginning
-    values: Any  # (N, h)
+    queries: Any  # (N, h)
+    keys: Any  # (N, h)
+    values: Any  # (h, N)
     sines: Any  # (N, h / heads / 2)
     cosines: Any  # (N, h / heads / 2)
-    scores: Any  # (as many as keys has columns,)
+    asked: Any  # (h / heads, LANES): queries of a head
+    scores: Any  # (N, LANES)
+    most: Any  # (LANES,): greatest scores
+    total: Any  # (LANES,): sums of weights
+    taken: Any  # (h, LANES): what the queries take from the values
     row: Any  # (4h,)
     normed: Any  # (h,)
-    taken: Any  # (h,)
     kept: Any  # (5, h): what is pooled
     rows: Any  # (2F,) int64
     shares: Any  # (2F,)
@@ -59,20 +64,24 @@ class Desk(NamedTuple):
     @classmethod
     def make(cls, tail: int, hidden: int, heads: int, fields: int) -> Desk:
         """Return scratch for `tail` events."""
-        columns, pairs = -(-tail // _PADDED) * _PADDED, hidden // heads // 2
+        size = hidden // heads
         return cls(
-            x=np.zeros((tail, hidden)),
-            keys=np.zeros((hidden, columns)),
-            values=np.zeros((tail, hidden)),
-            sines=np.zeros((tail, pairs)),
-            cosines=np.zeros((tail, pairs)),
-            scores=np.zeros(columns),
-            row=np.zeros(4 * hidden),
-            normed=np.zeros(hidden),
-            taken=np.zeros(hidden),
-            kept=np.zeros((POOLED, hidden)),
-            rows=np.zeros(2 * fields, np.int64),
-            shares=np.zeros(2 * fields),
+            x=np.empty((tail, hidden)),
+            queries=np.empty((tail, hidden)),
+            keys=np.empty((tail, hidden)),
+            values=np.empty((hidden, tail)),
+            sines=np.empty((tail, size // 2)),
+            cosines=np.empty((tail, size // 2)),
+            asked=np.empty((size, LANES)),
+            scores=np.empty((tail, LANES)),
+            most=np.empty(LANES),
+            total=np.empty(LANES),
+            taken=np.empty((hidden, LANES)),
+            row=np.empty(4 * hidden),
+            normed=np.empty(hidden),
+            kept=np.empty((POOLED, hidden)),
+            rows=np.empty(2 * fields, np.int64),
+            shares=np.empty(2 * fields),
         )
 
 
@@ -87,53 +96,76 @@ def _turn(x: Any, at: Any, size: Any, sines: Any, cosines: Any, i: Any) -> None:
 
 
 @inlined
-def _attend(query: Any, keys: Any, values: Any, scores: Any, out: Any, i: Any, start: Any, size: Any) -> None:
-    """Set out[start : start + size] to what the head there takes from the events up to i."""
-    seen = i + 1
-    padded = (seen + _PADDED - 1) // _PADDED * _PADDED
-    scale = np.sqrt(np.float64(size))
-    for j in range(padded):
+def _attend(desk: Any, begin: Any, n: Any, start: Any, size: Any) -> None:
+    """Set taken[start : start + size] to what the head there takes for the queries from event `begin` on."""
+    asked, scores, most, total = desk.asked, desk.scores, desk.most, desk.total
+    seen, scale = min(begin + LANES, n), np.sqrt(np.float64(size))
+    for d in range(size):
+        for lane in range(LANES):
+            asked[d, lane] = desk.queries[min(begin + lane, n - 1), start + d]
+    for lane in range(LANES):
+        most[lane], total[lane] = -np.inf, 0.0
+    for j in range(seen):
         scores[j] = 0.0
-    add_product(scores, keys[start : start + size], query[start : start + size], size, padded)
-    most = -np.inf
+        add_product(scores[j], asked, desk.keys[j, start:], size, LANES)
+        for lane in range(LANES):
+            score = scores[j, lane] if j <= begin + lane else -np.inf
+            most[lane] = max(most[lane], score)
     for j in range(seen):
-        most = max(most, scores[j])
-    for j in range(padded):
-        scores[j] = exp((scores[j] - most) / scale)
-    total = 0.0
-    for j in range(seen):
-        total += scores[j]
-    own = out[start : start + size]
-    for d in range(size):
-        own[d] = 0.0
-    add_product(own, values[:, start : start + size], scores, seen, size)
-    for d in range(size):
-        own[d] = own[d] / total
+        for lane in range(LANES):
+            weight = exp((scores[j, lane] - most[lane]) / scale)
+            scores[j, lane] = weight if j <= begin + lane else 0.0
+            total[lane] += scores[j, lane]
+    for d in range(start, start + size):
+        own = desk.taken[d]
+        for lane in range(LANES):
+            own[lane] = 0.0
+        add_product(own, scores, desk.values[d], seen, LANES)
+        for lane in range(LANES):
+            own[lane] = own[lane] / total[lane]
 
 
 @inlined
-def _layer(layers: Any, desk: Any, number: Any, i: Any, heads: Any) -> None:
-    """Bring x of event i through a layer; its key and value stay for the events after it."""
-    h = desk.x.shape[1]
-    x, row, normed, taken = desk.x[i], desk.row, desk.normed, desk.taken
-    scale_to_unit(normed, x, layers.norms[2 * number], 0, h)
-    row[: 3 * h] = 0.0
-    add_product(row, layers.query_key_value[number], normed, h, 3 * h)
+def _ask(layers: Any, desk: Any, number: Any, i: Any, heads: Any) -> None:
+    """Set query, key and value of event i."""
+    h, row = desk.x.shape[1], desk.row
     size = h // heads
+    scale_to_unit(desk.normed, desk.x[i], layers.norms[2 * number], 0, h)
+    for j in range(3 * h):
+        row[j] = 0.0
+    add_product(row, layers.query_key_value[number], desk.normed, h, 3 * h)
     for start in range(0, 2 * h, size):
         _turn(row, start, size, desk.sines, desk.cosines, i)
     for j in range(h):
-        desk.keys[j, i] = row[h + j]
-        desk.values[i, j] = row[2 * h + j]
-    for start in range(0, h, size):
-        _attend(row, desk.keys, desk.values, desk.scores, taken, i, start, size)
-    add_product(x, layers.out[number], taken, h, h)
+        desk.queries[i, j], desk.keys[i, j], desk.values[j, i] = row[j], row[h + j], row[2 * h + j]
+
+
+@inlined
+def _answer(layers: Any, desk: Any, number: Any, i: Any, lane: Any) -> None:
+    """Add to x of event i what its query took, then what the layer makes of the sum."""
+    h, x, row, normed = desk.x.shape[1], desk.x[i], desk.row, desk.normed
+    add_product(x, layers.out[number], desk.taken[:, lane], h, h)
     scale_to_unit(normed, x, layers.norms[2 * number + 1], 0, h)
-    row[:] = 0.0
+    for j in range(4 * h):
+        row[j] = 0.0
     add_product(row, layers.up[number], normed, h, 4 * h)
     for j in range(4 * h):
         row[j] = silu(row[j])
     add_product(x, layers.down[number], row, 4 * h, h)
+
+
+@kernel
+def _layer(layers: Any, desk: Any, number: Any, n: Any, heads: Any) -> None:
+    """Bring x of the n events through a layer."""
+    h = desk.x.shape[1]
+    size = h // heads
+    for i in range(n):
+        _ask(layers, desk, number, i, heads)
+    for begin in range(0, n, LANES):
+        for start in range(0, h, size):
+            _attend(desk, begin, n, start, size)
+        for i in range(begin, min(begin + LANES, n)):
+            _answer(layers, desk, number, i, i - begin)
 
 
 @kernel
@@ -154,8 +186,7 @@ def _pooled(
             angle = days * layers.frequencies[j]
             desk.sines[i, j], desk.cosines[i, j] = sin(angle), cos(angle)
     for number in range(layers.out.shape[0]):
-        for i in range(n):
-            _layer(layers, desk, number, i, heads)
+        _layer(layers, desk, number, n, heads)
     forget(desk.kept)
     for i in range(n):
         scale_to_unit(desk.kept[LAST], desk.x[i], layers.norms[2 * layers.out.shape[0]], 0, h)
