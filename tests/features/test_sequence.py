@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from tests.features.lake_world import REGISTRY, Purchase, Repayment, Sale, Transfer, plan_of
+from tests.features.lake_world import (
+    PLAN,
+    REGISTRY,
+    History,
+    Purchase,
+    Repayment,
+    Sale,
+    Transfer,
+    append,
+    definitions,
+    lake_of,
+    new_log,
+    plan_of,
+    requests_at,
+)
 
 from obligor.errors import BadInput, DefinitionError, NotFound
 from obligor.events.schema import Registry
@@ -24,11 +41,14 @@ from obligor.features import (
     compile_plan,
     delay,
 )
+from obligor.features.backfill import backfill
+from obligor.features.evaluate import evaluate
 from obligor.features.expiry import reaches, state_hash
 from obligor.features.narrowing import narrowed, sequence_alone, without_sequences
 from obligor.features.requests import field_names, key_names
-from obligor.features.sequence import sequences
+from obligor.features.sequence import Entering, sequences
 from obligor.features.sequence_spec import BUILT_IN
+from obligor.features.timelines import build_timelines
 
 
 class Login(Event):
@@ -197,6 +217,21 @@ def test_a_plan_without_sequences_is_as_it_was() -> None:
         whole.sequence("histori")
     with pytest.raises(NotFound, match="the plan has none"):
         plain.sequence("history")
+
+
+def test_features_are_the_same_beside_a_sequence(tmp_path: Path) -> None:
+    history = History(np.random.default_rng(2))
+    log = new_log(tmp_path)
+    for _ in range(4):
+        append(log, history.chunk(150), history.tick())
+    events: list[Entering] = [Repayment, NAIRA, Transfer.by("sender")]
+    sequence = {"history": Sequence.by("consumer", events)}
+    whole = compile_plan(definitions(), REGISTRY, Purchase, sequences=sequence)
+    asked = requests_at(log, np.random.default_rng(5), 200)
+    asked = replace(asked, fields=asked.fields.append_column("merchant", asked.entities["merchant"]))
+    expected = evaluate(PLAN, build_timelines(PLAN, log, log.cut()), asked)
+    assert evaluate(whole, build_timelines(whole, log, log.cut()), asked).tobytes() == expected.tobytes()
+    assert backfill(whole, lake_of(tmp_path, log, whole), asked).tobytes() == expected.tobytes()
 
 
 def test_a_sequence_reaches_back_to_the_beginning() -> None:

@@ -108,8 +108,8 @@ def lender(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, EventLog, Pl
     log = new_log(folder)
     for _ in range(8):
         append(log, history.chunk(250), history.tick())
-    events: list[Entering] = [Repayment, Sale.by("consumer").where(Sale.price.currency_is("NGN")), Transfer.by("sender"),
-              Transfer.by("receiver"), Purchase]  # fmt: skip
+    sales = Sale.by("consumer").where(Sale.price.currency_is("NGN"))
+    events: list[Entering] = [Repayment, sales, Transfer.by("sender"), Transfer.by("receiver"), Purchase]
     plan = compile_plan(
         {"asked": Purchase.by("consumer").count("9d")}, REGISTRY, Purchase,
         sequences={"history": Definition.by("consumer", events)},

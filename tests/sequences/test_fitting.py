@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.features.draws import Batch, drawn, side_by_side
+from tests.features.examples import repaid_at
 from tests.features.oracle import Fact, Looked, Request, view
 from tests.features.plans import DAY, START
 from tests.features.worlds import EXTREMES
@@ -139,8 +140,6 @@ def _amounts(n: int) -> Any:
 
 
 def _version(position: int, amount: int) -> Any:
-    from tests.features.examples import repaid_at
-
     return repaid_at(position, START - position * 1_000_000, amount).versions[0]
 
 

@@ -28,6 +28,7 @@ __all__ = ["TokenSettings", "edges_of", "fit_tokenizer", "known_values"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+COUNTED_BY_PLACE = 1 << 16  # values below are counted without sorting
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class _Counted:
 
     def _count(self, name: str, values: Ints) -> None:
         old, counts = self._counts.get(name, (np.empty(0, np.int64), np.empty(0, np.int64)))
-        new, more = np.unique(values, return_counts=True)
+        new, more = _counts(values)
         both, place = np.unique(np.concatenate([old, new]), return_inverse=True)
         summed = np.zeros(len(both), np.int64)
         np.add.at(summed, place, np.concatenate([counts, more]))
@@ -140,8 +141,11 @@ class _Counted:
             chance = np.concatenate([self._kept[name][1], chance])
         most = self._settings.sample
         if len(numbers) > most:
-            kept = np.lexsort((numbers, chance))[:most]
-            numbers, chance = numbers[kept], chance[kept]
+            lowest = chance <= np.partition(chance, most - 1)[most - 1]  # both sides of a fact have one hash
+            numbers, chance = numbers[lowest], chance[lowest]
+            if len(numbers) > most:
+                kept = np.lexsort((numbers, chance))[:most]
+                numbers, chance = numbers[kept], chance[kept]
         self._kept[name] = (numbers, chance)
 
     def fields(self) -> tuple[TokenField, ...]:
@@ -189,6 +193,15 @@ def edges_of(numbers: Floats, intervals: int) -> tuple[float, ...]:
     ordered = np.sort(numbers)
     places = np.arange(intervals + 1) * (len(ordered) - 1) // intervals
     return tuple(np.unique(ordered[places]).tolist())
+
+
+def _counts(values: Ints) -> tuple[Ints, Ints]:
+    """Return the different values, ascending, and how often each is there."""
+    if len(values) and values.min() >= 0 and values.max() < COUNTED_BY_PLACE:
+        counts = np.bincount(values)
+        found = np.flatnonzero(counts)
+        return found, counts[found]
+    return np.unique(values, return_counts=True)
 
 
 def _mixed(roots: Ints) -> NDArray[np.uint64]:
