@@ -20,6 +20,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -213,17 +214,33 @@ class Project:
 
     def log(self, *, read_only: bool = False) -> EventLog:
         """Open the project's log; a log is created by the first writer."""
-        place = self.log_place()
+        return self._opened(self.log_place(), read_only=read_only)
+
+    def _opened(self, place: LogPlace, *, read_only: bool) -> EventLog:
         if place.exists():
             return EventLog.open(place.path, self.registry, read_only=read_only, store=place.open, keys=place.keys)
         if read_only:
             raise NotFound(f"no log at {place}: ingest something first (obligor ingest)")
         return EventLog.create(place.path, self.registry, store=place.open, keys=place.keys)
 
-    def log_place(self, place: str | None = None) -> LogPlace:
-        """Return where the project's log is, or is to be: a folder, or a URL of PostgreSQL."""
+    @contextmanager
+    def every_shard(self) -> Iterator[list[EventLog]]:
+        """Open every shard of the log for writing, so that nobody else writes any; StoreBusy while somebody does."""
+        with ExitStack() as stack:
+            logs: list[EventLog] = []
+            while not logs or len(logs) < logs[0].shards:
+                place = self.log_place(shard=len(logs))
+                logs.append(stack.enter_context(self._opened(place, read_only=False)))
+            yield logs
+
+    def log_place(self, place: str | None = None, *, shard: int | None = None) -> LogPlace:
+        """Return where the project's log is, or is to be: a folder, or a URL of PostgreSQL.
+
+        `place` and `shard`, where it is not the project's own.
+        """
         store = self.settings.store
-        return LogPlace.of(store.log if place is None else place, self.root, self.path(store.key), self.shard)
+        at, own = store.log if place is None else place, self.shard if shard is None else shard
+        return LogPlace.of(at, self.root, self.path(store.key), own)
 
     def routes(self, log: EventLog) -> Routes | None:
         """Return which shard decides whom; None for a log of one shard."""

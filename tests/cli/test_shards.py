@@ -22,6 +22,9 @@ from tests.postgres_server import Server
 from tests.stores.kinds import PostgresKind
 
 import obligor
+from obligor.cli.models import _training_set
+from obligor.models.training_set import TrainingSet
+from obligor.simulator.history import TRUTH
 
 SECONDS_MAX = 120.0
 
@@ -158,3 +161,73 @@ def test_a_log_in_a_folder_has_one_shard(run: Run, copy: Path) -> None:
     assert "has one shard, 0, got 1" in run("serve", "--no-keys", "--shard", "1", *at, code=3)
     write_shards(copy, ["http://127.0.0.1:1"])
     assert "the log has one shard" in run("serve", "--no-keys", *at, code=3)
+
+
+# ---- a bulk load, and what is learned from it ------------------------------------------------------------------------
+
+
+def two_shards(run: Run, project: Path, place: str) -> None:
+    """Put a project's log, a new and empty one, at a place in PostgreSQL on two shards."""
+    use(project, place, key="store/key")
+    run("log", "shards", "--add", "--project", str(project))
+
+
+def test_a_load_goes_to_the_shards_of_its_consumers(run: Run, copy: Path, tmp_path: Path, postgres: Server) -> None:
+    at = ("--project", str(copy), "--json")
+    two_shards(run, copy, PostgresKind(tmp_path, postgres).path)
+    source = str(copy / "raw" / "repayment.parquet")
+    with obligor.open(copy, 1).log():  # another writer of any shard
+        assert "another process is writing" in run("ingest", source, "--declared", *at[:2], code=3)
+    report = run("ingest", source, "--declared", *at)
+    assert report["accepted"] == report["rows"] > 0
+    with obligor.open(copy).log(read_only=True) as log:
+        routes = obligor.open(copy).routes(log)
+        assert routes is not None
+        facts = log.facts("repayment", columns=["consumer"]).rows.to_pylist()
+        ends = log.ends()
+    assert {one["root"] >> 48 for one in facts} == {0, 1}
+    assert all(one["root"] >> 48 == routes.of_entity(one["consumer"]) for one in facts)
+    assert run("ingest", source, "--declared", *at)["duplicates"] == report["rows"]
+    more = run("ingest", str(copy / "raw" / "purchase.parquet"), "--declared", "--shard", "1", *at)
+    with obligor.open(copy).log(read_only=True) as log:
+        assert log.ends() == {0: ends[0], 1: ends[1] + more["accepted"]}, "all of it in the shard that was named"
+    assert run("log", "check", *at)["broken"] == []
+
+
+def learned_from(project: Path) -> TrainingSet:
+    opened = obligor.open(project)
+    with opened.log(read_only=True) as log:
+        return _training_set(opened, log, None, None, lambda done, of: None)[0]
+
+
+def test_a_model_is_learned_from_two_shards_as_from_one(
+    run: Run, lender: Path, copy: Path, tmp_path: Path, postgres: Server
+) -> None:
+    """All that differs is what names the log: its id, its cut and chains, and the positions in it."""
+    two_shards(run, copy, PostgresKind(tmp_path, postgres).path)
+    at = ("--project", str(copy))
+    files = sorted(str(path) for path in (copy / "raw").glob("*.parquet"))
+    run("ingest", *files, "--declared", *at)
+    one, two = learned_from(lender), learned_from(copy)
+    assert one.application_id == two.application_id
+    for name in ("as_of", "matured_at", "features", "bad", "weights"):
+        found, wanted = getattr(two, name), getattr(one, name)
+        assert found.tobytes() == wanted.tobytes(), name
+    assert one.status.tolist() == two.status.tolist()
+    assert one.fields.equals(two.fields)
+    assert {*(two.root >> 48).tolist()} == {0, 1}
+    run("lake", "update", *at)
+    again = learned_from(copy)
+    assert (again.sha256, again.features.tobytes()) == (two.sha256, two.features.tobytes()), "by a backfill of the lake"
+    assert two.sha256 != one.sha256, "positions are part of it"
+
+    before = obligor.open(copy).bundle()  # the lender's, from one shard
+    run("train", "--cutoff", "2026-04-05", "--ceiling", str(copy / "raw" / TRUTH), *at)
+    bundle = obligor.open(copy).bundle()
+    parts = {path.name for path in bundle.path.iterdir()}
+    differing = {name for name in parts if (bundle.path / name).read_bytes() != (before.path / name).read_bytes()}
+    assert differing == {"manifest.json", "training.json"}
+    named = ("snapshot", "data_sha256")
+    assert {key for key in bundle.training if bundle.training[key] != before.training[key]} == {*named}
+    assert bundle.training["snapshot"]["cut"].keys() == {"0", "1"}
+    assert bundle.training["snapshot"]["seen_at_us"] == before.training["snapshot"]["seen_at_us"]

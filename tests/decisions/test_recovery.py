@@ -10,11 +10,24 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.decisions.desk import Clock, application, batch_of, desk_bundle, open_log, repayment, sale
+from tests.decisions.desk import (
+    REGISTRY,
+    Clock,
+    application,
+    batch_of,
+    desk_bundle,
+    open_log,
+    open_state,
+    repayment,
+    sale,
+)
+from tests.events.sharded import create_shards, open_shard
+from tests.postgres_server import Server
 from tests.stores.redis_server import RedisServer, redis_executable
 
 from obligor.decisions import recovery as module
@@ -362,6 +375,106 @@ def test_the_state_is_taken_back_only_when_little_is_missing(
         writer.settle()
         writer.stop()
         state.close()
+
+
+# ---- a shard that follows another ------------------------------------------------------------------------------------
+
+Shards = tuple[Service, Service]
+_LOGS = count()
+
+
+@pytest.fixture
+def shards(tmp_path: Path, bundle: Bundle, server: RedisServer, postgres: Server) -> Iterator[Shards]:
+    """The writers of both shards of a log: the first with its state in Redis, the other with its own in a folder."""
+    url = create_shards(postgres, f"recovered_{next(_LOGS)}", tmp_path, 2, REGISTRY)
+    states = [OnlineState(bundle.plan, RedisStateStore(server.address, NAME)), open_state(tmp_path / "1", bundle.plan)]
+    services = []
+    for shard, state in enumerate(states):
+        ready = threading.Event()
+        log = open_shard(url, tmp_path, shard, REGISTRY)
+        services.append(Service(log, state, bundle, clock=Clock(), ready=ready.set, parity=None))
+        services[-1].start()
+        assert ready.wait(SECONDS_MAX)
+    yield services[0], services[1]
+    for service in services:
+        service.stop()
+
+
+def _assert_follows(one: Service, other: Service, bundle: Bundle, store: StateStore) -> None:
+    """The first shard's state stands for all of both shards, and says of everybody what the log says there."""
+    _wait(lambda: one._writer.applied == one._log.ends())
+    staged = OnlineState(bundle.plan, store).begin()
+    assert staged.head is not None
+    assert staged.head.cut == one._log.ends() == {0: one._log.head.sequence, 1: other._log.head.sequence}
+    staged.abort()
+    _assert_sound(one, bundle, store)
+    decided = len(list(replay(one._log, {bundle.hash: bundle})))
+    assert decided == sum(one._log.ledger_ends().values()) > one._log.head.ledger_sequence, "those of both shards"
+
+
+def test_a_redis_that_starts_again_empty_while_its_shard_follows_another(
+    shards: Shards, server: RedisServer, bundle: Bundle
+) -> None:
+    one, other = shards
+    ended = threading.Event()
+    rungs: dict[Service, list[str]] = {one: [], other: []}
+    failures: list[BaseException] = []
+
+    def traffic(service: Service, first: int) -> None:
+        number = first
+        try:
+            while not ended.is_set():
+                _events(service, number)  # of the same consumers and merchants in both shards
+                rungs[service].append(_rung(service, number))
+                number += 1
+                time.sleep(0.02)
+        except BaseException as error:
+            failures.append(error)
+            raise
+
+    threads = [threading.Thread(target=traffic, args=[s, 1_000_000 * i]) for i, s in enumerate(shards)]
+    for thread in threads:
+        thread.start()
+    for _ in range(3):
+        time.sleep(0.3)
+        server.restart()
+    time.sleep(0.3)
+    server.kill()
+    time.sleep(0.3)
+    server.start()
+    time.sleep(0.3)
+    ended.set()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    _full_again(one, "after")
+    assert set(rungs[one]) == {"full", "refer"}
+    assert set(rungs[other]) == {"full"}, "the other shard does not notice"
+    _assert_follows(one, other, bundle, RedisStateReader(server.address, NAME))
+
+
+def test_what_another_shard_took_while_redis_was_gone_is_in_the_state_that_comes_back(
+    shards: Shards, server: RedisServer, bundle: Bundle
+) -> None:
+    """The shard itself writes nothing meanwhile, and a correction of its own waits for what the other takes."""
+    one, other = shards
+    _events(one, 0)
+    assert _rung(one, 0) == "full"
+    late = {**repayment("late", "c-1", 70_000), "event_id": "r-later", "corrects": "r-late"}
+    assert one.submit_events(batch_of(one._log, late)).result(SECONDS_MAX).status == ["accepted"]
+    server.kill()
+    _events(other, 1)
+    assert other.submit_events(batch_of(other._log, repayment("late", "c-1", 5))).result(SECONDS_MAX).accepted == 1
+    _decide(other, "elsewhere", "c-1")
+    server.start()
+    _full_again(one, "after")
+    _wait(lambda: one._log.pending_count == 0)
+    assert _rung(one, "last") == "full"
+    _assert_follows(one, other, bundle, RedisStateReader(server.address, NAME))
+    asked = OnlineState(bundle.plan, RedisStateReader(server.address, NAME))
+    with asked.begin() as staged:
+        rows = staged.read("consumer", "c-1", None).pieces.words.tolist()
+    assert 70_000 in rows, "as it was corrected"
 
 
 def _settled(service: Service) -> None:

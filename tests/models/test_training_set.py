@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from obligor.credit.definitions import Outcome, days_past_due
-from obligor.errors import BadInput, DefinitionError
+from obligor.errors import BadInput, DefinitionError, Problem
 from obligor.events.batch import Batch
 from obligor.events.log import EventLog
 from obligor.events.records import parse_records
@@ -132,6 +133,19 @@ def test_a_lake_makes_the_same_set(log: EventLog, tmp_path: Path) -> None:
     _append(log, 60.5, _event("repayment", "r-2", 59, loan="l-2", consumer="c-1", amount=70))
     for cut in (None, {0: 4}):
         assert _set(log, cut=cut, lake=lake).sha256 == _set(log, cut=cut).sha256
+
+
+def test_rows_are_in_time_in_whatever_order_they_came(log: EventLog) -> None:
+    made = _set(log)
+    assert (np.diff(made.as_of) >= 0).all()
+    order = np.random.default_rng(5).permutation(len(made))
+    assert (np.diff(order) < 0).any()
+    mixed = replace(made._rows(order), limits={0: Problem("$", "any")})
+    assert mixed.application_id != made.application_id
+    again = mixed.in_time()
+    assert (again.application_id, again.sha256) == (made.application_id, made.sha256)
+    assert again.fields.equals(made.fields)
+    assert [again.application_id[row] for row in again.limits] == [mixed.application_id[0]]
 
 
 def test_personal_and_protected_fields_stay_in_the_log(log: EventLog) -> None:

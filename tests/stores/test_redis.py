@@ -292,6 +292,37 @@ def test_a_large_commit_in_parts_is_the_same_commit(
     assert _all(store) == {**kept, **{f"k{number}": "new" * 100 for number in range(10, 20)}}
 
 
+def test_a_long_scan_in_pages_is_the_same_scan(
+    redis_server: RedisServer, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = RedisStateStore(redis_server.address, name)
+    items = [(b"k%02d" % number, b"v%d" % number) for number in range(21)]
+    staged = store.begin()
+    staged.put_many(items)
+    staged.commit()
+    monkeypatch.setattr(transaction_module, "PAGE", 5)
+    asked: list[int] = []
+    run = Link.run
+
+    def noted(link: Link, script: Script, keys: tuple[bytes, bytes], *arguments: Any, **names: Any) -> Any:
+        asked.append(arguments[-1])
+        return run(link, script, keys, *arguments, **names)
+
+    monkeypatch.setattr(Link, "run", noted)
+    for limit in (1, 4, 5, 6, 10, 11, 20, 21, 22, 40, None):
+        staged = store.begin()
+        asked.clear()
+        assert staged.scan(b"k", b"l", limit) == items[:limit]
+        assert max(asked) <= 5
+        assert sum(asked) <= (21 + 5 if limit is None else limit), "no more is brought than is asked for"
+        assert staged.scan(b"k", b"l", limit) == items[:limit]
+        staged.put_many([(b"k00a", b"new")])
+        staged.delete(b"k03")
+        rest = [items[0], (b"k00a", b"new"), *items[1:3], *items[4:]]
+        assert staged.scan(b"k", b"l", limit) == rest[:limit]
+        staged.abort()
+
+
 @pytest.mark.parametrize("done", [1, 3])
 def test_a_commit_that_ends_between_its_parts_is_never_believed(
     redis_server: RedisServer, name: str, done: int, small_parts: None, monkeypatch: pytest.MonkeyPatch

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from obligor.cli.options import AsJson, InProject, OfShard, clock_us
+from obligor.cli.options import AsJson, InProject, clock_us
 from obligor.cli.output import Output, progress_bar
 from obligor.errors import BadInput, Problem
 
 if TYPE_CHECKING:
     from obligor.events.ingest_report import IngestReport
+    from obligor.events.log import EventLog
+    from obligor.events.spread import Spread
     from obligor.project import Project
 
 __all__ = ["ingest", "ingest_files", "show_ingested"]
@@ -36,7 +39,10 @@ def ingest(
         list[str] | None, typer.Option(help="With --spark: a column to sort by, time first and the id last.")
     ] = None,
     cluster: Annotated[str, typer.Option(help="With --spark: Spark's master.")] = "local[2]",
-    shard: OfShard = 0,
+    shard: Annotated[
+        int | None,
+        typer.Option("--shard", min=0, help="Put everything in one shard of the log.", show_default="each row's own"),
+    ] = None,
     project: InProject = Path(),
     as_json: AsJson = False,
 ) -> None:
@@ -44,10 +50,10 @@ def ingest(
     import obligor
 
     out = Output(as_json)
-    opened = obligor.open(project, shard)
+    opened = obligor.open(project, shard or 0)
     if spark is not None:
         sources = _sorted_by_spark(sources, spark, order or [], cluster)
-    report = ingest_files(opened, sources, mapping=mapping, declared=declared, hidden=as_json)
+    report = ingest_files(opened, sources, mapping=mapping, declared=declared, hidden=as_json, split=shard is None)
     show_ingested(out, report)
     show_quality(out, report)
     out.result(report.to_json())
@@ -72,8 +78,13 @@ def ingest_files(
     mapping: Path | None = None,
     declared: bool,
     hidden: bool = False,
+    split: bool = True,
 ) -> IngestReport:
-    """Load `sources` with the mappings of `mapping` (by default the project's mapping.toml, where there is one)."""
+    """Load `sources` with the mappings of `mapping` (by default the project's mapping.toml, where there is one).
+
+    `split`: of a log of several shards each row goes to its own, for which no shard may have another writer; else all
+    of them to the project's.
+    """
     from obligor.events.ingest import ingest as run
     from obligor.events.mapping import load_mappings
 
@@ -81,7 +92,7 @@ def ingest_files(
     mappings = load_mappings(path, project.registry) if mapping or path.is_file() else None
     letters = project.path(project.settings.store.reports) / "dead-letters.jsonl"
     letters.parent.mkdir(parents=True, exist_ok=True)
-    with progress_bar("rows", hidden=hidden) as step, project.log() as log:
+    with progress_bar("rows", hidden=hidden) as step, _opened(project, split) as log:
         done = 0
 
         def progress(rows: int, total: int | None) -> None:
@@ -98,6 +109,20 @@ def ingest_files(
             declared=declared,
             progress=progress,
         )
+
+
+@contextmanager
+def _opened(project: Project, split: bool) -> Iterator[EventLog | Spread]:
+    """Open the project's shard for writing, or all shards where there are several and rows go to their own."""
+    from obligor.events.spread import Spread
+
+    if not split:
+        with project.log() as log:
+            yield log
+        return
+    with project.every_shard() as logs:
+        routes = project.routes(logs[0])
+        yield logs[0] if routes is None else Spread(logs, routes.of_batch)
 
 
 def show_ingested(out: Output, report: IngestReport) -> None:

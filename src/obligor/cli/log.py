@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +14,6 @@ from obligor.errors import BadInput, Conflict, DefinitionError, Problem
 
 if TYPE_CHECKING:
     from obligor.events.chain import BrokenLink
-    from obligor.events.log import EventLog
     from obligor.events.store import Head
     from obligor.project import Project
     from obligor.stores.place import LogPlace
@@ -91,7 +88,7 @@ def copy(
     source, target = opened.log_place(), opened.log_place(to)
     if str(source) == str(target):
         raise BadInput(Problem("--to", f"expected another place than that of the log, got {target}"))
-    with _writers(opened) as (log, *_):
+    with opened.every_shard() as (log, *_):
         if log.shards > 1 and not target.in_database:
             raise BadInput(Problem("--to", f"the log has {log.shards} shards, and one in a folder has one"))
         _copy_key(source, target)
@@ -122,18 +119,6 @@ def copy(
         }
     )
     _fail_on(broken)
-
-
-@contextmanager
-def _writers(opened: Project) -> Iterator[list[EventLog]]:
-    """Open every shard for writing, so that nobody else writes any; StoreBusy while somebody does."""
-    from obligor.project import Project
-
-    with ExitStack() as stack:
-        logs = [stack.enter_context(opened.log())]
-        for shard in range(1, logs[0].shards):
-            logs.append(stack.enter_context(Project(opened.root, shard).log()))
-        yield logs
 
 
 def shards(
@@ -175,7 +160,7 @@ def _add_shard(project: Project, entity: str | None) -> None:
     """Widen the map and add the shard in one transaction, while all shards are locked."""
     from obligor.decisions.routes import ROUTING, Routes, ShardMap
 
-    with _writers(project) as (log, *_):
+    with project.every_shard() as (log, *_):
         if log.routing:
             before = ShardMap.read(log.routing)
             if entity not in (None, before.entity):

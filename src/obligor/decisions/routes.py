@@ -14,12 +14,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from obligor.errors import BadInput, DefinitionError, IntegrityError, Problem, did_you_mean
+from obligor.events.batch import Batch
 from obligor.events.fields import Entity
 from obligor.events.schema import Event, Registry
-from obligor.features.buckets import BUCKETS, bucket_of
+from obligor.features.buckets import BUCKETS, bucket_of, buckets_of
 
 __all__ = ["ROUTING", "Routes", "ShardMap"]
 
@@ -121,6 +125,18 @@ class Routes:
                 return self.of_entity(record[name])
         about = next((record[name] for name in ("corrects", "retracts", "event_id") if record.get(name)), None)
         return self.map.shards[bucket_of([_EVENT], about)] if isinstance(about, str) else 0
+
+    def of_batch(self, batch: Batch) -> NDArray[np.int64]:
+        """Return the shard of each row of a batch of this registry's events, in its order: as `of_record`."""
+        shards, found = np.array(self.map.shards, np.int64), np.empty(batch.size, np.int64)
+        for (name, _), part in batch.parts.items():
+            about = pc.coalesce(part["target"], part["event_id"]).combine_chunks()
+            own = shards[buckets_of([_EVENT], about)]
+            for field in reversed([one for one in self.fields[name] if one in part.column_names]):
+                key = part[field].combine_chunks()
+                own = np.where(key.is_valid(), shards[buckets_of([self.map.entity], key)], own)
+            found[part["index"].to_numpy()] = own
+        return found
 
     def of_application(self, type_name: str, row: pa.Table) -> tuple[int, str]:
         """Return the shard that decides an application, the one row of a table, and the field that says so.

@@ -35,6 +35,7 @@ from obligor.events.sources import Source, open_sources
 
 if TYPE_CHECKING:
     from obligor.events.log import EventLog
+    from obligor.events.spread import Spread
 
 __all__ = ["EVENTS_PER_COMMIT", "Progress", "ingest"]
 
@@ -58,7 +59,7 @@ class _Prepared:
 
 
 def ingest(
-    log: EventLog,
+    log: EventLog | Spread,
     source: object,
     mappings: Mapping | Sequence[Mapping] | None = None,
     *,
@@ -68,6 +69,8 @@ def ingest(
     progress: Progress | None = None,
 ) -> IngestReport:
     """Append what `source` holds (a path, a pattern, a list of those, an Arrow, polars or pandas frame) to the log.
+
+    Of a log of several shards, to the one that is open or to all of them, each row by its route (`spread`).
 
     Without mappings the source is JSON Lines of records (`obligor.events.records`). `declared`: this is history, known
     when its types or mappings say (event_time + lag), and not as of `clock_us`, the writer's reading of the clock.
@@ -185,7 +188,9 @@ def _columns(source: Source, mappings: Sequence[Mapping]) -> list[str]:
 class _Run:
     """The counts of a run, and the steps of a chunk: prepare (check, hash), then settle (count what became of it)."""
 
-    def __init__(self, log: EventLog, mappings: Sequence[Mapping], declared: bool, letters: DeadLetters) -> None:
+    def __init__(
+        self, log: EventLog | Spread, mappings: Sequence[Mapping], declared: bool, letters: DeadLetters
+    ) -> None:
         self.key, self.registry = log.commitment_key, log.registry
         self.mappings, self.declared, self.letters = mappings, declared, letters
         self.rows = self.rejected = self.skipped = self.taken = self.events = 0

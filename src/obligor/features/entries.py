@@ -35,7 +35,9 @@ _DIGEST = 0xFFFF  # in place of a length
 _DIGEST_BYTES = 32
 _NAME_AT = 3  # behind the number and the length
 _SIGN = 2**63
-_BOUND_BYTES = 16
+_HEAD = struct.Struct(">BH")
+_BOUND = struct.Struct(">QQ")
+_FENCE = struct.Struct("=qq")
 
 Row = tuple[int, int]  # event_time, root: the order of rows
 
@@ -49,7 +51,7 @@ def prefix(number: int, key: bytes) -> bytes:
     length = len(key)
     if length > KEY_BYTES_MAX:
         length, key = _DIGEST, hashlib.blake2b(key, digest_size=_DIGEST_BYTES).digest()
-    return struct.pack(">BH", number, length) + key
+    return _HEAD.pack(number, length) + key
 
 
 def prefixes(number: int, keys: Sequence[bytes]) -> list[bytes]:
@@ -58,7 +60,7 @@ def prefixes(number: int, keys: Sequence[bytes]) -> list[bytes]:
     >>> prefixes(1, [b"c-1"]) == [prefix(1, b"c-1")]
     True
     """
-    heads = {length: struct.pack(">BH", number, length) for length in {*map(len, keys)} if length <= KEY_BYTES_MAX}
+    heads = {length: _HEAD.pack(number, length) for length in {*map(len, keys)} if length <= KEY_BYTES_MAX}
     return [heads[len(key)] + key if len(key) in heads else prefix(number, key) for key in keys]
 
 
@@ -68,7 +70,7 @@ def entity_of(name: bytes) -> tuple[bytes, bytes | None]:
     >>> entity_of(tail_key(prefix(1, b"c-1")))
     (b'\\x01\\x00\\x03c-1', b'c-1')
     """
-    _, length = struct.unpack_from(">BH", name)
+    _, length = _HEAD.unpack_from(name)
     end = _NAME_AT + (_DIGEST_BYTES if length == _DIGEST else length)
     return name[:end], None if length == _DIGEST else name[_NAME_AT:end]
 
@@ -92,8 +94,7 @@ def chunks_start(start: bytes, row: Row | None = None) -> bytes:
     """Return where a scan must begin to meet every chunk that may hold `row` or a later one (None: any row)."""
     if row is None:
         return start + b"\x00"
-    number = int.from_bytes(bound(row), "big") + 1
-    return start + b"\x00" + number.to_bytes(_BOUND_BYTES, "big")
+    return start + b"\x00" + bound(row) + b"\x00"  # all bounds are of one length, so that this is next to it
 
 
 def bound(row: Row) -> bytes:
@@ -102,7 +103,7 @@ def bound(row: Row) -> bytes:
     >>> bound((-1, 5)) < bound((0, -7)) < bound((0, 2))
     True
     """
-    return (((row[0] + _SIGN) << 64) + row[1] + _SIGN).to_bytes(_BOUND_BYTES, "big")
+    return _BOUND.pack(row[0] + _SIGN, row[1] + _SIGN)
 
 
 def unbound(name: bytes) -> Row:
@@ -111,11 +112,11 @@ def unbound(name: bytes) -> Row:
     >>> unbound(chunk_key(b"", (-3, 4)))
     (-3, 4)
     """
-    time, root = struct.unpack(">QQ", name[-_BOUND_BYTES:])
+    time, root = _BOUND.unpack(name[-_BOUND.size :])
     return time - _SIGN, root - _SIGN
 
 
 def fence_of(tail: Entry) -> Row:
     """Return the bound that all closed rows are below."""
-    time, root = struct.unpack_from("=qq", tail)
+    time, root = _FENCE.unpack_from(tail)
     return time, root

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from obligor.features.layout import read_only
 
 __all__ = ["Pieces", "pieces", "pieces_of"]
 
@@ -29,13 +33,15 @@ def pieces_of(entries: Sequence[bytes | memoryview], width: int) -> Pieces:
     >>> pieces_of([np.zeros((3, 2), np.int64).tobytes(), np.ones((3, 1), np.int64).tobytes()], 3).spans.tolist()
     [[0, 2], [6, 1]]
     """
-    words = np.frombuffer(b"".join(entries), np.int64)
-    spans, begin = [], 0
-    for entry in entries:
-        size = len(entry) // 8
-        spans.append((begin, size // width))
-        begin += size
-    return Pieces(words, np.array(spans, np.int64).reshape(len(spans), 2))
+    return Pieces(np.frombuffer(b"".join(entries), np.int64), _spans(tuple(map(len, entries)), width))
+
+
+@lru_cache(maxsize=4096)  # because entities of the same sizes recur, and making the array takes longer than finding it
+def _spans(sizes_bytes: tuple[int, ...], width: int) -> Ints:
+    """Return where matrices of so many bytes begin and how many rows they have, read only."""
+    begins = accumulate(sizes_bytes, initial=0)
+    spans = [(begin // 8, size // (8 * width)) for begin, size in zip(begins, sizes_bytes, strict=False)]
+    return read_only(np.array(spans, np.int64).reshape(len(spans), 2))
 
 
 def pieces(matrices: Sequence[NDArray[np.int64]]) -> Pieces:

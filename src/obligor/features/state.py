@@ -108,6 +108,7 @@ class OnlineState:
         self._plan, self._hash, self._store = plan, state_hash(plan), store
         self._indexes = Indexes(memory_bytes_max)
         self._numbers = {name: number for number, name in enumerate(sorted(plan.timelines), start=1)}
+        self._widths = {name: ROW_FIXED + timeline.slots for name, timeline in plan.timelines.items()}
         self._expiring = b""  # the key from which `expire` goes on
 
     @property
@@ -127,7 +128,7 @@ class OnlineState:
 
     def begin(self) -> StagedState:
         """Start a change of the state; there is at most one at a time."""
-        return StagedState(self._plan, self._hash, self._numbers, self._store.begin(), self._indexes)
+        return StagedState(self._plan, self._hash, self._numbers, self._widths, self._store.begin(), self._indexes)
 
     def catch_up(self, log: EventLog, *, progress: Callable[[int, int], None] = lambda done, of: None) -> Cut:
         """Apply what the log's `cut()` shows beyond the state; return the cut reached. `progress(done, of)` in events.
@@ -187,11 +188,17 @@ class StagedState:
     """A change of the state: apply, read what is staged, then commit or abort. It is a `TimelineReader`."""
 
     def __init__(
-        self, plan: Plan, name: str, numbers: Mapping[str, int], store: StateTransaction, indexes: Indexes
+        self,
+        plan: Plan,
+        name: str,
+        numbers: Mapping[str, int],
+        widths: Mapping[str, int],
+        store: StateTransaction,
+        indexes: Indexes,
     ) -> None:
-        """`name`: the plan's `state_hash`."""
-        self._plan, self._hash, self._numbers, self._store, self._indexes = plan, name, numbers, store, indexes
-        self._widths = {name: ROW_FIXED + timeline.slots for name, timeline in plan.timelines.items()}
+        """`name`: the plan's `state_hash`; of each timeline its number in keys, and how many words a row has."""
+        self._plan, self._hash, self._numbers, self._widths = plan, name, numbers, widths
+        self._store, self._indexes = store, indexes
         self._touched: set[bytes] = set()  # entities kept in memory that are ahead of what is committed
         self._applied = False
 
@@ -350,7 +357,7 @@ class StagedState:
             if chunks_max is not None and len(closed) > chunks_max:
                 raise TooLong(f"{timeline} {key!r:.80} has more than {chunks_max} chunks that are not in memory")
             if chunks_max is not None or len(closed) < CHUNKS_MIN:
-                return History(pieces_of((*(entry for _, entry in closed), newest), width), None)
+                return History(pieces_of([*[entry for _, entry in closed], newest], width), None)
             if self._applied:  # it is read as staged
                 self._touched.add(start)
             indexed = self._indexes.keep(

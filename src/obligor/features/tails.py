@@ -157,7 +157,7 @@ def decode_tail(entry: bytes | memoryview, width: int) -> Words:
 
 def tail_columns(entry: bytes | memoryview, width: int) -> bytes:
     """Return the rows of a tail as a closed chunk has them: column after column."""
-    return np.frombuffer(entry, dtype=np.int64)[HEADER_WORDS:].reshape(-1, width).tobytes("F")
+    return np.frombuffer(entry, np.int64, offset=8 * HEADER_WORDS).reshape(-1, width).tobytes("F")
 
 
 def encode_tail(rows: Words, fence: tuple[int, int]) -> bytes:

@@ -242,7 +242,8 @@ def _snapshot_row(key: str, value: object) -> tuple[str, str]:
     if key.endswith("_us") and isinstance(value, int):
         return f"Snapshot: {key.removesuffix('_us')}", f"{np.datetime64(value, 'us').astype('datetime64[s]')}Z"
     if isinstance(value, Mapping):
-        return f"Snapshot: {key}", ", ".join(f"shard {shard} up to {last:,}" for shard, last in value.items())
+        each = (f"up to {last:,}" if isinstance(last, int) else str(last) for last in value.values())
+        return f"Snapshot: {key}", ", ".join(f"shard {shard} {one}" for shard, one in zip(value, each, strict=True))
     return f"Snapshot: {key}", str(value)
 
 

@@ -204,7 +204,7 @@ def _calibrate(
 def _reference(data: TrainingSet, margins: Floats, train: Bools) -> Reference:
     """Return the training row whose score is the (lower) median; training rows are approved, or had no outcome."""
     candidates = np.flatnonzero(train)
-    ranked = candidates[np.lexsort((data.root[candidates], margins[candidates]))]
+    ranked = candidates[np.argsort(margins[candidates], kind="stable")]
     row = int(ranked[(len(ranked) - 1) // 2])
     return Reference(data.application_id[row], data.features[row].copy(), float(margins[row]))
 

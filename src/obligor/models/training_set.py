@@ -48,7 +48,7 @@ _LIMIT_STATUS = "excluded:feature limit"
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """n applications in the order of their positions; `bad` is NaN unless the status is `matured`."""
+    """n applications; `bad` is NaN unless the status is `matured`."""
 
     plan: Plan
     features: Floats  # (n, features), NaN for null
@@ -111,8 +111,20 @@ class TrainingSet:
 
     def take(self, mask: Bools) -> TrainingSet:
         """Return the rows where the mask is true."""
-        rows = np.flatnonzero(mask)
-        place = {int(row): i for i, row in enumerate(rows)}
+        return self._rows(np.flatnonzero(mask))
+
+    def in_time(self) -> TrainingSet:
+        """Return the rows in the order of as_of, then of their ids.
+
+        What is learned depends on the order of rows, in its last bits, and this one is the same whatever loads and
+        shards brought the events.
+        """
+        asked = pa.table({"as_of": self.as_of, "id": pa.array(self.application_id, pa.string())})
+        order = pc.sort_indices(asked, [("as_of", "ascending"), ("id", "ascending")]).to_numpy()
+        return self if (np.diff(order) == 1).all() else self._rows(order)
+
+    def _rows(self, rows: Ints) -> TrainingSet:
+        place = {int(row): i for i, row in enumerate(rows)} if self.limits else {}
         return replace(
             self,
             features=self.features[rows],
@@ -155,7 +167,7 @@ def training_set(
     progress: Progress = lambda step, done, total: None,
     lake: Lake | None = None,
 ) -> TrainingSet:
-    """Return the training set of a snapshot: the log up to `cut` (None: all), outcomes as known at `seen_at`.
+    """Return the training set of a snapshot, in time: the log up to `cut` (None: all), outcomes as known at `seen_at`.
 
     Timelines are read from the `lake` where it has tables for the plan's entities, else made from the log, in memory.
     """
@@ -198,7 +210,7 @@ def training_set(
         weights=np.ones(len(known)),
         fields=fields.drop_columns([c for c in _PLATFORM if c in fields.column_names]),
         limits=limits,
-    )
+    ).in_time()
 
 
 _PLATFORM = ("position", "known", "root", "event_time", "event_id")

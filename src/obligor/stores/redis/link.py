@@ -15,6 +15,7 @@ from obligor.features.state_store import StateGone
 from obligor.stores.redis.scripts import Script
 
 try:
+    import hiredis
     import redis
     from redis.backoff import NoBackoff
     from redis.retry import Retry
@@ -101,7 +102,8 @@ class Link:
             raise _gone(error) from error
 
     def _once(self, patience_s: float, words: tuple[bytes | int, ...]) -> Any:
-        self._connection.send_command(*words, check_health=False)
+        packed = hiredis.pack_command(words)  # type: ignore[arg-type]  # which says a tuple of one word
+        self._connection.send_packed_command((packed,), check_health=False)
         return self._connection.read_response(timeout=patience_s)
 
     def close(self) -> None:

@@ -74,27 +74,20 @@ _WHOLE = """
 if redis.call('HLEN', KEYS[1]) ~= redis.call('ZCARD', KEYS[2]) + 1 then return redis.error_reply('FENCE torn') end
 """
 
-# fence, number of keys, keys, then (start, stop, limit) of each range -> values, then (keys, values) of each range
+# fence, number of keys, keys, then (start, stop, limit) of each range -> the fence and the values of the keys, then the
+# keys and the values of each range. A command of a script takes 7,999 words at most, so nobody asks for more at once.
 READ = _script(
-    _CHECK
-    + _WHOLE
-    + """
-local count, found = tonumber(ARGV[2]), {}
-local function values(names)
-  local out = {}
-  for i = 1, #names, 4000 do
-    local part = redis.call('HMGET', KEYS[1], unpack(names, i, math.min(i + 3999, #names)))
-    for j = 1, #part do out[#out + 1] = part[j] end
-  end
-  return out
-end
-local names = {}
-for i = 1, count do names[i] = ARGV[2 + i] end
-found[1] = values(names)
+    """
+local call, hash, order = redis.call, KEYS[1], KEYS[2]
+local count = tonumber(ARGV[2])
+local found = {call('HMGET', hash, '', unpack(ARGV, 3, 2 + count))}
+local there = found[1][1] or ''
+if there ~= ARGV[1] then return redis.error_reply('FENCE ' .. there) end
+if call('HLEN', hash) ~= call('ZCARD', order) + 1 then return redis.error_reply('FENCE torn') end
 for i = 3 + count, #ARGV, 3 do
-  names = redis.call('ZRANGEBYLEX', KEYS[2], '[' .. ARGV[i], '(' .. ARGV[i + 1], 'LIMIT', 0, ARGV[i + 2])
+  local names = call('ZRANGEBYLEX', order, '[' .. ARGV[i], '(' .. ARGV[i + 1], 'LIMIT', 0, ARGV[i + 2])
   found[#found + 1] = names
-  found[#found + 1] = values(names)
+  found[#found + 1] = #names > 0 and call('HMGET', hash, unpack(names)) or names
 end
 return found
 """

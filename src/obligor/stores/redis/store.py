@@ -15,13 +15,14 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
 from obligor.errors import BadInput, NotFound
-from obligor.features.state_store import Range, StateBusy, StateGone, StateMoved, StateTaken
+from obligor.features.state_store import StateBusy, StateGone, StateMoved, StateTaken
 from obligor.stores.redis.link import FenceMoved, Link
 from obligor.stores.redis.scripts import ABSENT, CLAIM, CLEAR, COMMIT, LAYOUT, NAMES, READ, REMOVE, Fence, Script
-from obligor.stores.redis.transaction import Fetched, RedisTransaction
+from obligor.stores.redis.transaction import Fetched, Page, RedisTransaction
 
 __all__ = ["RedisStateReader", "RedisStateStore", "keys_of", "size_and_use"]
 
@@ -77,9 +78,9 @@ class _Reading:
         except FenceMoved as moved:
             self._moved(moved.there)
 
-    def _read(self, fence: bytes, keys: Sequence[bytes], ranges: Sequence[Range]) -> Fetched:
-        limits = (part for one in ranges for part in (one.start, one.stop, -1 if one.limit is None else one.limit))
-        values, *found = self._run(READ, fence, len(keys), *keys, *limits)
+    def _read(self, fence: bytes, keys: Sequence[bytes], ranges: Sequence[Page]) -> Fetched:
+        limits = [part for one in ranges for part in one]
+        (_, *values), *found = self._run(READ, fence, len(keys), *keys, *limits)
         pairs = zip(found[::2], found[1::2], strict=True)
         return values, [list(zip(names, entries, strict=True)) for names, entries in pairs]
 
@@ -102,11 +103,7 @@ class RedisStateStore(_Reading):
         """Start the one write transaction; StateGone, StateTaken or StateBusy where it is not there."""
         fence = self._claimed()
         own = bytes(fence)
-        return RedisTransaction(
-            lambda keys, ranges: self._read(own, keys, ranges),
-            lambda start, stop, limit: self._names(own, start, stop, limit),
-            lambda puts, gone: self._commit(fence, puts, gone),
-        )
+        return RedisTransaction(partial(self._read, own), partial(self._names, own), partial(self._commit, fence))
 
     def clear(self) -> None:
         """Remove everything, for a rebuild; Redis frees the memory in the background."""
@@ -250,11 +247,7 @@ class RedisStateReader(_Reading):
             fence = self._fence_there()
         if Fence.read(fence) is None:
             raise NotFound(f"no online state {self._name} in Redis; a service builds it when it starts")
-        return RedisTransaction(
-            lambda keys, ranges: self._read(fence, keys, ranges),
-            lambda start, stop, limit: self._names(fence, start, stop, limit),
-            _refuse,
-        )
+        return RedisTransaction(partial(self._read, fence), partial(self._names, fence), _refuse)
 
     def _moved(self, there: bytes) -> NoReturn:
         raise StateMoved(f"the online state {self._name} was changed while it was read")

@@ -11,15 +11,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from obligor.features.state_store import Entry, Range
 
-__all__ = ["Fetched", "RedisTransaction"]
+__all__ = ["Fetched", "Page", "RedisTransaction"]
 
-PAGE = 256  # entries of one answer, where a scan has no limit
+PAGE = 256  # entries of a range in one answer
 KEYS_MAX = 2_000  # values that are brought in one round trip
 _FRESH_MAX = 256  # staged keys that are searched one by one before they are sorted in
 
-Entries = list[tuple[bytes, bytes]]
+Entries = list[tuple[bytes, Entry]]
 Fetched = tuple[list[bytes | None], list[Entries]]  # the values of keys, the entries of ranges
-Fetch = Callable[[Sequence[bytes], Sequence[Range]], Fetched]
+Page = tuple[bytes, bytes, int]  # of a range: start, stop, the first so many
+Fetch = Callable[[Sequence[bytes], Sequence[Page]], Fetched]
 Names = Callable[[bytes, bytes, int], list[bytes]]
 Commit = Callable[[list[tuple[bytes, bytes]], list[bytes]], None]
 
@@ -37,20 +38,20 @@ class RedisTransaction:
 
     def fetch(self, keys: Sequence[bytes], ranges: Sequence[Range] = ()) -> None:
         """Bring what is about to be read, in one round trip; what is there already is not brought again."""
-        keys = [key for key in dict.fromkeys(keys) if key not in self._read and key not in self._staged.values]
-        ranges = [one for one in dict.fromkeys(ranges) if self._known(one) is None]
+        read, staged = self._read, self._staged.values
+        keys = [key for key in dict.fromkeys(keys) if key not in read and key not in staged]
+        ranges = [one for one in dict.fromkeys(ranges) if self._known(*one) is None]
         if not keys and not ranges:
             return
         while len(keys) > KEYS_MAX:  # in one step of Redis, in which everybody else waits
-            self._read.update(zip(keys[:KEYS_MAX], self._fetch(keys[:KEYS_MAX], ())[0], strict=True))
+            read.update(zip(keys[:KEYS_MAX], self._fetch(keys[:KEYS_MAX], ())[0], strict=True))
             keys = keys[KEYS_MAX:]
-        values, found = self._fetch(keys, [Range(one.start, one.stop, one.limit or PAGE) for one in ranges])
-        self._read.update(zip(keys, values, strict=True))
-        for one, entries in zip(ranges, found, strict=True):
-            if one.limit is None:
-                self._rest(one, entries)
-            met = one.limit if len(entries) == one.limit else None
-            self._scanned[one.start, one.stop] = entries, met
+        values, found = self._fetch(keys, [_page(*one) for one in ranges])
+        read.update(zip(keys, values, strict=True))
+        for (start, stop, limit), entries in zip(ranges, found, strict=True):
+            if len(entries) == PAGE:
+                self._rest(stop, limit, entries)
+            self._scanned[start, stop] = entries, limit if len(entries) == limit else None
 
     @property
     def size_bytes(self) -> int:
@@ -58,16 +59,20 @@ class RedisTransaction:
         scanned = (value for entries, _ in self._scanned.values() for _, value in entries)
         return sum(map(len, scanned)) + sum(len(value) for value in self._read.values() if value is not None)
 
-    def _known(self, wanted: Range) -> Entries | None:
+    def _known(self, start: bytes, stop: bytes, limit: int | None) -> Entries | None:
         """Return what an earlier scan found, where it went as far."""
-        entries, met = self._scanned.get((wanted.start, wanted.stop), ([], 0))
-        return entries if met is None or (wanted.limit is not None and wanted.limit <= met) else None
+        scanned = self._scanned.get((start, stop))
+        if scanned is None:
+            return None
+        entries, met = scanned
+        return entries if met is None or (limit is not None and limit <= met) else None
 
-    def _rest(self, wanted: Range, entries: Entries) -> None:
-        """Bring what is behind the first page of a scan without a limit."""
+    def _rest(self, stop: bytes, limit: int | None, entries: Entries) -> None:
+        """Add what is behind the first page of a range."""
         page = entries
-        while len(page) == PAGE:
-            _, (page,) = self._fetch([], [Range(page[-1][0] + b"\x00", wanted.stop, PAGE)])
+        while len(page) == PAGE and (limit is None or len(entries) < limit):
+            left = None if limit is None else limit - len(entries)
+            _, (page,) = self._fetch([], [_page(page[-1][0] + b"\x00", stop, left)])
             entries += page
 
     def get(self, key: bytes) -> Entry | None:
@@ -94,23 +99,22 @@ class RedisTransaction:
     def scan(self, start: bytes, stop: bytes, limit: int | None = None) -> list[tuple[bytes, Entry]]:
         """Return the entries with start <= key < stop in the order of their keys, the first `limit` of them."""
         if not self._staged.values:
-            return list(self._found(Range(start, stop, limit)))
+            return self._found(start, stop, limit)
         own = self._staged.between(start, stop)
         gone = sum(self._staged.values[key] is None for key in own)
-        wanted = Range(start, stop, None if limit is None else limit + gone)
-        entries: dict[bytes, Entry | None] = dict(self._found(wanted))
+        entries: dict[bytes, Entry | None] = dict(self._found(start, stop, None if limit is None else limit + gone))
         entries.update((key, self._staged.values[key]) for key in own)
         entries = dict(sorted(entries.items())) if own else entries
         return [(key, value) for key, value in entries.items() if value is not None][:limit]
 
-    def _found(self, wanted: Range) -> Entries:
+    def _found(self, start: bytes, stop: bytes, limit: int | None) -> Entries:
         """Return the entries of a range as Redis holds them."""
-        found = self._known(wanted)
+        found = self._known(start, stop, limit)
         if found is None:
-            self.fetch((), (wanted,))
-            found = self._known(wanted)
+            self.fetch((), (Range(start, stop, limit),))
+            found = self._known(start, stop, limit)
             assert found is not None, "it was fetched"
-        return found[: wanted.limit]
+        return found[:limit]
 
     def names(self, start: bytes, stop: bytes, limit: int) -> list[bytes]:
         """Return the keys of a scan without their values."""
@@ -130,7 +134,12 @@ class RedisTransaction:
         """Forget what was read and staged; Redis has heard nothing of it."""
         self._read.clear()
         self._scanned.clear()
-        self._staged = _Staged()
+        if self._staged.values:
+            self._staged = _Staged()
+
+
+def _page(start: bytes, stop: bytes, limit: int | None) -> Page:
+    return start, stop, PAGE if limit is None or limit > PAGE else limit
 
 
 class _Staged:
