@@ -39,7 +39,8 @@ from obligor.features.timelines import Facts
 from obligor.sequences.asked import Everyone
 from obligor.sequences.dataset import Dataset
 from obligor.sequences.fitting import TokenSettings, fit_tokenizer
-from obligor.sequences.loading import Batch, Loader, SubSlices
+from obligor.sequences.batches import Batch
+from obligor.sequences.loading import Loader, SubSlices
 from obligor.sequences.writing import write_dataset
 
 EVENTS, QUICK_SHARE, REPEATS = 4_000_000, 10, 3

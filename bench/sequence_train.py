@@ -7,9 +7,9 @@ prepared columns in memory (codes of categories, logs of amounts and gaps) and e
 hidden size, 64 entities a step with five random slices of 25 to 200 events each, the same number of steps, two threads.
 Which entities share a step is each side's own affair. Each runs in a process of its own, whose start is not timed.
 
-Then both embed every consumer, and one logistic regression tells from the embeddings who defaults on a loan applied for
+Then both embed every consumer, and one logistic regression tells from the embeddings who defaults on a loan asked for
 in the last three tenths: out of fold, so no consumer is scored by a model that has seen it. `auc_difference_low` is the
-low end of a paired bootstrap's 95% interval of Obligor's AUC less the peer's; both embeddings are the last hidden state.
+low end of a paired bootstrap's 95% interval of Obligor's AUC less the peer's; both embed by the last hidden state.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def difference(bad: Floats, one: Floats, other: Floats) -> tuple[float, float, f
 
 
 def _asked(command: list[str]) -> dict[str, Any]:
-    """Run one side, and return what it says on its last line. Threads that wait do not spin: the cores may be shared."""
+    """Run one side, and return what it says on its last line. Waiting threads do not spin: the cores may be shared."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS), "OMP_WAIT_POLICY": "passive"}
     ended = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     told: dict[str, Any] = json.loads(ended.stdout.strip().splitlines()[-1])
