@@ -37,9 +37,9 @@ from obligor.events.schema import Registry
 from obligor.features import Boolean, Category, Entity, Event, Money, Plan, Sequence, compile_plan
 from obligor.features.timelines import Facts
 from obligor.sequences.asked import Everyone
+from obligor.sequences.batches import Batch
 from obligor.sequences.dataset import Dataset
 from obligor.sequences.fitting import TokenSettings, fit_tokenizer
-from obligor.sequences.batches import Batch
 from obligor.sequences.loading import Loader, SubSlices
 from obligor.sequences.writing import write_dataset
 

@@ -58,7 +58,7 @@ def test_every_question_sees_what_it_sees_alone(dataset: Dataset) -> None:
         assert not found.keys() & seen.keys()
         seen |= found
         shared += int(batch.at.sum())
-        last = {row: at for row, at in zip(batch.row.tolist(), batch.at.tolist(), strict=True)}
+        last = dict(zip(batch.row.tolist(), batch.at.tolist(), strict=True))
         assert [last[row] for row in range(len(batch.trunk.length))] == batch.trunk.length.tolist()
         assert bool(np.all(np.diff(batch.row) >= 0))
     assert seen == expected
