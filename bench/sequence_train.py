@@ -34,7 +34,7 @@ from obligor.simulator.lending import TRUTH_COLUMNS
 
 QUICK = bool(os.environ.get("QUICK"))
 EVENTS = 600_000 if QUICK else 4_000_000  # of the world; seven tenths of them are learnt from
-STEPS = 20 if QUICK else 400
+STEPS = int(os.environ.get("STEPS_TRY", 20 if QUICK else 400))
 REPEATS = 1 if QUICK else 2  # of each side, in turn; the quicker one counts
 SHOWN_SHARE = 0.7
 ENTITIES, SLICES, SLICE_MIN, SLICE_MAX = 64, 5, 25, 200
