@@ -35,6 +35,7 @@ CONFINED = {
     "redis": "stores/redis/",
     "xgboost": "models/",
     "starlette": "decisions/",
+    "torch": "sequences/training/",
     "uvicorn": "cli/",
     "typer": "cli/",
 }
@@ -136,7 +137,8 @@ def test_libraries_stay_in_their_place() -> None:
 
 def test_importing_obligor_is_light() -> None:
     heavy = (
-        "numpy|numba|pyarrow|polars|pandas|xgboost|scipy|starlette|apsw|lmdb|redis|typer|rich|confluent_kafka|fastavro"
+        "numpy|numba|pyarrow|polars|pandas|xgboost|scipy|torch|starlette|apsw|lmdb|redis|typer|rich|confluent_kafka|"
+        "fastavro"
     )
     script = f"import sys, re, obligor; print([m for m in sys.modules if re.fullmatch('{heavy}', m)])"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -45,6 +45,7 @@ from obligor.features.lake import Lake
 from obligor.features.plan import Plan
 from obligor.features.question_table import AsOf
 from obligor.features.retrieval import Cut, Retrieval
+from obligor.features.sequence import sequences
 from obligor.features.state import OnlineState
 from obligor.features.states import States
 from obligor.models.bundle import Bundle
@@ -154,10 +155,13 @@ class Project:
     @cached_property
     def plan(self) -> Plan:
         """The compiled features of features.py."""
-        named = definitions(vars(self._module("features")))
+        module = vars(self._module("features"))
+        named = definitions(module)
         if not named:
             raise DefinitionError(f"{self.root / 'features.py'} defines no feature at module level")
-        return compile_plan(named, self.registry, self.application, zone=self.settings.zone)
+        return compile_plan(
+            named, self.registry, self.application, zone=self.settings.zone, sequences=sequences(module)
+        )
 
     @property
     def features(self) -> Retrieval:

@@ -106,6 +106,35 @@ def test_lineage_leads_from_events_to_models_rules_and_reasons(run: Run, lender:
         assert f"no feature, event type or field '{wrong}'; did you mean '{near}'?" in said
 
 
+def test_sequences_are_shown_beside_the_features(run: Run, lender: Path, copy: Path) -> None:
+    assert run("features", "list", "--project", str(lender), "--json")["sequences"] == []
+    assert "Sequence" not in run("features", "list", "--project", str(lender))
+    with (copy / "features.py").open("a") as file:
+        file.write(
+            "\nfrom obligor.features import Sequence\n"
+            'history = Sequence.by("consumer", {Repayment: ["amount", "due_at"], Dispute: []}, limit=64)\n'
+        )
+    shown = " ".join(run("features", "list", "--project", str(copy)).split())
+    assert "Sequence history: the consumer's events: repayment; dispute; loan_application, the application" in shown
+    told = " ".join(run("features", "describe", "history", "--project", str(copy)).split())
+    for words in (
+        "sequence history whose history the consumer events repayment dispute loan_application, the application itself "
+        "last how many the newest 64",
+        "and repayment.amount: a number, by sign and magnitude (repayment.amount) repayment.due_at.delay: ",
+    ):
+        assert words in told
+    document = run("features", "describe", "history", "--project", str(copy), "--json")
+    assert document["events"][0] == "repayment"
+    plan = obligor.open(copy).plan
+    assert plan.sequences[0].name == "history"
+    said = run("features", "describe", "histroy", "--project", str(copy), code=4)
+    assert "no feature 'histroy'; did you mean 'history'?" in said
+    with obligor.open(copy).log(read_only=True) as log:
+        questions = asked_questions(log, obligor.open(copy).application, 50)
+    answers = obligor.open(copy).features.at(questions, cut="cut")  # asks for no more than the features need
+    assert len(answers.column_names) > len(plan.names)
+
+
 def test_what_is_said_never_to_be_missing_never_is(run: Run, lender: Path) -> None:
     project = obligor.open(lender)
     with project.log(read_only=True) as log:

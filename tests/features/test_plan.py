@@ -64,7 +64,7 @@ def _set(path: str, value: object) -> Any:
 
 
 FAULTS = [
-    ("format", 1, r"\$\.format: expected plan format 2, got 1"),
+    ("format", 1, r"\$\.format: expected plan format 2 or 3, got 1"),
     ("later", 1, "unknown field `later`"),
     ("measures.0.key", "loan", r"\$\.measures\[0\]: .*unknown field `key`"),
     ("measures.0.aggregate", "median", r"\$\.measures\[0\]\.aggregate"),

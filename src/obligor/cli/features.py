@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from obligor.decisions.uses import Use
     from obligor.features.catalogue import Entry
     from obligor.features.origins import Branch
+    from obligor.features.sequence_words import SequenceEntry
     from obligor.project import Project
 
 __all__ = ["features"]
@@ -36,7 +37,7 @@ _RISK = {"risk rises with it": "↑", "risk falls with it": "↓", "": "↕"}
 _RISK_WORDS = {"risk rises with it": "rises with it", "risk falls with it": "falls with it", "": "may move either way"}
 _MINOR = "the smallest unit of the currency, such as cents"
 _QUANTILES = {"0%": "least", "50%": "median", "100%": "most"}
-Name = Annotated[str, typer.Argument(help="A feature's name.")]
+Name = Annotated[str, typer.Argument(help="A feature's or a sequence's name.")]
 
 
 def list_(
@@ -47,6 +48,7 @@ def list_(
     """List the features by the reason that they count for: what each is, its unit, cost and missing rate."""
     import obligor
     from obligor.features.origins import CLASSES
+    from obligor.features.sequence_words import sequence_entries
 
     out = Output(as_json)
     known = known_features(obligor.open(project), plan)
@@ -65,9 +67,19 @@ def list_(
         out.paragraph(f"[dim]{one}: {CLASSES[one]}[/]", indent=4)
     out.paragraph(f"[dim]{_measured_how(known)}[/]")
     out.paragraph("[dim]obligor features describe NAME says all there is to know of one[/]")
+    sequences = sequence_entries(known.plan)
+    for entry in sequences:
+        events = f"{entry.whose}'s events: {'; '.join(entry.events)}"
+        out.paragraph(f"Sequence [bold]{entry.name}[/]: {events}; {len(entry.fields)} fields of theirs")
     _say_misfits(out, known)
+    features = [_document(known, entry) for entry in known.entries]
     out.result(
-        {"plan": known.plan.hash, "name": known.name, "features": [_document(known, entry) for entry in known.entries]}
+        {
+            "plan": known.plan.hash,
+            "name": known.name,
+            "features": features,
+            "sequences": [asdict(entry) for entry in sequences],
+        }
     )
 
 
@@ -151,14 +163,20 @@ def describe(
     project: InProject = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Describe one feature: all there is to know of it."""
+    """Describe one feature or sequence: all there is to know of it."""
     import obligor
     from obligor.features.forms import form_hash
     from obligor.features.nulls import none_words, null_words
+    from obligor.features.sequence_words import sequence_entries
 
     out = Output(as_json)
     opened = obligor.open(project)
     known = known_features(opened, plan)
+    sequence = next((one for one in sequence_entries(known.plan) if one.name == name), None)
+    if sequence is not None and name not in known.plan.names:
+        out.facts(list(_sequence_facts(sequence)))
+        out.result(asdict(sequence))
+        return
     entry = known.entry(name)
     spec = known.plan.features[known.plan.names.index(name)]
     digest = form_hash(known.plan, spec)
@@ -170,6 +188,15 @@ def describe(
         "without_events": none_words(known.plan, spec),
     }
     out.result({**_document(known, entry), **nulls, "form": digest})
+
+
+def _sequence_facts(entry: SequenceEntry) -> Iterator[tuple[str, str]]:
+    yield "sequence", entry.name
+    yield "whose history", entry.whose
+    yield "events", "\n".join(entry.events)
+    yield "how many", entry.limit
+    yield "of each", entry.built_in
+    yield "and", "\n".join(f"{name}: {what} ({origin})" for name, what, origin in entry.fields)
 
 
 def _facts(project: Project, known: Known, entry: Entry, digest: str) -> Iterator[tuple[str, str]]:

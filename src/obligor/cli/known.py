@@ -45,7 +45,8 @@ class Known:
         """Return a feature's entry; NotFound with the nearest name otherwise."""
         found = next((entry for entry in self.entries if entry.name == name), None)
         if found is None:
-            raise NotFound(f"no feature {name!r}; {did_you_mean(name, self.plan.names)}")
+            names = [*self.plan.names, *(one.name for one in self.plan.sequences)]
+            raise NotFound(f"no feature {name!r}; {did_you_mean(name, names)}")
         return found
 
     def measured(self, name: str) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ from obligor.features.definitions import Feature, as_of, definitions, feature, r
 from obligor.features.delays import delay
 from obligor.features.operators import maximum, minimum
 from obligor.features.plan import Plan
+from obligor.features.sequence import Sequence
 from obligor.features.stream import Event, Stream
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Integer",
     "Money",
     "Plan",
+    "Sequence",
     "Stream",
     "Text",
     "Timestamp",

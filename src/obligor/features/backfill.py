@@ -28,6 +28,7 @@ from obligor.features.lake_files import Range
 from obligor.features.lake_routing import Routed, route
 from obligor.features.lake_timelines import Need
 from obligor.features.layout import read_only, room
+from obligor.features.narrowing import without_sequences
 from obligor.features.plan import Plan
 from obligor.features.requests import Requests, field_names, request_values, source_keys, split_keys
 from obligor.features.timelines import Timelines, cut_array
@@ -51,6 +52,7 @@ def backfill(
 
     A row that crosses a limit raises LimitError, or with `limits` given is null and its problem is put there.
     """
+    plan = without_sequences(plan)  # whose fields need not be read
     cut = {shard: int(last) for shard, last in enumerate(requests.cuts.max(axis=0, initial=0))}
     view = lake.view(plan, cut)
     found: dict[int, Problem] = {}

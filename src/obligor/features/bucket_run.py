@@ -32,6 +32,7 @@ from obligor.features.lake import Lake, View
 from obligor.features.lake_files import Range
 from obligor.features.lake_routing import Routed, route
 from obligor.features.lake_view import TableView
+from obligor.features.narrowing import without_sequences
 from obligor.features.pinned import OpenLake, pin
 from obligor.features.plan import Plan
 from obligor.features.requests import Requests, field_names, source_keys
@@ -115,6 +116,7 @@ class BucketRun:
 
         ObligorError where a task fails time and again: what is done is kept, and another run goes on with the rest.
         """
+        plan = without_sequences(plan)
         cut = {shard: int(last) for shard, last in enumerate(requests.cuts.max(axis=0, initial=0))}
         view = lake.view(plan, cut)
         document = pin(view, log.registry, self.lake, self.files, self.open_lake) if plan.measures else ""

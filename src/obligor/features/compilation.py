@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from itertools import accumulate
+from types import MappingProxyType
 
 from obligor.errors import DefinitionError, Problem
 from obligor.events.schema import Event, Registry
@@ -29,7 +30,9 @@ from obligor.features.expressions import (
 from obligor.features.kinds import MOMENT, UNIT_US
 from obligor.features.parts import Json, Parts, Steps
 from obligor.features.pivot import label_in_names
-from obligor.features.plan import FORMAT, STACK_MAX, Plan
+from obligor.features.plan import FORMAT, FORMAT_SEQUENCES, STACK_MAX, Plan
+from obligor.features.sequence import Sequence
+from obligor.features.sequence_parts import sequence_json
 from obligor.features.zone import zone_offsets
 
 __all__ = ["compile_plan"]
@@ -39,12 +42,17 @@ _TIMES = ("time_since_first", "time_since_last", "mean_gap", "std_gap", "longest
 
 
 def compile_plan(
-    features: Mapping[str, Feature], registry: Registry, application: type[Event], zone: str = "UTC"
+    features: Mapping[str, Feature],
+    registry: Registry,
+    application: type[Event],
+    zone: str = "UTC",
+    sequences: Mapping[str, Sequence] = MappingProxyType({}),
 ) -> Plan:
-    """Return the plan of named features for one application type.
+    """Return the plan of named features, and of named sequences, for one application type.
 
-    `features` is `definitions(vars(module))`. Raises DefinitionError with every fault under its feature's name, and
-    LimitError where one entity has more than 63 selections, those with conditions on the application counted twice.
+    `features` is `definitions(vars(module))`, `sequences` is `sequences(vars(module))`. Raises DefinitionError with
+    every fault under its feature's name, and LimitError where one entity has more than 63 selections, those with
+    conditions on the application counted twice.
 
     >>> from obligor.features import Entity, Event, Money, request
     >>> class Loan(Event, application=True):
@@ -72,11 +80,18 @@ def compile_plan(
             except DefinitionError as error:
                 problem = Problem(f"$.{name}", str(error))
                 problems += [] if problem in problems else [problem]
+    found: list[Json] = []
+    for name, sequence in sequences.items():
+        try:
+            _check_name(name)
+            found.append(sequence_json(compiler.parts, name, sequence))
+        except DefinitionError as error:
+            problems.append(Problem(f"$.{name}", str(error)))
     if problems:
         raise DefinitionError(problems)
     return Plan.load(
         {
-            "format": FORMAT,
+            **({"format": FORMAT_SEQUENCES, "sequences": found} if found else {"format": FORMAT}),
             "application": application.event_name,
             "zone": zone,
             "zone_offsets": [list(entry) for entry in offsets],
@@ -89,6 +104,11 @@ def compile_plan(
     )
 
 
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,99}", name):
+        raise DefinitionError(f"expected a name of at most 100 small letters, digits and _, got {name!r}")
+
+
 class _Compiler:
     """Makes the features of one plan, and collects what they share."""
 
@@ -99,8 +119,7 @@ class _Compiler:
 
     def add_column(self, column: str, node: Node, definition: Feature) -> None:
         """Add one column; DefinitionError says what is wrong with it."""
-        if not re.fullmatch(r"[a-z][a-z0-9_]{0,99}", column):
-            raise DefinitionError(f"expected a name of at most 100 small letters, digits and _, got {column!r}")
+        _check_name(column)
         if any(feature["name"] == column for feature in self.features):
             raise DefinitionError(f"two features are named {column!r}")
         kind = kind_of(node, self.application)

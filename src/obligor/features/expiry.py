@@ -39,7 +39,7 @@ def encode_kept(kept: Mapping[str, int]) -> bytes:
 def reaches(plan: Plan) -> dict[str, int]:
     """Return how far back a plan looks in each timeline, in microseconds; without those where it looks at all rows."""
     found: dict[str, int] = {}
-    unbounded: set[str] = set()
+    unbounded = {spec.timeline for spec in plan.sequences}  # they begin with an entity's first row
     for timeline, _, reach_us, _ in compiled(plan).sources:
         if reach_us is None:
             unbounded.add(timeline)

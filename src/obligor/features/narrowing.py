@@ -7,12 +7,17 @@ seventy features need not pay for the others, and what one of them costs alone c
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Literal
 
-from obligor.errors import NotFound, Problem, did_you_mean
-from obligor.features.plan import Plan
+import msgspec
 
-__all__ = ["narrowed", "pruned"]
+from obligor.errors import NotFound, Problem, did_you_mean
+from obligor.features.plan import FORMAT, Plan
+
+__all__ = ["narrowed", "pruned", "sequence_alone", "without_sequences"]
+
+PLANS_KEPT = 16  # parts that are asked for again and again
 
 Json = dict[str, Any]
 Places = dict[int, int]  # where something was -> where it is
@@ -35,8 +40,49 @@ def narrowed(plan: Plan, names: Sequence[str], *, timelines: Literal["pruned", "
     return pruned(plan.data | {"features": chosen}, timelines=timelines)
 
 
+@lru_cache(maxsize=PLANS_KEPT)
+def without_sequences(plan: Plan) -> Plan:
+    """Return the plan of all features alone; itself where it has no sequences."""
+    return narrowed(plan, plan.names) if plan.sequences else plan
+
+
+@lru_cache(maxsize=PLANS_KEPT)
+def sequence_alone(plan: Plan, name: str) -> Plan:
+    """Return the plan of one sequence and no features; NotFound for one that it does not have."""
+    spec = msgspec.to_builtins(plan.sequence(name))
+    timeline = plan.data["timelines"][spec["timeline"]]
+    events = {place: timeline["selections"][place]["event"] for place in spec["selections"]}
+    sources = [source for field in spec["fields"] for source in field["sources"]]
+    slots = {
+        event: _places(source["slot"] for source in sources if events[source["selection"]] == event)
+        for event in events.values()
+    }
+    selections = _places(spec["selections"])
+
+    def moved(source: Json) -> Json:
+        event = events[source["selection"]]
+        return source | {"selection": selections[source["selection"]], "slot": slots[event][source["slot"]]}
+
+    own = timeline | {
+        "selections": [timeline["selections"][place] for place in selections],
+        "fields": {event: [timeline["fields"][event][slot] for slot in places] for event, places in slots.items()
+                   if places},
+    }  # fmt: skip
+    sequence = spec | {
+        "selections": [selections[place] for place in spec["selections"]],
+        "application": selections[spec["application"]],
+        "fields": [field | {"sources": [moved(one) for one in field["sources"]]} for field in spec["fields"]],
+    }
+    empty: Json = {key: [] for key in ("comparands", "measures", "requests", "features")}
+    return Plan.load(plan.data | empty | {"timelines": {spec["timeline"]: own}, "sequences": [sequence]})
+
+
 def pruned(data: Mapping[str, Any], *, timelines: Literal["pruned", "kept"] = "pruned") -> Plan:
-    """Return the plan of JSON data without the measures, values and timelines that no feature of it looks at."""
+    """Return the plan of JSON data without the measures, values and timelines that no feature of it looks at.
+
+    A part of a plan has no sequences.
+    """
+    data = {name: value for name, value in data.items() if name != "sequences"} | {"format": FORMAT}
     steps = [step for feature in data["features"] for step in feature["program"]]
     measures = _places(step[1] for step in steps if step[0] == "measure")
     requests = _places(step[1] for step in steps if step[0] == "request")

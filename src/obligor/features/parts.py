@@ -31,7 +31,7 @@ from obligor.features.measures import (
 from obligor.features.plan import SELECTIONS_MAX
 from obligor.features.windows import LIFETIME
 
-__all__ = ["Json", "Parts", "Steps"]
+__all__ = ["Json", "Parts", "Steps", "hot_error", "only_field"]
 
 Json = dict[str, Any]
 Steps = list[list[Any]]
@@ -67,12 +67,12 @@ class Parts:
             "given": given,
             "slot": slot,
             "window": (
-                {"kind": "since", "anchor": self._selection(name, window.anchor)}
+                {"kind": "since", "anchor": self.selection(name, window.anchor)}
                 if isinstance(window, Since)
                 else msgspec.to_builtins(window)
             ),
             "scale": node.kind.scale,
-            "condition": None if condition is None else self._selection(name, condition),
+            "condition": None if condition is None else self.selection(name, condition),
             "parameters": list(node.parameters),
             "per": None,
         }
@@ -83,9 +83,11 @@ class Parts:
     def two_level(self, node: OverKeys, program: Callable[[Callable[[Aggregated], int]], Steps]) -> int:
         """Return the place of a measure over keys; `program` makes its steps with a function that places inner ones."""
         source = next(leaves(node)).source
-        name = self._timeline(source)
+        name = self.timeline(source)
         if self.timelines[name]["hot"]:
-            raise _hot(source, "a number for each key", "aggregate the events themselves, or take a narrower entity")
+            raise hot_error(
+                source, "a number for each key", "aggregate the events themselves, or take a narrower entity"
+            )
         inner: list[Json] = []
         steps = program(lambda leaf: _place(inner, self._inner(leaf)))
         measure = {
@@ -109,7 +111,7 @@ class Parts:
         return {
             "selection": selection,
             "given": given,
-            "key": self._slot(name, node.source, node.key, "hash"),
+            "key": self.slot(name, node.source, node.key, "hash"),
             "slot": slot,
             "aggregate": node.aggregate,
             "window": msgspec.to_builtins(node.window),
@@ -119,13 +121,14 @@ class Parts:
     def _reading(self, node: Aggregated) -> tuple[list[str], str, int, list[Json], int | None]:
         """Return what a measure reads: via, timeline, selection, conditions, slot."""
         source, via = node.source, self._via(node.source)
-        name = self._timeline(source)
-        selection = self._selection(name, source)
+        name = self.timeline(source)
+        selection = self.selection(name, source)
         given = self._given(name, source, selection)
-        slot = None if node.field is None else self._slot(name, source, node.field, node.coding, node.values)
+        slot = None if node.field is None else self.slot(name, source, node.field, node.coding, node.values)
         return via, name, selection, given, slot
 
-    def _timeline(self, source: Source) -> str:
+    def timeline(self, source: Source) -> str:
+        """Return the name of the timeline that facts are rows of."""
         name = source.whose
         entities = list(source.entities)
         entry = {"entities": entities, "hot": set(entities) <= self._hot, "selections": [], "fields": {}}
@@ -144,10 +147,11 @@ class Parts:
         found = []
         for kind, via in zip(kinds, source.via or [None] * len(kinds), strict=True):
             fitting = [name for name, entity in entities.items() if entity.type == kind]
-            found.append(_only(fitting, via, kind, asked, who, [entity.type for entity in entities.values()]))
+            found.append(only_field(fitting, via, kind, asked, who, [entity.type for entity in entities.values()]))
         return found
 
-    def _selection(self, timeline: str, source: Source) -> int:
+    def selection(self, timeline: str, source: Source) -> int:
+        """Return the place of a selection."""
         known = self.registry[source.event.event_name]  # raises with the nearest name
         if known is not source.event:
             raise DefinitionError(f"another event type is registered as {source.event.event_name!r}: {known!r}")
@@ -163,7 +167,7 @@ class Parts:
         for relation in source.given:
             fit_application(source, relation, self.application)
             coding = coding_of(source, relation)
-            slot = self._slot(timeline, source, relation.field, coding)
+            slot = self.slot(timeline, source, relation.field, coding)
             comparand = _place(self.comparands, _comparand(relation, coding))
             _place(conditions, {"slot": slot, "op": relation.op, "comparand": comparand})
         conditions.sort(key=lambda one: (one["slot"], one["op"], one["comparand"]))
@@ -181,9 +185,10 @@ class Parts:
                 f"{timeline}: more than {SELECTIONS_MAX} different selections (event type, entity and filter{more})"
             )
 
-    def _slot(
+    def slot(
         self, timeline: str, source: Source, field: str, coding: Coding, values: tuple[str, ...] | None = None
     ) -> int:
+        """Return the place of a stored value among those of its event type."""
         entry = {"field": field, "coding": coding, "values": None if values is None else list(values)}
         return _place(self.timelines[timeline]["fields"].setdefault(source.event.event_name, []), entry)
 
@@ -204,16 +209,17 @@ class Parts:
             instead = f"count a category of at most {DENSE_VALUES_MAX} values, or take distinct or a quantile"
             if isinstance(source.event.fields.get(node.field or ""), Category):
                 instead = f"give it at most {DENSE_VALUES_MAX} values: in its Category(...), or here with values="
-        raise _hot(source, what, instead)
+        raise hot_error(source, what, instead)
 
 
-def _hot(source: Source, what: str, instead: str) -> DefinitionError:
+def hot_error(source: Source, what: str, instead: str) -> DefinitionError:
+    """Return the error of what an entity with very many events cannot have."""
     return DefinitionError(
         f"{source.whose} is hot, one may have very many events, and {what} would look at them all again; {instead}"
     )
 
 
-def _only(fitting: list[str], via: str | None, kind: str, asked: str, who: str, entities: Sequence[str]) -> str:
+def only_field(fitting: list[str], via: str | None, kind: str, asked: str, who: str, entities: Sequence[str]) -> str:
     """Return the one field of the application that fits, or that was chosen."""
     if via is not None:
         if via not in fitting:

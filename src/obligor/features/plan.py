@@ -16,7 +16,13 @@ is not known is refused, so that an older program never computes a newer plan wr
      "requests": [{"source": "field", "name": "amount", "coding": "integer", "values": null, "scale": 0}, ...],
      "features": [{"name": "repaid_30d", "program": [["measure", 0], ["fill", 0.0]], "type": "integer",
                    "unit": "NGN minor units", "reason": "REPAYMENT", "monotone": -1, "description": "...",
-                   "scored": true, "values": null}, ...]}
+                   "scored": true, "values": null}, ...],
+     "sequences": [{"name": "history", "timeline": "consumer", "via": ["consumer"], "selections": [0, 3],
+                    "application": 3, "limit": null,
+                    "fields": [{"name": "repayment.amount", "kind": "magnitude", "slow": false,
+                                "sources": [{"selection": 0, "slot": 0, "scale": 2}]}, ...]}, ...]}
+
+A plan without sequences is of format 2 and has no such key; one with sequences is of format 3.
 
 Timelines. A timeline belongs to an entity type, or to a composite of several (`entities`; its key is the parts joined
 by U+001F, which no entity's key contains). A row of timeline T is one fact that at least one selection of T selects;
@@ -105,7 +111,19 @@ operand lies on top) and pushes its result. A null operand makes a null result, 
     ["less"]  ["less_equal"]  ["greater"]  ["greater_equal"]  ["equal"]  ["not_equal"]       1.0 or 0.0
     ["fill", x]                                          x where the top is null
 
-Left for later formats, by their own keys: sequences.
+Sequences. The rows of a sequence are the rows of its timeline under the application's keys in the fields `via`, in the
+view, that are in one of its selections, in the order (event_time, root); with `limit` the newest so many of them. After
+them comes the application itself: the row that its own fields make in selection `application` (as_of stands for its
+event_time). A row's type is the first of `selections` that it is in. A field's value in a row is that of `slot`, of the
+source whose selection is the row's type; it is absent where there is no such source, or the slot is null. Its kinds:
+
+    category     the slot's value is one of many that are only told apart; a text not in a vocabulary is unknown
+    number       the slot's value divided by 10^scale
+    magnitude    sign(x) log2(1 + |x|) of that: money in major units, times in seconds
+
+`slow` fields say who it is rather than what happens, and are kept out of contrastive objectives. Every sequence also
+has the fields of `sequence_spec.BUILT_IN`: the type, the time since the row before it, and hour, weekday and day of the
+month of event_time in the plan's zone.
 """
 
 from __future__ import annotations
@@ -118,13 +136,15 @@ from typing import Any, Literal, Self
 
 import msgspec
 
-from obligor.errors import BadInput, Problem
+from obligor.errors import BadInput, NotFound, Problem, did_you_mean
 from obligor.features.filters import parse_predicate
 from obligor.features.measures import Coding, Measure, Record, Step, Timeline, measure_faults
+from obligor.features.sequence_spec import SequenceSpec, sequence_faults
 
-__all__ = ["FORMAT", "SELECTIONS_MAX", "STACK_MAX", "FeatureSpec", "Plan", "RequestValue"]
+__all__ = ["FORMAT", "FORMAT_SEQUENCES", "SELECTIONS_MAX", "STACK_MAX", "FeatureSpec", "Plan", "RequestValue"]
 
 FORMAT = 2
+FORMAT_SEQUENCES = 3  # of a plan that has any
 SELECTIONS_MAX = 63  # bits of a row's int64 mask
 STACK_MAX = 32  # values on the stack of a program
 _PUSH = ("measure", "request", "constant")
@@ -166,6 +186,14 @@ class _Plan(Record, frozen=True):
     features: tuple[FeatureSpec, ...]
 
 
+class _SequencesPlan(_Plan, frozen=True):
+    format: Literal[3]  # type: ignore[assignment]
+    sequences: tuple[SequenceSpec, ...]
+
+
+_FORMS: dict[object, type[_Plan]] = {FORMAT: _Plan, FORMAT_SEQUENCES: _SequencesPlan}
+
+
 class Plan:
     """A compiled set of features. Immutable; equal plans have equal hashes.
 
@@ -185,6 +213,7 @@ class Plan:
         self.measures = record.measures
         self.requests = record.requests
         self.features = record.features
+        self.sequences = record.sequences if isinstance(record, _SequencesPlan) else ()
         self.names = [feature.name for feature in record.features]
 
     @classmethod
@@ -207,11 +236,13 @@ class Plan:
     @classmethod
     def load(cls, data: object) -> Self:
         """Return the plan of JSON data; BadInput where it is not exactly this format, naming the place."""
-        if isinstance(data, dict) and data.get("format") != FORMAT:
-            raise BadInput(Problem("$.format", f"expected plan format {FORMAT}, got {data.get('format')!r}"))
+        stated = data.get("format") if isinstance(data, dict) else FORMAT
+        if stated not in _FORMS:
+            known = " or ".join(map(str, _FORMS))
+            raise BadInput(Problem("$.format", f"expected plan format {known}, got {stated!r}"))
         try:
             canonical = _canonical(data)  # also puts the keys in order, so that a plan reads the same wherever it was
-            plan = cls(msgspec.convert(json.loads(canonical), _Plan))
+            plan = cls(msgspec.convert(json.loads(canonical), _FORMS[stated]))
         except msgspec.ValidationError as error:
             message, _, path = str(error).partition(" - at `")
             raise BadInput(Problem(path.rstrip("`") or "$", f"not a feature plan: {message}")) from None
@@ -220,6 +251,14 @@ class Plan:
         if plan.canonical != canonical:
             raise BadInput("not a feature plan: expected its canonical form, got extra or rewritten parts")
         return plan
+
+    def sequence(self, name: str) -> SequenceSpec:
+        """Return a sequence by name; NotFound with the nearest one otherwise."""
+        names = [one.name for one in self.sequences]
+        if name not in names:
+            hint = did_you_mean(name, names) if names else "the plan has none"
+            raise NotFound(f"no sequence {name!r}; {hint}")
+        return self.sequences[names.index(name)]
 
     @cached_property
     def data(self) -> dict[str, Any]:
@@ -246,7 +285,8 @@ class Plan:
         return hashlib.sha256(_canonical(self.data["timelines"])).hexdigest()
 
     def __repr__(self) -> str:
-        return f"Plan({self.hash[:12]}: {len(self.features)} features, {len(self.measures)} measures)"
+        more = f", {len(self.sequences)} sequences" if self.sequences else ""
+        return f"Plan({self.hash[:12]}: {len(self.features)} features, {len(self.measures)} measures{more})"
 
 
 def _canonical(data: object) -> bytes:
@@ -280,8 +320,20 @@ def _check(record: _Plan) -> None:
     problems += [
         Problem("$.features", f"two features are named {n!r}") for n in {n for n in names if names.count(n) > 1}
     ]
+    if isinstance(record, _SequencesPlan):
+        problems += _sequences_faults(record)
     if problems:
         raise BadInput(problems)
+
+
+def _sequences_faults(record: _SequencesPlan) -> Iterator[Problem]:
+    if not record.sequences:
+        yield Problem("$.sequences", f"expected one or more; a plan without is of format {FORMAT}")
+    for i, spec in enumerate(record.sequences):
+        for path, message in sequence_faults(spec, record.timelines, record.application):
+            yield Problem(f"$.sequences[{i}]{path}", message)
+    names = [spec.name for spec in record.sequences]
+    yield from (Problem("$.sequences", f"two are named {n!r}") for n in {n for n in names if names.count(n) > 1})
 
 
 def _selection_faults(record: _Plan) -> Iterator[tuple[str, str]]:

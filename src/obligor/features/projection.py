@@ -24,7 +24,17 @@ from obligor.features.kernels.integers import NULL
 from obligor.features.measures import Slot
 from obligor.features.plan import Plan
 
-__all__ = ["KEY_SEPARATOR", "NULL", "Projection", "Rows", "code_column", "hash_text", "joined_keys", "project"]
+__all__ = [
+    "KEY_SEPARATOR",
+    "NULL",
+    "Projection",
+    "Rows",
+    "code_column",
+    "code_slots",
+    "hash_text",
+    "joined_keys",
+    "project",
+]
 
 KEY_SEPARATOR = "\x1f"  # between the parts of a composite entity's key; no entity's key contains it
 HASHES_KEPT = 1 << 18  # of texts: those of the entities that come again and again
@@ -76,6 +86,15 @@ def hash_text(text: str) -> int:
 def code_column(array: pa.Array, slot: Slot) -> Ints:
     """Return one column's values by a slot's coding, NULL for null."""
     return _TableColumns(pa.table({slot.field: array}), {}).slot(slot)
+
+
+def code_slots(table: pa.Table, slots: Sequence[Slot]) -> Ints:
+    """Return the values of a table's rows by some slots' codings, (slots, n); a delay needs `event_time`."""
+    columns = _TableColumns(table, {})
+    coded = np.empty((len(slots), table.num_rows), np.int64)
+    for k, slot in enumerate(slots):
+        coded[k] = columns.slot(slot)
+    return coded
 
 
 class Projection:

@@ -15,10 +15,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from obligor.features.calendar import DAY_S, civil, local_seconds, period_begin
+from obligor.features.delays import stored
 from obligor.features.kernels.integers import INTEGER_MAX, NULL
 from obligor.features.measures import Slot, Unit
 from obligor.features.plan import Plan, RequestValue
 from obligor.features.projection import KEY_SEPARATOR, code_column, hash_text, joined_keys
+from obligor.features.sequence_spec import SequenceSpec
 
 __all__ = [
     "Requests",
@@ -28,6 +30,7 @@ __all__ = [
     "cut_rows",
     "field_names",
     "key_names",
+    "own_fields",
     "period_bounds",
     "request_row",
     "request_values",
@@ -85,14 +88,23 @@ def cut_rows(cuts: Sequence[Mapping[int, int]]) -> Ints:
 
 
 def field_names(plan: Plan) -> list[str]:
-    """Return the application's fields that a plan's request values and comparands come from."""
+    """Return the application's fields that a plan's request values, comparands and sequences come from."""
     specs = (*plan.requests, *plan.comparands)
-    return list(dict.fromkeys(spec.name for spec in specs if spec.source != "calendar"))
+    names = [spec.name for spec in specs if spec.source != "calendar"]
+    return list(dict.fromkeys([*names, *(name for spec in plan.sequences for name in own_fields(plan, spec))]))
+
+
+def own_fields(plan: Plan, spec: SequenceSpec) -> list[str]:
+    """Return the application's fields that a sequence's last row is made of."""
+    slots = plan.timelines[spec.timeline].fields.get(plan.application, ())
+    sources = (source for field in spec.fields for source in field.sources if source.selection == spec.application)
+    return list(dict.fromkeys(stored(slots[source.slot].field) for source in sources))
 
 
 def key_names(plan: Plan) -> list[str]:
     """Return the application's fields that hold the keys of entities whose histories a plan looks at."""
-    return list(dict.fromkeys(name for measure in plan.measures for name in measure.via))
+    vias = [*(measure.via for measure in plan.measures), *(spec.via for spec in plan.sequences)]
+    return list(dict.fromkeys(name for via in vias for name in via))
 
 
 def text_arrays(texts: pa.StringArray) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:

@@ -30,7 +30,7 @@ from obligor.features.concerned import features_of
 from obligor.features.frames import Frame, read_frame
 from obligor.features.lake import Lake
 from obligor.features.missing import why_missing
-from obligor.features.narrowing import narrowed
+from obligor.features.narrowing import narrowed, without_sequences
 from obligor.features.plan import Plan
 from obligor.features.question_table import AsOf, read_columns, read_instants, read_integers
 from obligor.features.requests import Requests, cut_rows, field_names, key_names
@@ -116,7 +116,7 @@ class Retrieval:
             raise BadInput(Problem("$.limits", f"expected 'raise' or 'null', got {limits!r}"))
         table, give_back = read_frame(questions)
         with self._open_log() as log:
-            plan = self.plan if features is None else narrowed(self.plan, features)
+            plan = without_sequences(self.plan) if features is None else narrowed(self.plan, features)
             requests = self.requests(log, table, as_of, cut=cut, application=application, plan=plan)
             lake = self._lake_of(log)
 
@@ -152,7 +152,7 @@ class Retrieval:
     ) -> Requests:
         """Return what a table of questions asks of the plan, or of a part of it; BadInput with everything wrong."""
         problems: list[Problem] = []
-        part = plan or self.plan
+        part = plan or without_sequences(self.plan)
         columns = _read(lambda: read_columns(part, self._application, table), problems)
         instants = _read(lambda: read_instants(table, as_of), problems)
         cuts = _read(lambda: _cuts(table, cut, log), problems)

@@ -1,1 +1,8 @@
-"""Sequences: events as tokens, encoders over timelines, their training and their serving."""
+"""Sequences: every event of an entity, in order, as a model reads it.
+
+    tokens   what a row becomes: codes and parts, by a tokenizer that was fitted once and is frozen
+    slices   which rows a question sees, as ranges
+    dataset  both on disk, and batches out of it
+
+What is trained with torch lies in `training`, which alone imports it.
+"""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -22,18 +23,17 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "fastmath": False, "error_model": "numpy", "_nrt": False}
 
 
-def _stamp() -> str:
-    folder = Path(__file__).parent
-    sources = [*sorted(folder.glob("*.py")), folder.parent / "portable.py"]
+@cache
+def _stamp(folder: Path) -> str:
+    own = Path(__file__).parent
+    folders = sorted({own, folder})  # kernels of another room call those of this one
+    sources = [*(path for each in folders for path in sorted(each.glob("*.py"))), own.parent / "portable.py"]
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()
-
-
-_STAMP = _stamp()
 
 
 def _compiled(function: _F, **more: Any) -> _F:
     dispatcher: Any = numba.njit(**_OPTIONS, **more)(function)
-    dispatcher._cache._cache_file._source_stamp = _STAMP
+    dispatcher._cache._cache_file._source_stamp = _stamp(Path(function.__code__.co_filename).parent)
     return cast(_F, dispatcher)
 
 

@@ -1,0 +1,243 @@
+"""Batches out of a dataset: padded tensors of slices of like length, ready for torch.from_numpy without a copy.
+
+Which slices make which batch, and in which order, is a pure function of (dataset, seed, epoch): so a run that was
+stopped goes on with the very batch that came next. Slices are shuffled, sorted into buckets of length (eight between n
+and 2n, so that at most an eighth of a batch is padding), cut by a budget of tokens, and the batches shuffled. A batch
+is filled by one kernel call that copies ranges of rows; nothing is done for each record in Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from obligor.features.kernels.compiling import entry
+from obligor.sequences.asked import in_order
+from obligor.sequences.dataset import Dataset
+
+__all__ = ["Batch", "Loader", "SubSlices"]
+
+Ints: TypeAlias = NDArray[np.int64]
+BUCKETS_PER_DOUBLING: Final = 8
+EPOCHS_KEPT = 2  # orders of epochs that are kept
+
+
+class Batch(NamedTuple):
+    """B sequences, padded to the longest of them, the longest first."""
+
+    codes: NDArray[np.int32]  # (B, L, F); 0 beyond a sequence's length
+    parts: NDArray[np.float32]  # (B, L, F)
+    time: Ints  # (B, L) event times, microseconds
+    length: NDArray[np.int32]  # (B,)
+    question: Ints  # (B,) which row of the training set, or which entity
+    as_of: Ints  # (B,) microseconds
+
+
+class _Order(NamedTuple):
+    """The batches of an epoch: batch i has the rows from ends[i] to ends[i + 1], the longest first."""
+
+    slices: Ints  # (rows,) places in the dataset
+    skip: Ints  # (rows,) tokens left out before
+    take: Ints  # (rows,) tokens
+    ends: Ints  # (batches + 1,)
+
+
+@dataclass(frozen=True, eq=False)
+class Loader:
+    """The slices of a dataset, each once an epoch."""
+
+    dataset: Dataset
+    tokens_max: int = 16_384  # of a batch, padding included; a longer sequence has a batch of its own
+    rows_max: int = 512  # of a batch
+    questions: Ints | None = None  # those that are wanted; None: all
+    length_min: int = 0  # tokens; slices with fewer are left out
+    threads: int = 1  # that fill batches ahead
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The rows of each field's table."""
+        return self.dataset.tokenizer.sizes
+
+    def __len__(self) -> int:
+        """Return how many batches the first epoch of seed 0 has; others have about as many."""
+        return self.count(0, 0)
+
+    def count(self, seed: int, epoch: int | None) -> int:
+        """Return how many batches an epoch has."""
+        return len(self._order(seed, epoch).ends) - 1
+
+    def batches(self, seed: int, epoch: int | None, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from the one numbered `start` on.
+
+        Without an epoch slices come in the order of their length, the longest first: the same each time.
+        """
+        order = self._order(seed, epoch)
+        return in_order(lambda i: self._filled(order, i), range(start, len(order.ends) - 1), self.threads)
+
+    def batch(self, seed: int, epoch: int | None, index: int) -> Batch:
+        """Return one batch of an epoch."""
+        return self._filled(self._order(seed, epoch), index)
+
+    @lru_cache(maxsize=EPOCHS_KEPT)  # noqa: B019 - a loader lives as long as its training
+    def _order(self, seed: int, epoch: int | None) -> _Order:
+        wanted = self._wanted()
+        length = self.dataset.columns.length[wanted].astype(np.int64)
+        order, ends = _arranged(length, self.tokens_max, self.rows_max, seed, epoch)
+        return _Order(wanted[order], np.zeros(len(order), np.int64), length[order], ends)
+
+    def _wanted(self) -> Ints:
+        columns = self.dataset.columns
+        wanted = columns.length >= self.length_min
+        if self.questions is not None:
+            wanted &= np.isin(columns.question, self.questions)
+        return np.flatnonzero(wanted)
+
+    def _filled(self, order: _Order, index: int) -> Batch:
+        rows = slice(order.ends[index], order.ends[index + 1])
+        slices, take, c = order.slices[rows], order.take[rows], self.dataset.columns
+        b, longest, fields = len(slices), max(1, int(take.max(initial=0))), self.dataset.header.fields
+        batch = Batch(
+            np.empty((b, longest, fields), np.int32),
+            np.empty((b, longest, fields), np.float32),
+            np.empty((b, longest), np.int64),
+            take.astype(np.int32),
+            c.question[slices],
+            c.as_of[slices],
+        )
+        _fill(
+            c.first, c.start, c.end, c.gap_code, c.gap_part, c.codes.reshape(-1), c.parts.reshape(-1), c.time,
+            c.as_of, c.own_codes, c.own_parts, slices, order.skip[rows], take, fields,
+            batch.codes.reshape(-1), batch.parts.reshape(-1), batch.time,
+        )  # fmt: skip
+        return batch
+
+
+@dataclass(frozen=True, eq=False)
+class SubSlices(Loader):
+    """Random pieces of each slice, several of one in the same batch: what a contrastive objective compares.
+
+    Each has a length between `shortest` and `longest` and begins anywhere, both evenly drawn anew each epoch (Babaev
+    et al. 2022, "CoLES: Contrastive Learning for Event Sequences with Self-Supervision", random slices). Slices with
+    fewer than `shortest` tokens are left out. `rows_max` and `tokens_max` count pieces.
+    """
+
+    pieces: int = 5  # of each slice
+    shortest: int = 25
+    longest: int = 200
+
+    @lru_cache(maxsize=EPOCHS_KEPT)  # noqa: B019 - a loader lives as long as its training
+    def _order(self, seed: int, epoch: int | None) -> _Order:
+        wanted, k = self._wanted(), self.pieces
+        wanted = wanted[self.dataset.columns.length[wanted] >= max(1, self.shortest)]
+        whole = self.dataset.columns.length[wanted].astype(np.int64)[:, None]  # (n, 1)
+        chance = np.random.default_rng((seed, 0 if epoch is None else 1 + epoch, 1))
+        take = chance.integers(self.shortest, np.minimum(self.longest, whole), (len(wanted), k), endpoint=True)
+        skip = chance.integers(0, whole - take, endpoint=True)  # (n, k)
+        widest = take.max(axis=1, initial=0)
+        order, ends = _arranged(widest, self.tokens_max, max(1, self.rows_max // k), seed, epoch, k)
+        rows = (order[:, None] * k + np.arange(k)).reshape(-1)  # all pieces of a slice side by side
+        rows = _longest_first(rows, take.reshape(-1), ends * k)
+        return _Order(np.repeat(wanted, k)[rows], skip.reshape(-1)[rows], take.reshape(-1)[rows], ends * k)
+
+
+def _longest_first(rows: Ints, take: Ints, ends: Ints) -> Ints:
+    """Return rows with those of each batch in descending order of length."""
+    batch = np.repeat(np.arange(len(ends) - 1), np.diff(ends))
+    found: Ints = rows[np.lexsort((-take[rows], batch))]
+    return found
+
+
+def _arranged(
+    width: Ints, tokens_max: int, rows_max: int, seed: int, epoch: int | None, each: int = 1
+) -> tuple[Ints, Ints]:
+    """Return units of like width, batch by batch, and where each batch ends; a unit is `each` rows of that width."""
+    if epoch is None:
+        order = np.argsort(-width, kind="stable")
+        return order, _ends(width[order], tokens_max, rows_max, each)
+    chance = np.random.default_rng((seed, epoch))
+    order = chance.permutation(len(width))
+    order = order[np.argsort(-_bucket(width[order]), kind="stable")]
+    ends = _ends(width[order], tokens_max, rows_max, each)
+    shuffled = chance.permutation(len(ends) - 1)
+    sizes = np.diff(ends)[shuffled]
+    moved = np.append(0, np.cumsum(sizes))
+    order = order[np.repeat(ends[:-1][shuffled] - moved[:-1], sizes) + np.arange(len(order))]
+    return _longest_first(order, width, moved), moved
+
+
+def _bucket(length: Ints) -> Ints:
+    """Return a number that grows with a length: eight of them from n to 2n."""
+    fraction, exponent = np.frexp(np.maximum(length, 1).astype(np.float64))
+    bucket: Ints = exponent * BUCKETS_PER_DOUBLING + np.floor(fraction * 2 * BUCKETS_PER_DOUBLING).astype(np.int64)
+    return bucket
+
+
+def _ends(width: Ints, tokens_max: int, rows_max: int, each: int) -> Ints:
+    ends: Ints = np.empty(len(width) + 1, np.int64)
+    count: int = _cut(width, tokens_max, rows_max, each, ends)
+    found: Ints = ends[: 1 + count]
+    return found
+
+
+@entry
+def _cut(width: Any, tokens_max: int, rows_max: int, each: int, ends: Any) -> Any:
+    """Cut units into batches: padded to their widest they hold at most so many tokens, or are one unit."""
+    count, start, widest = 0, 0, 0
+    ends[0] = 0
+    for i in range(width.shape[0]):
+        wider = max(widest, width[i])
+        if i > start and (i + 1 - start > rows_max or (i + 1 - start) * each * wider > tokens_max):
+            count += 1
+            ends[count] = i
+            start, wider = i, width[i]
+        widest = wider
+    if width.shape[0] > 0:
+        count += 1
+        ends[count] = width.shape[0]
+    return count
+
+
+@entry
+def _fill(
+    first: Any, start: Any, end: Any, gap_code: Any, gap_part: Any, codes: Any, parts: Any, time: Any, as_of: Any,
+    own_codes: Any, own_parts: Any, slices: Any, skip: Any, take: Any, fields: int, to_codes: Any, to_parts: Any,
+    to_time: Any,
+) -> None:  # fmt: skip
+    """Write `take` tokens of each slice from its token `skip` on, and zeros behind them; codes and parts lie flat."""
+    width = to_time.shape[1]
+    for b in range(slices.shape[0]):
+        q = slices[b]
+        at, left, wanted = 0, skip[b], take[b]
+        for p in range(first[q], first[q + 1]):
+            size = end[p] - start[p]
+            begin = min(left, size)
+            left -= begin
+            n = min(size - begin, wanted - at)
+            if n <= 0:
+                continue
+            source, target = (start[p] + begin) * fields, (b * width + at) * fields
+            for i in range(n * fields):
+                to_codes[target + i] = codes[source + i]
+            for i in range(n * fields):
+                to_parts[target + i] = parts[source + i]
+            for i in range(n):
+                to_time[b, at + i] = time[start[p] + begin + i]
+            if begin == 0:
+                to_codes[target + 1], to_parts[target + 1] = gap_code[p], gap_part[p]  # field 1 is the gap
+            at += n
+        target = (b * width + at) * fields
+        if at < wanted:  # the application itself
+            for f in range(fields):
+                to_codes[target + f], to_parts[target + f] = own_codes[q, f], own_parts[q, f]
+            to_time[b, at] = as_of[q]
+            at += 1
+            target += fields
+        for i in range((width - at) * fields):
+            to_codes[target + i], to_parts[target + i] = 0, 0.0
+        for i in range(at, width):
+            to_time[b, i] = 0
