@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numba import njit
 
-__all__ = ["exp", "log", "logit", "sigmoid"]
+__all__ = ["POWERS", "POWER_MIN", "exp", "log", "logit", "sigmoid"]
 
 _LN2_HIGH: Final = 6.93147180369123816490e-01
 _LN2_LOW: Final = 1.90821492927058770002e-10
@@ -35,8 +35,8 @@ _L6: Final = 1.531383769920937332e-01
 _L7: Final = 1.479819860511658591e-01
 
 # 2.0**k for k = -1022 .. 1023, exact; the table is a constant of the compiled code.
-_POWER_MIN: Final = -1022
-_POWERS: Final = np.array([math.ldexp(1.0, k) for k in range(_POWER_MIN, 1024)], dtype=np.float64)
+POWER_MIN: Final = -1022
+POWERS: Final = np.array([math.ldexp(1.0, k) for k in range(POWER_MIN, 1024)], dtype=np.float64)
 
 
 @njit(cache=True, nogil=True, fastmath=False)
@@ -44,11 +44,11 @@ def _scale(x: float, k: int) -> float:
     """Return x * 2**k; two steps where 2**k itself is not a normal number."""
     scaled: float = x
     if k > 1023:
-        scaled = scaled * _POWERS[1023 - _POWER_MIN] * _POWERS[k - 1023 - _POWER_MIN]
-    elif k < _POWER_MIN:
-        scaled = scaled * _POWERS[k + 1000 - _POWER_MIN] * _POWERS[-1000 - _POWER_MIN]
+        scaled = scaled * POWERS[1023 - POWER_MIN] * POWERS[k - 1023 - POWER_MIN]
+    elif k < POWER_MIN:
+        scaled = scaled * POWERS[k + 1000 - POWER_MIN] * POWERS[-1000 - POWER_MIN]
     else:
-        scaled = scaled * _POWERS[k - _POWER_MIN]
+        scaled = scaled * POWERS[k - POWER_MIN]
     return scaled
 
 
@@ -83,11 +83,11 @@ def _reduce(x: float) -> tuple[float, int]:
     m = x
     step = 512
     while step >= 1:
-        while m >= _POWERS[step - _POWER_MIN]:
-            m = m * _POWERS[-step - _POWER_MIN]
+        while m >= POWERS[step - POWER_MIN]:
+            m = m * POWERS[-step - POWER_MIN]
             k = k + step
-        while m < _POWERS[-step - _POWER_MIN]:
-            m = m * _POWERS[step - _POWER_MIN]
+        while m < POWERS[-step - POWER_MIN]:
+            m = m * POWERS[step - POWER_MIN]
             k = k - step
         step = step // 2
     if m >= _SQRT2:

@@ -1,0 +1,243 @@
+"""An encoder's weights: one safetensors file of float32 tensors whose metadata holds the configuration as JSON.
+
+There is nothing in it that could be executed, and nothing is parsed before its SHA-256 fits. Shapes follow from the
+configuration (`shapes`); heads are found by their tensors' names. What is wrong is reported all at once, by tensor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+import numpy as np
+import safetensors
+import safetensors.numpy
+from msgspec import Meta
+from numpy.typing import NDArray
+
+from obligor.errors import BadInput, IntegrityError, Problem, did_you_mean
+
+__all__ = ["FORMAT", "Config", "Kind", "Tensors", "Weights", "dump", "parse", "read", "readout_size", "shapes", "write"]
+
+FORMAT: Final = 1
+FILE_BYTES_MAX = 2**30
+WIDTH_MAX, HIDDEN_MAX, LAYERS_MAX, TAIL_MAX = 4096, 4096, 16, 8192
+FIELDS_MAX, ROWS_MAX, OUTPUTS_MAX = 512, 2**22, 4096
+
+Kind = Literal["gru", "linear_attention", "transformer"]
+Tensors = Mapping[str, NDArray[np.float32]]
+_HEAD = re.compile(r"head\.([A-Za-z0-9_]+)\.(norm_mean|norm_scale|hidden|hidden_bias|out|out_bias)")
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an encoder is; the shapes of all its tensors but the heads' follow from it."""
+
+    kind: Kind
+    width: Annotated[int, Meta(ge=1, le=WIDTH_MAX)]  # d: numbers a token
+    hidden: Annotated[int, Meta(ge=1, le=HIDDEN_MAX)]  # h: numbers of y, what the encoder makes of an event
+    sizes: Annotated[tuple[Annotated[int, Meta(ge=1, le=ROWS_MAX)], ...], Meta(min_length=1, max_length=FIELDS_MAX)]
+    layers: Annotated[int, Meta(ge=1, le=LAYERS_MAX)] = 1  # of the Transformer; the others have one
+    heads: Annotated[int, Meta(ge=1, le=HIDDEN_MAX)] = 1  # of attention; the GRU has one
+    tail: Annotated[int, Meta(ge=0, le=TAIL_MAX)] = 0  # N: how many events the Transformer looks back; the others all
+    format: Literal[1] = FORMAT
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield what does not fit together."""
+        if self.kind != "transformer" and self.layers != 1:
+            yield Problem("$.layers", f"expected 1 for {self.kind!r}, got {self.layers}")
+        if self.kind == "transformer" and self.tail == 0:
+            yield Problem("$.tail", "expected the number of events that the Transformer looks back, got 0")
+        per_head = 2 if self.kind == "transformer" else 1
+        if self.kind != "gru" and self.hidden % (self.heads * per_head):
+            yield Problem("$.heads", f"expected {per_head} x heads to divide hidden {self.hidden}, got {self.heads}")
+        if sum(self.sizes) > ROWS_MAX:
+            yield Problem("$.sizes", f"expected at most {ROWS_MAX} rows in all tables, got {sum(self.sizes)}")
+
+    def to_json(self) -> str:
+        """Return the canonical JSON: all keys, sorted."""
+        return json.dumps(msgspec.to_builtins(self), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Config:
+        """Return what the JSON says; raises BadInput naming the key, what was expected and what came."""
+        try:
+            keys = msgspec.json.decode(text, type=dict[str, Any])
+            if missing := [key for key in cls.__struct_fields__ if key not in keys]:
+                raise BadInput([Problem(f"$.{key}", "expected the key, got none") for key in missing])
+            config = msgspec.convert(keys, type=cls)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise BadInput(f"an encoder's configuration: {error}") from error
+        if problems := tuple(config.problems()):
+            raise BadInput(problems)
+        return config
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A configuration and tensors that fit it; `heads` in the order of their names, `sha256` of the file."""
+
+    config: Config
+    tensors: Tensors
+    heads: tuple[str, ...]
+    sha256: str
+
+    def states_sha256(self) -> str:
+        """Return a hash of all that a state depends on: encoders that differ in their heads alone share states."""
+        digest = hashlib.sha256(self.config.to_json().encode())
+        for name in shapes(self.config):
+            if name != "readout.empty":
+                digest.update(np.ascontiguousarray(self.tensors[name], "<f4").tobytes())
+        return digest.hexdigest()
+
+
+def readout_size(hidden: int) -> int:
+    """Return how many numbers a readout has.
+
+    >>> readout_size(128)
+    642
+    """
+    return 5 * hidden + 2
+
+
+def shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each of the encoder's tensors; the heads are not among them."""
+    d, h = config.width, config.hidden
+    found: dict[str, tuple[int, ...]] = {f"token.{i}": (size, d) for i, size in enumerate(config.sizes)}
+    if config.kind == "gru":
+        found |= {"gru.weight_ih": (3 * h, d), "gru.weight_hh": (3 * h, h)}
+        found |= {"gru.bias_ih": (3 * h,), "gru.bias_hh": (3 * h,)}
+    elif config.kind == "linear_attention":
+        found |= {f"la.{name}": (h, d) for name in ("query", "key", "value", "decay", "gate")}
+        found |= {"la.decay_bias": (h,), "la.norm": (h,), "la.out": (h, h)}
+    else:
+        found["in"] = (h, d)
+        for i in range(config.layers):
+            layer = {
+                "norm1": (h,),
+                "qkv": (3 * h, h),
+                "out": (h, h),
+                "norm2": (h,),
+                "up": (4 * h, h),
+                "down": (h, 4 * h),
+            }
+            found |= {f"layer.{i}.{name}": shape for name, shape in layer.items()}
+        found["final_norm"] = (h,)
+    found["readout.empty"] = (readout_size(h),)
+    return found
+
+
+def dump(config: Config, tensors: Tensors) -> bytes:
+    """Return the file's bytes, the same for the same weights; raises BadInput where a tensor does not fit."""
+    _check(config, tensors)
+    ordered = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
+    return bytes(safetensors.numpy.save(ordered, {"config": config.to_json()}))
+
+
+def write(path: Path, config: Config, tensors: Tensors) -> str:
+    """Write the file and return its SHA-256."""
+    content = dump(config, tensors)
+    path.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def read(path: Path, sha256: str) -> Weights:
+    """Return the weights in a file; raises as `parse` does, and IntegrityError beyond FILE_BYTES_MAX."""
+    size = path.stat().st_size
+    if size > FILE_BYTES_MAX:
+        raise IntegrityError(f"{path}: expected at most {FILE_BYTES_MAX} bytes of weights, got {size}")
+    return parse(path.read_bytes(), sha256, str(path))
+
+
+def parse(content: bytes, sha256: str, source: str = "weights") -> Weights:
+    """Return the weights in a file's bytes.
+
+    Raises IntegrityError where the hash does not fit or the file is cut off or damaged, before anything else is looked
+    at, and BadInput, naming each tensor, where one is missing, unknown, of another type or shape, or not finite.
+    """
+    got = hashlib.sha256(content).hexdigest()
+    if got != sha256:
+        raise IntegrityError(f"{source}: expected SHA-256 {sha256}, got {got} of {len(content)} bytes")
+    header = _header(content, source)
+    try:
+        tensors = safetensors.numpy.load(content)
+    except safetensors.SafetensorError as error:
+        raise IntegrityError(f"{source}: no safetensors file: {error}") from error
+    metadata = header.get("__metadata__", {})
+    if not isinstance(metadata, dict) or "config" not in metadata:
+        raise BadInput(f"{source}: expected the encoder's configuration as 'config' in the metadata, got {metadata!r}")
+    config = Config.from_json(metadata["config"])
+    return Weights(config, tensors, _check(config, tensors), sha256)
+
+
+def _header(content: bytes, source: str) -> dict[str, Any]:
+    """Return the header; the library says that a file is cut off, this says at which tensor."""
+    length = int.from_bytes(content[:8], "little")
+    if len(content) < 8 + length:
+        raise IntegrityError(f"{source}: expected a header of {length} bytes from byte 8 on, got {len(content)} in all")
+    try:
+        header = json.loads(content[8 : 8 + length])
+    except ValueError as error:
+        raise IntegrityError(f"{source}: expected a header of JSON, got {error}") from error
+    if not isinstance(header, dict):
+        raise IntegrityError(f"{source}: expected a header of tensors by name, got {type(header).__name__}")
+    for name, entry in header.items():
+        offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
+        if name == "__metadata__" or not (isinstance(offsets, list) and len(offsets) == 2):
+            continue  # the library judges the rest
+        if isinstance(offsets[1], int) and 8 + length + offsets[1] > len(content):
+            end = 8 + length + offsets[1]
+            problem = Problem(_path(name), f"{source}: expected its bytes to end at {end}, got {len(content)} in all")
+            raise IntegrityError(problem)
+    return header
+
+
+def _check(config: Config, tensors: Tensors) -> tuple[str, ...]:
+    """Return the heads' names once every tensor fits."""
+    problems = list(config.problems())
+    if problems:
+        raise BadInput(problems)
+    expected = shapes(config)
+    heads = sorted({match[1] for match in map(_HEAD.fullmatch, tensors) if match})
+    for name in heads:
+        expected |= _head_shapes(name, config, tensors)
+    for name in sorted({*expected, *tensors}):
+        problems += [Problem(_path(name), message) for message in _wrong(name, expected, tensors)]
+    if problems:
+        raise BadInput(problems)
+    return tuple(heads)
+
+
+def _head_shapes(name: str, config: Config, tensors: Tensors) -> dict[str, tuple[int, ...]]:
+    """Return a head's shapes; how many units and outputs it has is what its biases say."""
+    sizes = {}
+    for part in ("hidden_bias", "out_bias"):
+        tensor = tensors.get(f"head.{name}.{part}")
+        sizes[part] = len(tensor) if tensor is not None and tensor.ndim == 1 and 0 < len(tensor) <= OUTPUTS_MAX else 1
+    inputs, units, outputs = readout_size(config.hidden), sizes["hidden_bias"], sizes["out_bias"]
+    found = {"norm_mean": (inputs,), "norm_scale": (inputs,), "hidden": (units, inputs)}
+    found |= {"hidden_bias": (units,), "out": (outputs, units), "out_bias": (outputs,)}
+    return {f"head.{name}.{part}": shape for part, shape in found.items()}
+
+
+def _wrong(name: str, expected: Mapping[str, tuple[int, ...]], tensors: Tensors) -> Iterator[str]:
+    if name not in expected:
+        yield f"expected no such tensor; {did_you_mean(name, tuple(expected))}"
+    elif name not in tensors:
+        yield f"expected float32 of shape {expected[name]}, got no such tensor"
+    else:
+        tensor = tensors[name]
+        if tensor.dtype != np.float32 or tensor.shape != expected[name]:
+            yield f"expected float32 of shape {expected[name]}, got {tensor.dtype} of shape {tensor.shape}"
+        elif not np.isfinite(tensor).all():
+            place = tuple(int(i) for i in np.argwhere(~np.isfinite(tensor))[0])
+            yield f"expected finite numbers, got {float(tensor[place])!r} at {place}"
+
+
+def _path(name: str) -> str:
+    return f"$['{name}']"
