@@ -64,7 +64,7 @@ def main() -> None:
     import numpy as np
     import pytorch_lightning as pl
     import torch
-    from ptls.frames.coles import CoLESModule, ColesDataset
+    from ptls.frames.coles import ColesDataset, CoLESModule
     from ptls.frames.coles.split_strategy import SampleSlices
 
     folder = Path(sys.argv[1])

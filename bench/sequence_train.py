@@ -9,7 +9,7 @@ Which entities share a step is each side's own affair. Each runs in a process of
 
 Then both embed every consumer, and one logistic regression tells from the embeddings who defaults on a loan applied for
 in the last three tenths: out of fold, so no consumer is scored by a model that has seen it. `auc_difference_low` is the
-low end of a paired bootstrap's 95% interval of Obligor's AUC less the peer's; both embeddings are the last hidden state.
+low end of a paired bootstrap's 95% interval of Obligor's AUC less the peer's; both embed by the last hidden state.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def difference(bad: Floats, one: Floats, other: Floats) -> tuple[float, float, f
 
 
 def _asked(command: list[str]) -> dict[str, Any]:
-    """Run one side, and return what it says on its last line. Threads that wait do not spin: the cores may be shared."""
+    """Run one side; return what it says on its last line. Threads that wait do not spin: the cores may be shared."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS), "OMP_WAIT_POLICY": "passive"}
     ended = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     told: dict[str, Any] = json.loads(ended.stdout.strip().splitlines()[-1])

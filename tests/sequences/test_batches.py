@@ -7,7 +7,8 @@ import pytest
 from tests.sequences.training.small import source
 
 from obligor.errors import BadInput
-from obligor.sequences.batches import Batch, MemorySource, bucketed, take_rows
+from obligor.sequences.batches import MemorySource, take_rows
+from obligor.sequences.loading import Batch
 
 
 def _as_bytes(batches: list[Batch]) -> list[bytes]:
@@ -38,18 +39,13 @@ def test_order_follows_from_seed_and_epoch_alone() -> None:
     assert _as_bytes(list(made.batches(4, 1))) != first
 
 
-def test_like_lengths_leave_little_padding() -> None:
-    length = np.random.default_rng(0).integers(5, 500, 4000)
-    batches = bucketed(length, 16_384, 512, 0, 0)
-    slots = sum(len(rows) * int(length[rows].max()) for rows in batches)
-    unsorted = np.array_split(np.arange(4000), len(batches))
-    assert slots / length.sum() < 1.15
-    assert sum(len(rows) * int(length[rows].max()) for rows in unsorted) / length.sum() > 1.8
-
-
-def test_a_row_beyond_the_budget_has_a_batch_to_itself() -> None:
-    batches = bucketed(np.array([5, 5000, 5]), 100, 10, 0, 0)
-    assert sorted(sorted(rows.tolist()) for rows in batches) == [[0, 2], [1]]
+def test_a_later_start_goes_on_with_the_same_batches() -> None:
+    made, _ = source(200, 1)
+    for epoch in (1, None):
+        whole = _as_bytes(list(made.batches(3, epoch)))
+        assert _as_bytes(list(made.batches(3, epoch, 2))) == whole[2:]
+    lengths = np.concatenate([batch.length for batch in made.batches(0, None)])
+    assert np.all(np.diff(lengths) <= 0)
 
 
 def test_rows_that_are_taken_keep_their_events_and_lose_padding() -> None:

@@ -1,37 +1,24 @@
-"""Batches of token sequences: what a training set hands to a trainer, and the simplest thing that can.
+"""Where a trainer's batches come from: what it asks of a source, and a source in memory.
 
-A batch is a plain tuple of numpy arrays, so that whoever makes it needs no torch. A source yields the batches of an
-epoch in an order that is a pure function of seed and epoch: so a run that was interrupted goes on with the very batch
-that came next. Sequences of like length share a batch (Khomenko et al. 2016, bucketing), which leaves little padding.
+A source yields the batches of an epoch in an order that is a pure function of seed and epoch: so a run that was
+interrupted goes on with the very batch that came next. A `Loader` of a dataset on disk is one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from obligor.errors import BadInput, Problem
+from obligor.sequences.loading import Batch, arranged
 
-__all__ = ["Batch", "BatchSource", "MemorySource", "bucketed", "take_rows"]
+__all__ = ["BatchSource", "MemorySource", "take_rows"]
 
 Ints = NDArray[np.int64]
-
-LENGTHS_PER_DOUBLING: Final = 4  # buckets of length between n and 2n
-
-
-class Batch(NamedTuple):
-    """B sequences, padded to the longest of them."""
-
-    codes: NDArray[np.int32]  # (B, L, F); 0 beyond a sequence's length
-    parts: NDArray[np.float32]  # (B, L, F)
-    time: Ints  # (B, L) event times, microseconds
-    length: NDArray[np.int32]  # (B,)
-    question: Ints  # (B,) which row of the training set, or which entity
-    as_of: Ints  # (B,) microseconds
 
 
 class BatchSource(Protocol):
@@ -42,12 +29,15 @@ class BatchSource(Protocol):
         """Return the rows of each field's table."""
         ...
 
-    def batches(self, seed: int, epoch: int) -> Iterator[Batch]:
-        """Yield every sequence once, in batches whose order is a pure function of seed and epoch."""
+    def batches(self, seed: int, epoch: int | None, start: int = 0) -> Iterator[Batch]:
+        """Yield every sequence once, in batches whose order is a pure function of seed and epoch, from `start` on.
+
+        Without an epoch they come in the order of their length, the same each time.
+        """
         ...
 
     def __len__(self) -> int:
-        """Return how many batches an epoch has."""
+        """Return how many batches an epoch has; one may have a few more or fewer than another."""
         ...
 
 
@@ -57,35 +47,6 @@ def take_rows(batch: Batch, keep: NDArray[np.bool_]) -> Batch:
     longest = int(length.max(initial=0))
     codes, parts, time = batch.codes[keep, :longest], batch.parts[keep, :longest], batch.time[keep, :longest]
     return Batch(codes, parts, time, length, batch.question[keep], batch.as_of[keep])
-
-
-def bucketed(length: Ints, tokens_max: int, rows_max: int, seed: int, epoch: int | None) -> list[Ints]:
-    """Return the rows of each batch: like lengths together, at most so many tokens (padding counts) and rows.
-
-    Without an epoch rows stay in the order of their length: the batches to embed with, which are the same each time.
-    A row longer than the budget has a batch to itself.
-
-    >>> [rows.tolist() for rows in bucketed(np.array([3, 100, 4, 3]), 12, 8, seed=0, epoch=None)]
-    [[1], [2], [0, 3]]
-    """
-    bucket = np.floor(np.log2(np.maximum(length, 1)) * LENGTHS_PER_DOUBLING).astype(np.int64)
-    if epoch is None:
-        order = np.argsort(-length, kind="stable")
-    else:
-        chance = np.random.default_rng((seed, epoch))
-        order = chance.permutation(len(length))
-        order = order[np.argsort(-bucket[order], kind="stable")]
-    found: list[Ints] = []
-    start, longest = 0, 0
-    for stop, row in enumerate(order):
-        wider = max(longest, int(length[row]))
-        if stop > start and (wider * (stop - start + 1) > tokens_max or stop - start == rows_max):
-            found.append(order[start:stop])
-            start, wider = stop, int(length[row])
-        longest = wider
-    if len(order):
-        found.append(order[start:])
-    return found if epoch is None else [found[i] for i in chance.permutation(len(found))]
 
 
 @dataclass(frozen=True)
@@ -109,14 +70,15 @@ class MemorySource:
             row = int(np.flatnonzero(seen)[late[0]])
             raise BadInput(Problem(f"$.as_of[{row}]", "expected an instant at or after the question's last event"))
 
-    def batches(self, seed: int, epoch: int) -> Iterator[Batch]:
-        """Yield every question once."""
-        for rows in bucketed(self.stop - self.start, self.tokens_max, self.rows_max, seed, epoch):
-            yield self._batch(rows)
+    def batches(self, seed: int, epoch: int | None, start: int = 0) -> Iterator[Batch]:
+        """Yield every question once, from the batch numbered `start` on."""
+        order, ends = arranged(self.stop - self.start, self.tokens_max, self.rows_max, seed, epoch)
+        for index in range(start, len(ends) - 1):
+            yield self._batch(order[ends[index] : ends[index + 1]])
 
     def __len__(self) -> int:
-        """Return how many batches there are; their number hardly differs between epochs, this is that of the first."""
-        return len(bucketed(self.stop - self.start, self.tokens_max, self.rows_max, 0, 0))
+        """Return how many batches the first epoch of seed 0 has."""
+        return len(arranged(self.stop - self.start, self.tokens_max, self.rows_max, 0, 0)[1]) - 1
 
     def _batch(self, rows: Ints) -> Batch:
         start, length = self.start[rows], (self.stop - self.start)[rows]

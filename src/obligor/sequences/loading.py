@@ -20,7 +20,7 @@ from obligor.features.kernels.compiling import entry
 from obligor.sequences.asked import in_order
 from obligor.sequences.dataset import Dataset
 
-__all__ = ["Batch", "Loader", "SubSlices"]
+__all__ = ["Batch", "Loader", "SubSlices", "arranged"]
 
 Ints: TypeAlias = NDArray[np.int64]
 BUCKETS_PER_DOUBLING: Final = 8
@@ -87,7 +87,7 @@ class Loader:
     def _order(self, seed: int, epoch: int | None) -> _Order:
         wanted = self._wanted()
         length = self.dataset.columns.length[wanted].astype(np.int64)
-        order, ends = _arranged(length, self.tokens_max, self.rows_max, seed, epoch)
+        order, ends = arranged(length, self.tokens_max, self.rows_max, seed, epoch)
         return _Order(wanted[order], np.zeros(len(order), np.int64), length[order], ends)
 
     def _wanted(self) -> Ints:
@@ -139,7 +139,7 @@ class SubSlices(Loader):
         take = chance.integers(self.shortest, np.minimum(self.longest, whole), (len(wanted), k), endpoint=True)
         skip = chance.integers(0, whole - take, endpoint=True)  # (n, k)
         widest = take.max(axis=1, initial=0)
-        order, ends = _arranged(widest, self.tokens_max, max(1, self.rows_max // k), seed, epoch, k)
+        order, ends = arranged(widest, self.tokens_max, max(1, self.rows_max // k), seed, epoch, k)
         rows = (order[:, None] * k + np.arange(k)).reshape(-1)  # all pieces of a slice side by side
         rows = _longest_first(rows, take.reshape(-1), ends * k)
         return _Order(np.repeat(wanted, k)[rows], skip.reshape(-1)[rows], take.reshape(-1)[rows], ends * k)
@@ -152,10 +152,13 @@ def _longest_first(rows: Ints, take: Ints, ends: Ints) -> Ints:
     return found
 
 
-def _arranged(
+def arranged(
     width: Ints, tokens_max: int, rows_max: int, seed: int, epoch: int | None, each: int = 1
 ) -> tuple[Ints, Ints]:
-    """Return units of like width, batch by batch, and where each batch ends; a unit is `each` rows of that width."""
+    """Return units of like width, batch by batch, and where each batch ends; a unit is `each` rows of that width.
+
+    At most so many tokens, padding included, and so many units are a batch; a wider unit has one of its own.
+    """
     if epoch is None:
         order = np.argsort(-width, kind="stable")
         return order, _ends(width[order], tokens_max, rows_max, each)

@@ -11,17 +11,18 @@ from obligor.errors import BadInput
 from obligor.sequences.batches import MemorySource
 from obligor.sequences.training.chance import Chance
 from obligor.sequences.training.contrastive import contrastive_loss, random_slices
-from obligor.sequences.training.encoder import EncoderConfig, SequenceEncoder
+from obligor.sequences.training.encoder import SequenceEncoder
 from obligor.sequences.training.fields_ahead import FieldsAhead, masked_codes, with_next
 from obligor.sequences.training.pretraining import Objectives, Pretraining, slow_moving
 from obligor.sequences.training.ragged import Rows, ragged
 from obligor.sequences.training.trainer import train
+from obligor.sequences.weights import Config
 
 CPU = torch.device("cpu")
 
 
 def _encoder(sizes: tuple[int, ...] = SIZES, **given: int) -> SequenceEncoder:
-    return SequenceEncoder(EncoderConfig(sizes, width=8, hidden=16), seed=1, **given)
+    return SequenceEncoder(Config(kind="gru", width=8, hidden=16, sizes=sizes), seed=1, **given)
 
 
 def _with_identifier(made: MemorySource) -> MemorySource:

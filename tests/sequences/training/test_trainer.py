@@ -16,15 +16,16 @@ from tests.sequences.training.small import PRETRAIN, SIZES, same, source
 from torch import Tensor, nn
 
 from obligor.errors import BadInput, IntegrityError, ObligorError
-from obligor.sequences.batches import Batch
+from obligor.sequences.loading import Batch
 from obligor.sequences.training.chance import Chance
 from obligor.sequences.training.checkpoint import read_checkpoint
 from obligor.sequences.training.display import watched
-from obligor.sequences.training.encoder import EncoderConfig, SequenceEncoder
+from obligor.sequences.training.encoder import SequenceEncoder
 from obligor.sequences.training.finetuning import Finetuning
 from obligor.sequences.training.heads import Head, Heads
 from obligor.sequences.training.pretraining import Pretraining
 from obligor.sequences.training.trainer import Loss, Result, Step, TrainerConfig, threads, train
+from obligor.sequences.weights import Config
 
 CONFIG = TrainerConfig(epochs=3, steps_min=0, rate=1e-2, look_steps=4, checkpoint_steps=3, patience=50)
 CPU = torch.device("cpu")
@@ -36,7 +37,7 @@ class _Killed(Exception):
 
 def _task(seed: int = 1) -> tuple[Finetuning, Pretraining]:
     made, y = source(120, 1, tokens_max=400)
-    encoder = SequenceEncoder(EncoderConfig(SIZES, width=8, hidden=16), seed)
+    encoder = SequenceEncoder(Config(kind="gru", width=8, hidden=16, sizes=SIZES), seed)
     held = np.arange(120) % 4 == 0
     heads = Heads((Head("default"),), encoder.size, 8, seed)
     tuned = Finetuning(encoder, heads, made, {"default": y}, held, dropout=0.2)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from obligor.sequences.batches import Batch
+from obligor.sequences.loading import Batch
 from obligor.sequences.training.chance import Chance
 from obligor.sequences.training.ragged import Ragged, slices
 

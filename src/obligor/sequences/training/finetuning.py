@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from obligor.sequences.batches import Batch, BatchSource, take_rows
+from obligor.sequences.batches import BatchSource, take_rows
+from obligor.sequences.loading import Batch
 from obligor.sequences.training.chance import Chance
 from obligor.sequences.training.encoder import SequenceEncoder
 from obligor.sequences.training.heads import Heads, Targets, check_targets, known
@@ -47,7 +48,7 @@ class Finetuning(nn.Module):
         """Standardise the heads by readouts of rows that are learnt from, and begin at the level of their targets."""
         found = []
         with torch.no_grad():
-            for batch in itertools.islice(self.source.batches(0, 0), NORM_BATCHES):
+            for batch in itertools.islice(self.source.batches(0, None), NORM_BATCHES):
                 tokens = ragged(take_rows(batch, ~self.held[batch.question]), self._device)
                 found.append(self.encoder(tokens))
         self.heads.fit_norm(torch.cat(found))
@@ -69,7 +70,7 @@ class Finetuning(nn.Module):
         """Return the sum of the heads' losses on the rows that are held back."""
         totals: dict[str, float] = {}
         counts: dict[str, int] = {}
-        for batch in self.source.batches(0, 0):
+        for batch in self.source.batches(0, None):
             mine = take_rows(batch, (self.told & self.held)[batch.question])
             if not len(mine.length):
                 continue
@@ -93,7 +94,7 @@ def embed(encoder: SequenceEncoder, source: BatchSource) -> tuple[NDArray[np.int
     """Return the questions in ascending order, (q,), and their readouts, (q, 5h + 2)."""
     questions, found = [], []
     with torch.no_grad():
-        for batch in source.batches(0, 0):
+        for batch in source.batches(0, None):
             questions.append(batch.question)
             found.append(encoder(ragged(batch, encoder.token.table.device)).float().cpu().numpy())
     if not questions:

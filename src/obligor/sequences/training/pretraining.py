@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from obligor.errors import BadInput, Problem
-from obligor.sequences.batches import Batch, BatchSource, take_rows
+from obligor.sequences.batches import BatchSource, take_rows
+from obligor.sequences.loading import Batch
 from obligor.sequences.training.chance import Chance
 from obligor.sequences.training.contrastive import contrastive_loss, random_slices
 from obligor.sequences.training.encoder import SequenceEncoder
@@ -97,7 +98,7 @@ class Pretraining(nn.Module):
         self.encoder, self.objectives, self.source, self.held = encoder, objectives, source, held
         sizes = encoder.config.sizes
         named = objectives.identifiers
-        self.identifiers = slow_moving(source.batches(0, 0), len(sizes)) if named is None else named
+        self.identifiers = slow_moving(source.batches(0, None), len(sizes)) if named is None else named
         kept = tuple(f for f in range(len(sizes)) if f not in self.identifiers)
         if not kept:
             raise BadInput(Problem("$.identifiers", "expected a field that is no slow-moving identifier, got none"))
@@ -117,7 +118,7 @@ class Pretraining(nn.Module):
         if self.held is None:
             return None
         total, rows = 0.0, 0
-        for number, batch in enumerate(self.source.batches(0, 0)):
+        for number, batch in enumerate(self.source.batches(0, None)):
             mine = take_rows(batch, self.held[batch.question])
             found = self._loss(mine, Chance(0, number))
             if found is not None:

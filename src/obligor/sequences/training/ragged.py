@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from obligor.sequences.batches import Batch
+from obligor.sequences.loading import Batch
 
 __all__ = ["Ragged", "Rows", "ragged", "slices"]
 
