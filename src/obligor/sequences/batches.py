@@ -29,6 +29,11 @@ class BatchSource(Protocol):
         """Return the rows of each field's table."""
         ...
 
+    @property
+    def slow(self) -> tuple[bool, ...]:
+        """Return which fields are known to be slow-moving identifiers; nothing: none is."""
+        ...
+
     def batches(self, seed: int, epoch: int | None, start: int = 0) -> Iterator[Batch]:
         """Yield every sequence once, in batches whose order is a pure function of seed and epoch, from `start` on.
 
@@ -62,6 +67,7 @@ class MemorySource:
     as_of: Ints  # (q,) microseconds, not before its last event
     tokens_max: int = 16_384  # of a batch, padding included
     rows_max: int = 512  # of a batch
+    slow: tuple[bool, ...] = ()  # which fields are slow-moving identifiers; (): none is known to be
 
     def __post_init__(self) -> None:
         seen = self.stop > self.start

@@ -63,6 +63,11 @@ class Loader:
         """The rows of each field's table."""
         return self.dataset.tokenizer.sizes
 
+    @property
+    def slow(self) -> tuple[bool, ...]:
+        """Which fields are kept out of contrastive objectives."""
+        return self.dataset.tokenizer.slow
+
     def __len__(self) -> int:
         """Return how many batches the first epoch of seed 0 has; others have about as many."""
         return self.count(0, 0)

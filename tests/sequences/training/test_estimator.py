@@ -10,11 +10,14 @@ import pytest
 import torch
 from lightgbm import LGBMClassifier
 from sklearn.base import clone
+from tests.sequences.test_loading import datasets  # noqa: F401 - a fixture
 from tests.sequences.training.small import PRETRAIN, QUICK, same, source
 
 from obligor.errors import BadInput, ObligorError
 from obligor.models.metrics import auc
 from obligor.sequences.batches import MemorySource
+from obligor.sequences.dataset import Dataset
+from obligor.sequences.loading import Loader
 from obligor.sequences.training import Head, Lived, SequenceClassifier
 from obligor.sequences.training.heads import Targets
 from obligor.sequences.weights import Kind
@@ -116,6 +119,18 @@ def test_fit_goes_on_from_its_checkpoints(tmp_path: Path) -> None:
         assert np.array_equal(model.decision_function(made), expected.decision_function(made))
     with pytest.raises(ObligorError, match="of another run"):
         _model(trainer=QUICK, checkpoints=tmp_path).fit(made, 1 - y)
+
+
+def test_it_learns_from_a_dataset_on_disk(datasets: tuple[Dataset, Dataset]) -> None:  # noqa: F811 - the fixture
+    """Pretrained on everyone, fitted on applications: whether the consumer had more events than most."""
+    everyone, applications = (Loader(dataset, tokens_max=2048, rows_max=64) for dataset in datasets)
+    model = _model(trainer=replace(QUICK, epochs=30)).pretrain(everyone)
+    length = datasets[1].columns.length.astype(np.float64)
+    y = np.empty(len(length))
+    y[datasets[1].columns.question] = length > np.median(length)
+    chance = model.fit(applications, y).predict_proba(applications)[:, 1]
+    assert auc(y, chance) > 0.95
+    assert np.array_equal(chance, model.predict_proba(applications)[:, 1])
 
 
 def test_it_is_an_estimator_to_scikit_learn() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -122,6 +124,9 @@ def test_a_field_that_names_its_row_is_found_and_kept_out() -> None:
     named = _with_identifier(made)
     assert slow_moving(made.batches(0, 0), 3) == ()
     assert slow_moving(named.batches(0, 0), 4) == (3,)
+    declared = Pretraining(_encoder(named.sizes), PRETRAIN, replace(named, slow=(False, True, False, False)), seed=1)
+    assert declared.identifiers == (1, 3)
+    assert Pretraining(_encoder(named.sizes), Objectives(0.0, 1.0), named, seed=1).identifiers == ()
     encoder = _encoder(named.sizes)
     task = Pretraining(encoder, PRETRAIN, named, seed=1)
     train(task, named, QUICK)
