@@ -34,7 +34,7 @@ from obligor.simulator.lending import TRUTH_COLUMNS
 
 QUICK = bool(os.environ.get("QUICK"))
 EVENTS = 600_000 if QUICK else 4_000_000  # of the world; seven tenths of them are learnt from
-STEPS = 20 if QUICK else 400
+STEPS = int(os.environ.get("STEPS_TRY", 20 if QUICK else 400))
 REPEATS = 1 if QUICK else 2  # of each side, in turn; the quicker one counts
 SHOWN_SHARE = 0.7
 ENTITIES, SLICES, SLICE_MIN, SLICE_MAX = 64, 5, 25, 200
@@ -93,7 +93,7 @@ def _piecewise(x: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.fl
 
 def obligor_side(folder: Path) -> dict[str, Any]:
     """Train and embed; return the seconds and steps of training."""
-    from obligor.sequences.batches import MemorySource
+    from obligor.sequences.memory import MemorySource
     from obligor.sequences.training import Objectives, SequenceClassifier, TrainerConfig
 
     with np.load(folder / "columns.npz") as file:
@@ -151,7 +151,7 @@ def difference(bad: Floats, one: Floats, other: Floats) -> tuple[float, float, f
 
 
 def _asked(command: list[str]) -> dict[str, Any]:
-    """Run one side, and return what it says on its last line. Waiting threads do not spin: the cores may be shared."""
+    """Run one side; return what it says on its last line. Threads that wait do not spin: the cores may be shared."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS), "OMP_WAIT_POLICY": "passive"}
     ended = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     told: dict[str, Any] = json.loads(ended.stdout.strip().splitlines()[-1])

@@ -1,55 +1,11 @@
-"""Batches: every question once, within their budget, in an order that follows from seed and epoch."""
+"""Batches: what is left when rows or questions are taken out."""
 
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from tests.sequences.training.small import source
 
-from obligor.errors import BadInput
-from obligor.sequences.batches import Batch, MemorySource, bucketed
-
-
-def _as_bytes(batches: list[Batch]) -> list[bytes]:
-    return [b"".join(part.tobytes() for part in batch) for batch in batches]
-
-
-def test_an_epoch_has_every_question_once_and_its_own_events() -> None:
-    made, _ = source(200, 1)
-    asked = []
-    for batch in made.batches(3, 1):
-        assert batch.codes.shape[0] * batch.codes.shape[1] <= made.tokens_max
-        for row, question in enumerate(batch.question):
-            own = slice(made.start[question], made.stop[question])
-            n = batch.length[row]
-            assert np.array_equal(batch.codes[row, :n], made.codes[own])
-            assert np.array_equal(batch.parts[row, :n], made.parts[own])
-            assert np.array_equal(batch.time[row, :n], made.time[own])
-            assert not batch.codes[row, n:].any()
-            asked.append(int(question))
-    assert sorted(asked) == list(range(200))
-
-
-def test_order_follows_from_seed_and_epoch_alone() -> None:
-    made, _ = source(200, 1)
-    first = _as_bytes(list(made.batches(3, 1)))
-    assert _as_bytes(list(made.batches(3, 1))) == first
-    assert _as_bytes(list(made.batches(3, 2))) != first
-    assert _as_bytes(list(made.batches(4, 1))) != first
-
-
-def test_like_lengths_leave_little_padding() -> None:
-    length = np.random.default_rng(0).integers(5, 500, 4000)
-    batches = bucketed(length, 16_384, 512, 0, 0)
-    slots = sum(len(rows) * int(length[rows].max()) for rows in batches)
-    unsorted = np.array_split(np.arange(4000), len(batches))
-    assert slots / length.sum() < 1.15
-    assert sum(len(rows) * int(length[rows].max()) for rows in unsorted) / length.sum() > 1.8
-
-
-def test_a_row_beyond_the_budget_has_a_batch_to_itself() -> None:
-    batches = bucketed(np.array([5, 5000, 5]), 100, 10, 0, 0)
-    assert sorted(sorted(rows.tolist()) for rows in batches) == [[0, 2], [1]]
+from obligor.sequences.batches import Branched
 
 
 def test_rows_that_are_taken_keep_their_events_and_lose_padding() -> None:
@@ -61,7 +17,13 @@ def test_rows_that_are_taken_keep_their_events_and_lose_padding() -> None:
     assert np.array_equal(taken.question, batch.question[keep])
 
 
-def test_an_event_after_the_question_is_refused() -> None:
-    made, _ = source(5, 1)
-    with pytest.raises(BadInput, match=r"\$\.as_of\[0\]: expected an instant at or after"):
-        MemorySource(made.sizes, made.codes, made.parts, made.time, made.start, made.stop, made.as_of - 10**12)
+def test_questions_that_are_taken_keep_their_trunks() -> None:
+    trunk, tail = (next(source(n, n)[0].batches(0, None)) for n in (3, 6))
+    row, at = np.array([0, 0, 1, 1, 2, 2]), np.array([1, 4, 0, 5, 2, 3])
+    batch = Branched(trunk._replace(length=np.array([4, 5, 3], np.int32)), row, at, tail)
+    kept = batch.take(np.array([True, False, False, False, True, True]))
+    assert (kept.row.tolist(), kept.at.tolist()) == ([0, 1, 1], [1, 2, 3])
+    assert kept.trunk.length.tolist() == [1, 3]
+    assert np.array_equal(kept.trunk.codes[1], trunk.codes[2, :3])
+    assert np.array_equal(kept.question, tail.question[[0, 4, 5]])
+    assert kept.events == 4 + int(tail.length[[0, 4, 5]].sum())

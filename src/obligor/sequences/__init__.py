@@ -3,7 +3,7 @@
     tokens   what a row becomes: codes and parts, by a tokenizer that was fitted once and is frozen
     slices   which rows a question sees, as ranges
     dataset  both on disk, and batches out of it
-    encoder  a model in service, whose state follows event by event
+    encoder  a trained encoder in service: states that follow event by event, readouts, log-odds
 
 What is trained with torch lies in `training`, which alone imports it.
 """

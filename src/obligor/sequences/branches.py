@@ -55,18 +55,23 @@ class Branches:
         """The rows of each field's table."""
         return self.dataset.tokenizer.sizes
 
+    @property
+    def slow(self) -> tuple[bool, ...]:
+        """Which fields are slow-moving identifiers."""
+        return self.dataset.tokenizer.slow
+
     def __len__(self) -> int:
         """Return how many batches the first epoch of seed 0 has; others have about as many."""
         return len(self._order(0, 0)[1]) - 1
 
-    def batches(self, seed: int, epoch: int | None) -> Iterator[Branched]:
-        """Yield the batches of an epoch; their order is a pure function of seed and epoch.
+    def batches(self, seed: int, epoch: int | None, start: int = 0) -> Iterator[Branched]:
+        """Yield the batches of an epoch from one on; their order is a pure function of seed and epoch.
 
         Without an epoch trunks come in the order of their length, the longest first: the same each time.
         """
         order, ends = self._order(seed, epoch)
         yield from in_order(
-            lambda i: self._filled(order[ends[i] : ends[i + 1]]), range(len(ends) - 1), self.threads
+            lambda i: self._filled(order[ends[i] : ends[i + 1]]), range(start, len(ends) - 1), self.threads
         )  # fmt: skip
 
     @cached_property

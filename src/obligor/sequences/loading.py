@@ -53,6 +53,11 @@ class Loader:
         """The rows of each field's table."""
         return self.dataset.tokenizer.sizes
 
+    @property
+    def slow(self) -> tuple[bool, ...]:
+        """Which fields are kept out of contrastive objectives."""
+        return self.dataset.tokenizer.slow
+
     def __len__(self) -> int:
         """Return how many batches the first epoch of seed 0 has; others have about as many."""
         return self.count(0, 0)
@@ -152,7 +157,7 @@ def arranged(
 ) -> tuple[Ints, Ints]:
     """Return units of like width, batch by batch, and where each batch ends; a unit is `each` rows of that width.
 
-    Without an epoch they come in the order of their width, the widest first.
+    At most so many tokens, padding included, and so many units are a batch; a wider unit has one of its own.
     """
     if epoch is None:
         order = np.argsort(-width, kind="stable")

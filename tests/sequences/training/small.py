@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from obligor.sequences.batches import MemorySource
+from obligor.sequences.memory import MemorySource
 from obligor.sequences.training import Objectives, TrainerConfig
 
 SIZES = (6, 7, 8)  # type, a number in 5 bins, a gap in 6

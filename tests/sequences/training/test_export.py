@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
-from safetensors import safe_open
-from tests.sequences.training.small import SIZES
+from tests.sequences.training.small import SIZES, source
 
-from obligor.sequences.training.encoder import EncoderConfig, Kind, SequenceEncoder
-from obligor.sequences.training.export import export
+from obligor.errors import BadInput
+from obligor.sequences.encoder import Encoder
+from obligor.sequences.training.encoder import SequenceEncoder
+from obligor.sequences.training.export import export, exported_weights
 from obligor.sequences.training.heads import Bottom, Head, Heads
+from obligor.sequences.training.ragged import ragged
+from obligor.sequences.weights import Config, Kind, Weights, read
 
 D, H, U = 8, 16, 5
 R = 5 * H + 2
 Shapes = dict[str, tuple[int, ...]]
-OF_KIND: dict[Kind, dict[str, int]] = {
-    "gru": {"layers": 1, "heads": 1, "tail": 0},
-    "linear_attention": {"layers": 1, "heads": 2, "tail": 0},
-    "transformer": {"layers": 2, "heads": 2, "tail": 256},
+CONFIGS: dict[Kind, Config] = {
+    "gru": Config(kind="gru", width=D, hidden=H, sizes=SIZES),
+    "linear_attention": Config(kind="linear_attention", width=D, hidden=H, sizes=SIZES, heads=2),
+    "transformer": Config(kind="transformer", width=D, hidden=H, sizes=SIZES, layers=2, heads=2, tail=9),
 }
 BODIES: dict[Kind, Shapes] = {
     "gru": {
@@ -47,23 +47,25 @@ BODIES: dict[Kind, Shapes] = {
 HEADS = (Head("default"), Head("hazard", "hazard", months=3))
 
 
-def _exported(
-    folder: Path, kind: Kind, bottom: Bottom = "own"
-) -> tuple[Heads, dict[str, NDArray[np.float32]], dict[str, Any]]:
-    encoder = SequenceEncoder(EncoderConfig(SIZES, kind, D, H, layers=2, heads=2), seed=1)
+def _made(kind: Kind, bottom: Bottom = "own") -> tuple[SequenceEncoder, Heads]:
+    encoder = SequenceEncoder(CONFIGS[kind], seed=1)
     heads = Heads(HEADS, encoder.size, U, seed=2, bottom=bottom)
     with torch.no_grad():
         for parameter in heads.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)) / 10)
-    export(folder / "encoder.safetensors", encoder, heads)
-    with safe_open(folder / "encoder.safetensors", framework="np") as file:
-        told = {key: json.loads(text) for key, text in file.metadata().items()}
-        return heads, {name: file.get_tensor(name) for name in file.keys()}, told  # noqa: SIM118 - no mapping
+    return encoder, heads
+
+
+def _exported(folder: Path, kind: Kind, bottom: Bottom = "own") -> tuple[Heads, Weights]:
+    encoder, heads = _made(kind, bottom)
+    file = folder / "encoder.safetensors"
+    return heads, read(file, export(file, encoder, heads))
 
 
 @pytest.mark.parametrize("kind", BODIES)
 def test_names_and_shapes(kind: Kind, tmp_path: Path) -> None:
-    _, found, told = _exported(tmp_path, kind)
+    _, weights = _exported(tmp_path, kind)
+    found = weights.tensors
     expected: Shapes = (
         {f"token.{i}": (size, D) for i, size in enumerate(SIZES)} | BODIES[kind] | {"readout.empty": (R,)}
     )
@@ -75,17 +77,14 @@ def test_names_and_shapes(kind: Kind, tmp_path: Path) -> None:
         expected |= {f"head.{head.name}.{part}": shape for part, shape in head_shapes.items()}
     assert {name: value.shape for name, value in found.items()} == expected
     assert {value.dtype.name for value in found.values()} == {"float32"}
-    assert told["config"] == {
-        "format": 1, "kind": kind, "width": D, "hidden": H, "sizes": list(SIZES),
-        **OF_KIND[kind],
-    }  # fmt: skip
-    assert [head["name"] for head in told["outputs"]] == ["default", "hazard"]
-    assert told["outputs"][1]["months"] == 3
+    assert weights.config == CONFIGS[kind]
+    assert weights.heads == ("default", "hazard")
 
 
 @pytest.mark.parametrize("bottom", ["own", "shared"])
 def test_heads_by_the_equation_from_the_file(bottom: Bottom, tmp_path: Path) -> None:
-    heads, w, _ = _exported(tmp_path, "gru", bottom)
+    heads, weights = _exported(tmp_path, "gru", bottom)
+    w = weights.tensors
     r = np.random.default_rng(0).standard_normal((4, R)).astype(np.float32)
     with torch.no_grad():
         expected = heads(torch.from_numpy(r))
@@ -99,8 +98,12 @@ def test_heads_by_the_equation_from_the_file(bottom: Bottom, tmp_path: Path) -> 
     assert np.array_equal(w["head.default.hidden"], w["head.hazard.hidden"]) == (bottom == "shared")
 
 
-def test_experts_have_names_of_their_own(tmp_path: Path) -> None:
-    heads, w, _ = _exported(tmp_path, "gru", "experts")
+def test_experts_have_names_of_their_own_that_serving_refuses(tmp_path: Path) -> None:
+    encoder, heads = _made("gru", "experts")
+    w = exported_weights(encoder, heads)
+    with pytest.raises(BadInput, match=r"expert.0.hidden'\]: expected no such tensor"):
+        export(tmp_path / "encoder.safetensors", encoder, heads)
+    assert not list(tmp_path.iterdir())
     r = np.random.default_rng(0).standard_normal((4, R)).astype(np.float32)
     with torch.no_grad():
         expected = heads(torch.from_numpy(r))
@@ -111,3 +114,20 @@ def test_experts_have_names_of_their_own(tmp_path: Path) -> None:
         mixed = np.einsum("ne,enu->nu", gate / gate.sum(axis=1, keepdims=True), below)
         found = mixed @ w[f"head.{head.name}.out"].T + w[f"head.{head.name}.out_bias"]
         assert np.abs(found - expected[head.name].numpy()).max() < 1e-5
+
+
+@pytest.mark.parametrize("kind", BODIES)
+def test_serving_answers_as_training_does(kind: Kind, tmp_path: Path) -> None:
+    """Within 1e-4 log-odds, from the file and in its own arithmetic."""
+    encoder, heads = _made(kind)
+    file = tmp_path / "encoder.safetensors"
+    served = Encoder(read(file, export(file, encoder, heads)))
+    batch = next(source(8, 3, tokens_max=10_000)[0].batches(0, 0))
+    with torch.no_grad():
+        told = heads(encoder(ragged(batch, torch.device("cpu"))))
+    for row, n in enumerate(batch.length):
+        state = served.start()
+        served.advance(state, batch.codes[row, :n], batch.parts[row, :n], batch.time[row, :n])
+        answers = served.heads(served.readout(state, int(batch.as_of[row])))
+        for head in HEADS:
+            assert np.abs(answers[head.name] - told[head.name][row].numpy()).max() < 1e-4

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from tests.sequences.training.small import PRETRAIN, QUICK, SIZES, source
 
 from obligor.errors import BadInput
-from obligor.sequences.batches import MemorySource
+from obligor.sequences.memory import MemorySource
 from obligor.sequences.training.chance import Chance
 from obligor.sequences.training.contrastive import contrastive_loss, random_slices
-from obligor.sequences.training.encoder import EncoderConfig, SequenceEncoder
+from obligor.sequences.training.encoder import SequenceEncoder
 from obligor.sequences.training.fields_ahead import FieldsAhead, masked_codes, with_next
 from obligor.sequences.training.pretraining import Objectives, Pretraining, slow_moving
 from obligor.sequences.training.ragged import Rows, ragged
 from obligor.sequences.training.trainer import train
+from obligor.sequences.weights import Config
 
 CPU = torch.device("cpu")
 
 
 def _encoder(sizes: tuple[int, ...] = SIZES, **given: int) -> SequenceEncoder:
-    return SequenceEncoder(EncoderConfig(sizes, width=8, hidden=16), seed=1, **given)
+    return SequenceEncoder(Config(kind="gru", width=8, hidden=16, sizes=sizes), seed=1, **given)
 
 
 def _with_identifier(made: MemorySource) -> MemorySource:
@@ -121,6 +124,9 @@ def test_a_field_that_names_its_row_is_found_and_kept_out() -> None:
     named = _with_identifier(made)
     assert slow_moving(made.batches(0, 0), 3) == ()
     assert slow_moving(named.batches(0, 0), 4) == (3,)
+    declared = Pretraining(_encoder(named.sizes), PRETRAIN, replace(named, slow=(False, True, False, False)), seed=1)
+    assert declared.identifiers == (1, 3)
+    assert Pretraining(_encoder(named.sizes), Objectives(0.0, 1.0), named, seed=1).identifiers == ()
     encoder = _encoder(named.sizes)
     task = Pretraining(encoder, PRETRAIN, named, seed=1)
     train(task, named, QUICK)

@@ -5,7 +5,7 @@ try:
 except ImportError as error:  # pragma: no cover - the environment of the tests has it
     raise ImportError("training sequence models needs torch: pip install 'obligor[sequences]'") from error
 
-from obligor.sequences.training.encoder import EncoderConfig, SequenceEncoder
+from obligor.sequences.training.encoder import SequenceEncoder
 from obligor.sequences.training.estimator import SequenceClassifier
 from obligor.sequences.training.hazard import DEFAULTED, OPEN, PREPAID, Lived, pd_by
 from obligor.sequences.training.heads import Head
@@ -13,6 +13,6 @@ from obligor.sequences.training.pretraining import Objectives
 from obligor.sequences.training.trainer import TrainerConfig
 
 __all__ = [
-    "DEFAULTED", "OPEN", "PREPAID", "EncoderConfig", "Head", "Lived", "Objectives", "SequenceClassifier",
+    "DEFAULTED", "OPEN", "PREPAID", "Head", "Lived", "Objectives", "SequenceClassifier",
     "SequenceEncoder", "TrainerConfig", "pd_by",
 ]  # fmt: skip

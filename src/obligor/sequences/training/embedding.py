@@ -18,7 +18,7 @@ from obligor.sequences.training.ragged import Ragged
 
 __all__ = ["TokenEmbedding"]
 
-SPREAD: Final = 0.5  # standard deviation of a fresh token vector
+SPREAD: Final = 2.0  # standard deviation of a fresh token vector: enough for an untrained state to tell events apart
 
 
 class TokenEmbedding(nn.Module):

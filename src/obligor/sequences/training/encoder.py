@@ -1,4 +1,4 @@
-"""An encoder put together: token embedding, one of three kinds of body, readout; and its configuration.
+"""An encoder put together: token embedding, one of three kinds of body, readout.
 
 A recurrent body goes through a timeline in chunks and hands its state on, as serving does event by event; the gradient
 ends where a chunk begins (truncated back-propagation through time, Williams and Peng 1990), and events before the last
@@ -8,81 +8,32 @@ the last `tail` events of each row and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Final, Literal, get_args
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from obligor.errors import BadInput, Problem, did_you_mean
+from obligor.errors import BadInput
 from obligor.sequences.batches import Batch, Branched
 from obligor.sequences.training.embedding import TokenEmbedding
 from obligor.sequences.training.gru import GRU
 from obligor.sequences.training.linear_attention import LinearAttention
 from obligor.sequences.training.ragged import Ragged, joined, ragged
-from obligor.sequences.training.readout import Pool, Readout, readout_size
+from obligor.sequences.training.readout import Pool, Readout
 from obligor.sequences.training.transformer import Transformer
+from obligor.sequences.weights import Config, readout_size
 
-__all__ = ["EncoderConfig", "Kind", "SequenceEncoder"]
-
-Kind = Literal["gru", "linear_attention", "transformer"]
-FORMAT: Final = 1
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """The shape of an encoder."""
-
-    sizes: tuple[int, ...]  # rows of each field's table
-    kind: Kind = "gru"
-    width: int = 32  # of a token vector
-    hidden: int = 64  # of a hidden vector
-    layers: int = 1  # of a Transformer
-    heads: int = 4  # of linear attention and of a Transformer
-    tail: int = 256  # events that a Transformer sees
-
-    def __post_init__(self) -> None:
-        problems = []
-        if self.kind not in get_args(Kind):
-            problems.append(Problem("$.kind", f"{self.kind!r}: {did_you_mean(self.kind, get_args(Kind))}"))
-        problems += [
-            Problem(f"$.{name}", f"expected a positive integer, got {getattr(self, name)!r}")
-            for name in ("width", "hidden", "layers", "heads", "tail")
-            if getattr(self, name) < 1
-        ]
-        if not self.sizes or min(self.sizes) < 1:
-            problems.append(Problem("$.sizes", f"expected the rows of each field's table, got {self.sizes!r}"))
-        if not problems and self.kind != "gru":
-            step = 2 * self.heads if self.kind == "transformer" else self.heads
-            if self.hidden % step:
-                problems.append(
-                    Problem("$.hidden", f"expected a multiple of {step} for {self.heads} heads, got {self.hidden}")
-                )
-        if problems:
-            raise BadInput(problems)
-
-    def to_data(self) -> dict[str, Any]:
-        """Return the configuration as JSON data."""
-        return {"format": FORMAT, **asdict(self), "sizes": list(self.sizes)}
-
-    @classmethod
-    def from_data(cls, data: Mapping[str, Any]) -> EncoderConfig:
-        """Read a configuration from JSON data."""
-        if data.get("format") != FORMAT:
-            raise BadInput(Problem("$.format", f"expected {FORMAT}, got {data.get('format')!r}"))
-        named = {field.name: data[field.name] for field in fields(cls)}
-        return cls(**{**named, "sizes": tuple(named["sizes"])})
+__all__ = ["SequenceEncoder"]
 
 
 class SequenceEncoder(nn.Module):
     """Tokens in, one hidden vector an event and one readout a row out."""
 
-    def __init__(
-        self, config: EncoderConfig, seed: int, *, chunk_events: int = 512, gradient_events: int = 8192
-    ) -> None:
+    def __init__(self, config: Config, seed: int, *, chunk_events: int = 512, gradient_events: int = 8192) -> None:
         super().__init__()
+        if problems := tuple(config.problems()):
+            raise BadInput(problems)
         self.config, self.chunk_events, self.gradient_events = config, chunk_events, gradient_events
         generator = torch.Generator().manual_seed(seed)
         width, hidden = config.width, config.hidden

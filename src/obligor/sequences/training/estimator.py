@@ -23,13 +23,14 @@ from numpy.typing import NDArray
 from obligor.errors import BadInput, ObligorError, Problem
 from obligor.sequences.batches import Batch, BatchSource, QuestionSource
 from obligor.sequences.training.display import watched
-from obligor.sequences.training.encoder import EncoderConfig, Kind, SequenceEncoder
+from obligor.sequences.training.encoder import SequenceEncoder
 from obligor.sequences.training.export import export
 from obligor.sequences.training.finetuning import Finetuning, embed, log_odds
 from obligor.sequences.training.hazard import Lived, pd_by
 from obligor.sequences.training.heads import Bottom, Head, Heads, Targets, check_targets
 from obligor.sequences.training.pretraining import Objectives, Pretraining
 from obligor.sequences.training.trainer import Result, TrainerConfig, threads, train
+from obligor.sequences.weights import Config, Kind
 
 __all__ = ["SequenceClassifier"]
 
@@ -75,12 +76,13 @@ class SequenceClassifier:
 
     def pretrain(self, source: BatchSource[Batch], *, held: NDArray[np.bool_] | None = None) -> SequenceClassifier:
         """Learn the encoder from sequences alone; `held` (by question) are kept back to stop by."""
-        config = EncoderConfig(
-            source.sizes, self.kind, self.width, self.hidden, self.layers, self.attention_heads, self.tail
-        )
-        encoder = SequenceEncoder(config, self.seed)
+        encoder = self._encoder(source)
         task = Pretraining(encoder, self.objectives, source, self.seed, held)
-        identity = {"encoder": config.to_data(), "objectives": asdict(self.objectives), "held": _digest({"held": held})}
+        identity = {
+            "encoder": encoder.config.to_json(),
+            "objectives": asdict(self.objectives),
+            "held": _digest({"held": held}),
+        }
         self.pretraining_ = self._train(task, source, self.pretrainer, "pretraining", identity)
         task.close()
         self.encoder_ = encoder
@@ -110,17 +112,14 @@ class SequenceClassifier:
             elif self.pretrained:
                 self.pretrain(cast("BatchSource[Batch]", source), held=held)  # branches are refused there
             else:
-                config = EncoderConfig(
-                    source.sizes, self.kind, self.width, self.hidden, self.layers, self.attention_heads, self.tail
-                )
-                self.encoder_ = SequenceEncoder(config, self.seed)
+                self.encoder_ = self._encoder(source)
         encoder = self.encoder_
         bank = Heads(self.heads, encoder.size, self.units, self.seed, bottom=self.bottom)
         task = Finetuning(encoder, bank, source, targets, held, dropout=self.dropout, frozen=self.frozen)
         with threads(self.trainer.threads):
             task.prepare()
         identity = {
-            "encoder": encoder.config.to_data(), "heads": [head.to_data() for head in self.heads],
+            "encoder": encoder.config.to_json(), "heads": [head.to_data() for head in self.heads],
             "bottom": self.bottom, "units": self.units, "dropout": self.dropout, "frozen": self.frozen,
             "targets": _digest({**targets, "held": held}),
         }  # fmt: skip
@@ -162,9 +161,21 @@ class SequenceClassifier:
         bad = pd_by(found)[:, -1] if head.kind == "hazard" else 1.0 / (1.0 + np.exp(-found))
         return np.stack((1.0 - bad, bad), axis=1)
 
-    def export(self, path: Path) -> None:
-        """Write what serving reads: the encoder's configuration and all weights, one safetensors file."""
-        export(path, self.encoder_, getattr(self, "heads_", None))
+    def export(self, path: Path) -> str:
+        """Write what serving reads, configuration and all weights in one safetensors file; return its SHA-256."""
+        return export(path, self.encoder_, getattr(self, "heads_", None))
+
+    def _encoder(self, source: QuestionSource) -> SequenceEncoder:
+        config = Config(
+            kind=self.kind,
+            width=self.width,
+            hidden=self.hidden,
+            sizes=source.sizes,
+            layers=self.layers if self.kind == "transformer" else 1,
+            heads=1 if self.kind == "gru" else self.attention_heads,
+            tail=self.tail if self.kind == "transformer" else 0,
+        )
+        return SequenceEncoder(config, self.seed)
 
     def _train(
         self,

@@ -6,30 +6,22 @@ experts are written as `expert.{e}.…` with a gate for each head.
 
 from __future__ import annotations
 
-import json
+import hashlib
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save
 from torch import Tensor
 
 from obligor.sequences.training.checkpoint import write_durably
 from obligor.sequences.training.encoder import SequenceEncoder
 from obligor.sequences.training.heads import Heads
+from obligor.sequences.weights import dump
 
-__all__ = ["export", "exported_config", "exported_weights"]
+__all__ = ["export", "exported_weights"]
 
 PREFIX: Final = {"gru": "gru.", "linear_attention": "la.", "transformer": ""}
-
-
-def exported_config(encoder: SequenceEncoder) -> dict[str, Any]:
-    """Return the encoder's configuration as JSON data; what its kind does not have is 1, or no tail."""
-    data = encoder.config.to_data()
-    if encoder.config.kind != "transformer":
-        data |= {"layers": 1, "tail": 0}
-    return data | ({"heads": 1} if encoder.config.kind == "gru" else {})
 
 
 def exported_weights(encoder: SequenceEncoder, heads: Heads | None = None) -> dict[str, NDArray[np.float32]]:
@@ -42,12 +34,11 @@ def exported_weights(encoder: SequenceEncoder, heads: Heads | None = None) -> di
     return found | (_heads(heads) if heads is not None else {})
 
 
-def export(path: Path, encoder: SequenceEncoder, heads: Heads | None = None) -> None:
-    """Write weights and configuration, and what each head gives, into one file."""
-    outputs = [head.to_data() for head in heads.heads] if heads is not None else []
-    told = {"config": _text(exported_config(encoder)), "outputs": _text(outputs)}
-    weights = dict(sorted(exported_weights(encoder, heads).items()))
-    write_durably(path, save(weights, metadata=told))
+def export(path: Path, encoder: SequenceEncoder, heads: Heads | None = None) -> str:
+    """Write weights and configuration into one file; return its SHA-256. BadInput for experts: serving has none."""
+    content = dump(encoder.config, exported_weights(encoder, heads))
+    write_durably(path, content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def _heads(heads: Heads) -> dict[str, NDArray[np.float32]]:
@@ -67,10 +58,6 @@ def _heads(heads: Heads) -> dict[str, NDArray[np.float32]]:
         for e, (weight, bias) in enumerate(zip(heads.hidden, heads.hidden_bias, strict=True)):
             found[f"expert.{e}.hidden"], found[f"expert.{e}.hidden_bias"] = _array(weight), _array(bias)
     return found
-
-
-def _text(data: Any) -> str:
-    return json.dumps(data, sort_keys=True, separators=(",", ":"))
 
 
 def _array(value: Tensor) -> NDArray[np.float32]:

@@ -65,7 +65,7 @@ class Finetuning(nn.Module):
         """Return the sum of the heads' losses on the rows that are held back."""
         totals: dict[str, float] = {}
         counts: dict[str, int] = {}
-        for batch in self.source.batches(0, 0):
+        for batch in self.source.batches(0, None):
             mine = batch.take((self.told & self.held)[batch.question])
             if not len(mine.question):
                 continue
@@ -85,7 +85,7 @@ def embed(encoder: SequenceEncoder, source: QuestionSource) -> tuple[NDArray[np.
     """Return the questions in ascending order, (q,), and their readouts, (q, 5h + 2)."""
     questions, found = [], []
     with torch.no_grad():
-        for batch in source.batches(0, 0):
+        for batch in source.batches(0, None):
             questions.append(batch.question)
             found.append(encoder.readouts(batch).float().cpu().numpy())
     if not questions:

@@ -75,19 +75,20 @@ class _Steps(torch.autograd.Function):
         y, inner, kept = (x.new_empty(len(x), width) for width in (h, h, 3 * h))  # kept: r, z, n; inner: W_hn h + b_hn
         from_x, from_h = weight_ih.t().contiguous(), weight_hh.t().contiguous()  # (d, 3h), (h, 3h)
         ahead, turned = (x.new_empty(len(begin), 3 * h) for _ in range(2))
-        state, now, at = begin.clone(), begin, 0
-        for rows in counts:
-            here = slice(at, at + rows)
-            a = torch.addmm(bias_ih, x[here], from_x, out=ahead[:rows])
+        now, steps = (
+            begin,
+            zip(counts, x.split(counts), y.split(counts), inner.split(counts), kept.split(counts), strict=True),
+        )
+        for rows, x_t, y_t, inner_t, kept_t in steps:
+            a = torch.addmm(bias_ih, x_t, from_x, out=ahead[:rows])
             b = torch.addmm(bias_hh, now[:rows], from_h, out=turned[:rows])
-            inner[here] = b[:, 2 * h :]
+            inner_t.copy_(b[:, 2 * h :])
             rz = a[:, : 2 * h].add_(b[:, : 2 * h]).sigmoid_()
             # tanh(v) = 2 sigmoid(2 v) - 1: torch has a sigmoid of vectors, and a tanh of one number at a time.
             n = a[:, 2 * h :].addcmul_(rz[:, :h], b[:, 2 * h :]).mul_(2).sigmoid_().mul_(2).sub_(1)
-            kept[here] = a
-            torch.lerp(n, now[:rows], rz[:, h:], out=y[here])  # (1 - z) n + z h
-            now = y[here]
-            at += rows
+            kept_t.copy_(a)
+            now = torch.lerp(n, now[:rows], rz[:, h:], out=y_t)  # (1 - z) n + z h
+        state = begin.clone()
         for rows, following, at in _ends(counts):
             state[following:rows] = y[at + following : at + rows]
         context.save_for_backward(x, weight_ih, weight_hh, begin, y, inner, kept)
@@ -104,14 +105,14 @@ class _Steps(torch.autograd.Function):
         of_bias_ih, of_bias_hh = x.new_zeros(3 * h), x.new_zeros(3 * h)
         ahead, turned = (x.new_empty(len(begin), 3 * h) for _ in range(2))
         one, other = (x.new_empty(len(begin), h) for _ in range(2))
-        at = len(x)
-        for step in range(len(counts) - 1, -1, -1):
-            rows = counts[step]
-            at -= rows
-            here = slice(at, at + rows)
-            before = y[at - counts[step - 1] :][:rows] if step else begin[:rows]
-            now = slope[:rows].add_(slope_y[here])
-            r, z, n = kept[here, :h], kept[here, h : 2 * h], kept[here, 2 * h :]
+        earlier = (begin, *y.split(counts)[:-1])
+        parts = (t.split(counts) for t in (x, of_x, inner, kept, slope_y))
+        for rows, before, x_t, of_x_t, inner_t, kept_t, slope_t in reversed(
+            list(zip(counts, earlier, *parts, strict=True))
+        ):
+            before = before[:rows]
+            now = slope[:rows].add_(slope_t)
+            r, z, n = kept_t.split(h, dim=1)
             a, b = ahead[:rows], turned[:rows]
             left, squared = torch.sub(1, z, out=one[:rows]), torch.mul(n, n, out=other[:rows])
             # now * (1 - z) * (1 - n^2)
@@ -121,14 +122,14 @@ class _Steps(torch.autograd.Function):
             torch.mul(other[:rows], now, out=a[:, h : 2 * h])
             # what comes through n, times inner * r * (1 - r)
             torch.mul(a[:, 2 * h :], r, out=b[:, 2 * h :])
-            torch.sub(1, r, out=one[:rows]).mul_(inner[here])
+            torch.sub(1, r, out=one[:rows]).mul_(inner_t)
             torch.mul(b[:, 2 * h :], one[:rows], out=a[:, :h])
             b[:, : 2 * h] = a[:, : 2 * h]
             of_bias_ih += a.sum(dim=0)
             of_bias_hh += b.sum(dim=0)
-            of_ih.addmm_(a.t(), x[here])
+            of_ih.addmm_(a.t(), x_t)
             of_hh.addmm_(b.t(), before)
-            torch.mm(a, weight_ih, out=of_x[here])
+            torch.mm(a, weight_ih, out=of_x_t)
             now.mul_(z).addmm_(b, weight_hh)
         return of_x, of_ih, of_hh, of_bias_ih, of_bias_hh, slope, None
 

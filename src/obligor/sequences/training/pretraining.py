@@ -3,7 +3,7 @@
 Contrastive learning tells entities apart, so a field that names an entity (a device, a postcode: it hardly changes
 within a row and differs between rows) would be all that it learns. Such fields are left out: the encoder sees them as
 absent while it is pretrained, and their tables end as one row repeated, so that they mean nothing until fine-tuning
-gives them a meaning. They are found by looking, unless they are named.
+gives them a meaning. Those that the source knows of are left out, and those that are found by looking.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Objectives:
     margin: float = 0.5  # that slices of two rows are to be apart
     negatives: int = 5  # nearest slices of other rows that each is pushed away from
     masked_share: float = 0.15  # of the fields
-    identifiers: tuple[int, ...] | None = None  # fields that are left out; None: those that are found to be slow-moving
+    identifiers: tuple[int, ...] | None = None  # fields that are left out; None: those known or found to be slow-moving
 
     def __post_init__(self) -> None:
         weights = (self.contrastive, self.next_event, self.masked)
@@ -82,6 +82,16 @@ def _spread(values: list[int]) -> bool:
     return bool(((counts / counts.sum()) ** 2).sum() <= CONCENTRATION_MAX)
 
 
+def _identifiers(objectives: Objectives, source: BatchSource[Batch]) -> tuple[int, ...]:
+    """Return the fields to leave out: those that are named, else those known or found to be slow-moving."""
+    if objectives.identifiers is not None:
+        return objectives.identifiers
+    if not objectives.contrastive:
+        return ()
+    found = slow_moving(source.batches(0, 0), len(source.sizes))
+    return tuple(sorted({*found, *np.flatnonzero(source.slow).tolist()}))
+
+
 class Pretraining(nn.Module):
     """The task of learning an encoder from events alone."""
 
@@ -96,8 +106,7 @@ class Pretraining(nn.Module):
         super().__init__()
         self.encoder, self.objectives, self.source, self.held = encoder, objectives, source, held
         sizes = encoder.config.sizes
-        named = objectives.identifiers
-        self.identifiers = slow_moving(source.batches(0, 0), len(sizes)) if named is None else named
+        self.identifiers = _identifiers(objectives, source)
         kept = tuple(f for f in range(len(sizes)) if f not in self.identifiers)
         if not kept:
             raise BadInput(Problem("$.identifiers", "expected a field that is no slow-moving identifier, got none"))
@@ -124,7 +133,7 @@ class Pretraining(nn.Module):
         if self.held is None:
             return None
         total, rows = 0.0, 0
-        for number, batch in enumerate(self.source.batches(0, 0)):
+        for number, batch in enumerate(self.source.batches(0, None)):
             mine = batch.take(self.held[batch.question])
             found = self._loss(mine, Chance(0, number))
             if found is not None:

@@ -17,16 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from obligor.sequences.training.ragged import Rows
+from obligor.sequences.weights import readout_size
 
-__all__ = ["Pool", "Readout", "readout_size"]
+__all__ = ["Pool", "Readout"]
 
 VARIANCE_FLOOR: Final = 1e-6
 AGE_SCALE: Final = 16.0
-
-
-def readout_size(hidden: int) -> int:
-    """Return the length of a readout."""
-    return 5 * hidden + 2
 
 
 class Pool(NamedTuple):

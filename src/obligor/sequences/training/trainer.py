@@ -234,7 +234,7 @@ def _steps(
     stopping = _stopped(run)
     while run.step < run.steps and not stopping:
         epoch, index = divmod(run.step, length)
-        for batch in itertools.islice(_endless(source, config.seed, epoch, length), index, length):
+        for batch in _rest(source, config.seed, epoch, index, length):
             with _precision(config):
                 found = task.loss(batch, Chance(config.seed, run.step))
             if found is not None:
@@ -255,10 +255,15 @@ def _stopped(run: _Run) -> bool:
     return len(looks) >= run.config.patience
 
 
-def _endless(source: BatchSource[Kind], seed: int, epoch: int, length: int) -> Iterator[Kind]:
-    """An epoch's batches. One may have a batch more or fewer than another; a run counts as many in each."""
-    given = itertools.chain(source.batches(seed, epoch), source.batches(seed, epoch))
-    return itertools.islice(given, length)
+def _rest(source: BatchSource[Kind], seed: int, epoch: int, index: int, length: int) -> Iterator[Kind]:
+    """An epoch's batches from one on. A run counts as many in each epoch; the first stand for what one lacks."""
+    took = 0
+    for batch in itertools.islice(source.batches(seed, epoch, index), length - index):
+        took += 1
+        yield batch
+    if took < length - index:
+        whole = itertools.chain(source.batches(seed, epoch), source.batches(seed, epoch))
+        yield from itertools.islice(whole, index + took, length)
 
 
 def _score(task: Task[Any]) -> float | None:
