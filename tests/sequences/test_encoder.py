@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.golden.test_golden import without_extensions
 from tests.sequences.bits import bits
+from tests.sequences.encoder_twin import Twin, Vector
 from tests.sequences.examples import DAY, KINDS, START, Events, config, encoder, events, loaded, tensors
-from tests.sequences.twin import Twin, Vector
 
 from obligor.errors import BadInput, IntegrityError, LimitError
 from obligor.sequences import encoder as module
