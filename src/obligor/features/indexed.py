@@ -58,7 +58,7 @@ class Indexed:
         """Return all rows as one piece, before newer ones."""
         rows = self._words[:, : self.runs * RUN]
         spans = np.concatenate([[[0, rows.shape[1]]], newer.spans + np.array([rows.size, 0])])
-        return Pieces(np.concatenate([rows.reshape(-1), newer.words]), spans)
+        return Pieces(read_only(np.concatenate([rows.reshape(-1), newer.words])), read_only(spans))
 
     def tiles(self, plan: Plan, source: int) -> Tiles | None:
         """Return the tiles of one source of a plan; None where they cannot be kept."""

@@ -16,7 +16,7 @@ from obligor.features.evaluate import limit_problem
 from obligor.features.history import Asked, History, TimelineReader
 from obligor.features.kernels import sources as s
 from obligor.features.kernels.online import finish_row, measure_history, measure_pieces
-from obligor.features.layout import read_only, room
+from obligor.features.layout import room
 from obligor.features.pieces import Pieces, pieces
 from obligor.features.plan import Plan
 from obligor.features.requests import comparand_row, composite_key, period_bounds, request_row
@@ -59,7 +59,7 @@ class _Desk:
         rows = len(words) // width + (0 if indexed is None else len(indexed.times))
         if rows > self.rows_max:
             self._make_room(2 * rows)
-        newest = read_only(words), read_only(spans), width
+        newest = words, spans, width
         if indexed is None:
             entity = s.NOT_NAMED if key is None else 0
             return int(

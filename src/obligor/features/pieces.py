@@ -20,7 +20,8 @@ Ints = NDArray[np.int64]
 class Pieces(NamedTuple):
     """Facts of one entity in pieces, each sorted by (event_time, root), the pieces in the same order.
 
-    A piece is a matrix (3 + slots, rows) in C order: event_time, root, mask, then the values slot by slot.
+    A piece is a matrix (3 + slots, rows) in C order: event_time, root, mask, then the values slot by slot. Both arrays
+    are `read_only`.
     """
 
     words: Ints  # all pieces one after the other
@@ -56,4 +57,4 @@ def pieces(matrices: Sequence[NDArray[np.int64]]) -> Pieces:
         spans[place] = begin, matrix.shape[1]
         begin += matrix.size
     words = np.concatenate([matrix.reshape(-1) for matrix in matrices]) if matrices else np.empty(0, np.int64)
-    return Pieces(words, spans)
+    return Pieces(read_only(words), read_only(spans))
