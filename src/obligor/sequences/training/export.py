@@ -35,7 +35,7 @@ def exported_weights(encoder: SequenceEncoder, heads: Heads | None = None) -> di
 
 
 def export(path: Path, encoder: SequenceEncoder, heads: Heads | None = None) -> str:
-    """Write weights and configuration into one file; return its SHA-256. BadInput for experts: serving has none."""
+    """Write weights and configuration into one file; return its SHA-256."""
     content = dump(encoder.config, exported_weights(encoder, heads))
     write_durably(path, content)
     return hashlib.sha256(content).hexdigest()
