@@ -15,6 +15,7 @@ __all__ = ["Cut", "CuttingProxy"]
 # Where the connection is cut: the commit does not arrive; half of it does; it arrives and nobody hears of it.
 Cut = Literal["before", "half", "after"]
 SOCKET = ".s.PGSQL.5432"
+ANSWER_S = 30.0
 BYTES_MAX = 1 << 20
 
 
@@ -42,26 +43,40 @@ class CuttingProxy:
                 server = socket.socket(socket.AF_UNIX)
                 server.connect(self._target)
                 self._open += [client, server]
-                threading.Thread(target=self._requests, args=(client, server), daemon=True).start()
-                threading.Thread(target=self._answers, args=(client, server), daemon=True).start()
+                swallowing, done = threading.Event(), threading.Event()
+                threading.Thread(target=self._requests, args=(client, server, swallowing, done), daemon=True).start()
+                threading.Thread(target=self._answers, args=(client, server, swallowing, done), daemon=True).start()
 
-    def _requests(self, client: socket.socket, server: socket.socket) -> None:
+    def _requests(
+        self, client: socket.socket, server: socket.socket, swallowing: threading.Event, done: threading.Event
+    ) -> None:
         with contextlib.suppress(OSError):
             while data := client.recv(BYTES_MAX):
                 if self.cut is not None and b"COMMIT" in data:
                     cut, self.cut = self.cut, None
                     self.cuts += 1
-                    client.shutdown(socket.SHUT_RDWR)
-                    server.sendall({"before": b"", "half": data[: len(data) // 2], "after": data}[cut])
+                    if cut == "after":  # the server has committed, and nobody hears of it
+                        swallowing.set()
+                        server.sendall(data)
+                        done.wait(ANSWER_S)
+                        client.shutdown(socket.SHUT_RDWR)
+                    else:
+                        client.shutdown(socket.SHUT_RDWR)
+                        server.sendall(data[: len(data) // 2] if cut == "half" else b"")
                     break
                 server.sendall(data)
         with contextlib.suppress(OSError):
             server.shutdown(socket.SHUT_WR)
 
-    def _answers(self, client: socket.socket, server: socket.socket) -> None:
+    def _answers(
+        self, client: socket.socket, server: socket.socket, swallowing: threading.Event, done: threading.Event
+    ) -> None:
         with contextlib.suppress(OSError):
             while data := server.recv(BYTES_MAX):
-                client.sendall(data)
+                if not swallowing.is_set():
+                    client.sendall(data)
+                elif b"COMMIT" in data:
+                    done.set()
         for one in (client, server):
             one.close()
 
