@@ -24,7 +24,7 @@ from obligor.simulator.history import TRUTH, write
 from obligor.simulator.simulation import simulate
 from obligor.simulator.world import World
 
-AGGREGATES = '''
+AGGREGATES = """
 
 # ---- every window aggregate of every kind of event ------------------------------------------------------------------
 
@@ -73,7 +73,7 @@ history = Sequence.by(
     ],
     shared=["amount"],
 )
-'''
+"""
 
 
 class QualityWorld(NamedTuple):
@@ -107,4 +107,8 @@ def make_world(folder: Path, seed: int, consumers: int, days: int, threads: int 
 
 
 def _run(folder: Path, *arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "obligor", *arguments, "--project", str(folder), "--json"], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "obligor", *arguments, "--project", str(folder), "--json"],
+        check=True,
+        capture_output=True,
+    )
