@@ -19,9 +19,9 @@ import pytest
 from tests.cli.conftest import Run
 
 import obligor
-from obligor.cli.sequences import pretrain_project
+from obligor.cli.sequences import _alone, pretrain_project
 from obligor.cli.snapshots import snapshot_of
-from obligor.errors import DefinitionError
+from obligor.errors import Conflict, DefinitionError
 from obligor.features.requests import Requests
 from obligor.sequences.asked import Everyone, Questions
 from obligor.sequences.dataset import Dataset
@@ -149,6 +149,8 @@ def test_a_run_that_was_broken_off_goes_on(
             pretrain_project(opened, **arguments)
     [work] = (folder / "store" / "pretraining").iterdir()
     assert {entry.name for entry in work.iterdir()} == {"run.json", "dataset", "pretraining.safetensors"}
+    with _alone(work), pytest.raises(Conflict, match="another process is at this pretraining"):
+        pretrain_project(opened, **arguments)
     _with_stranger(raw / "app_visit.parquet", tmp_path / "app_visit.parquet")  # the log goes on meanwhile
     run("ingest", str(tmp_path / "app_visit.parquet"), "--declared", "--project", str(folder))
     steps: list[int] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ import typer
 from obligor.cli.options import AsJson, InProject, instant
 from obligor.cli.output import Output, progress_bar
 from obligor.cli.snapshots import snapshot_of
-from obligor.errors import BadInput, ObligorError, Problem
+from obligor.errors import BadInput, Conflict, ObligorError, Problem
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -71,42 +72,65 @@ def pretrain_project(
     model = project.encoder_model
     given: dict[str, Any] = {} if epochs is None else {"epochs": epochs, "steps_min": 0}
     model = dataclasses.replace(model, cutoff=cutoff or model.cutoff or project.model.cutoff, **given)
-    with progress_bar("reading", hidden=quiet) as step, project.log(read_only=True) as log:
-        work, snapshot = _begun(project, log, model, threads)
-        step(0, "tokenizer and dataset")
-        dataset = _dataset(project, log, work, model, snapshot, threads)
-    learnt = pretrained(model, dataset, work, threads=threads, quiet=quiet)
-    training = {
-        "format": FORMAT, "model": dataclasses.asdict(model), "threads": threads, "snapshot": snapshot,
-        "plan": project.plan.hash, "learnt": learnt.record,
-    }  # fmt: skip
-    found = project.encoders.write(dataset.tokenizer, learnt.weights, training)
-    project.encoders.promote(found)
-    shutil.rmtree(work)
+    work = _work(project, model, threads)
+    with _alone(work):
+        with progress_bar("tokenizer and dataset", hidden=quiet), project.log(read_only=True) as log:
+            snapshot = _begun(project, log, model, work)
+            dataset = _dataset(project, log, work, model, snapshot, threads)
+        learnt = pretrained(model, dataset, work, threads=threads, quiet=quiet)
+        training = {
+            "format": FORMAT, "model": dataclasses.asdict(model), "threads": threads, "snapshot": snapshot,
+            "plan": project.plan.hash, "learnt": learnt.record,
+        }  # fmt: skip
+        found = project.encoders.write(dataset.tokenizer, learnt.weights, training)
+        project.encoders.promote(found)
+        shutil.rmtree(work)
     return found
 
 
-def _begun(project: Project, log: EventLog, model: SequenceModel, threads: int) -> tuple[Path, dict[str, Any]]:
-    """Return the folder of a run and what it learns from: as it was, where the same run was broken off."""
+def _work(project: Project, model: SequenceModel, threads: int) -> Path:
+    """Return the folder of a run: the same wherever the log has got to, so that one that was broken off is found."""
     from obligor.features.files import digest
+    from obligor.sequences.parts import encode_json
+
+    asked = encode_json([FORMAT, project.plan.hash, dataclasses.asdict(model), threads])
+    return project.path(project.settings.store.pretraining) / digest(asked)
+
+
+@contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    """Hold a run's folder; Conflict while another process does. The system lets go of it with the process."""
+    work.mkdir(parents=True, exist_ok=True)
+    handle = os.open(work, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict(f"another process is at this pretraining, in {work}; wait for it, or stop it") from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def _begun(project: Project, log: EventLog, model: SequenceModel, work: Path) -> dict[str, Any]:
+    """Return what a run learns from: what it was, where it was broken off, else all that the log has now."""
+    from obligor.events.positions import is_within
     from obligor.models.training_set import local_instant
     from obligor.sequences.parts import encode_json
 
-    cutoff_us = local_instant(project.plan, str(model.cutoff))
-    asked = encode_json([FORMAT, log.id.hex(), cutoff_us, project.plan.hash, dataclasses.asdict(model), threads])
-    work = project.path(project.settings.store.pretraining) / digest(asked)
+    moment = {"cutoff_us": local_instant(project.plan, str(model.cutoff))}
     if (work / RUN).is_file():
         begun: dict[str, Any] = json.loads((work / RUN).read_bytes())
         cut = {int(shard): sequence for shard, sequence in begun["cut"].items()}
-        if begun == {**snapshot_of(log, cut), "cutoff_us": cutoff_us}:
-            return work, begun
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    snapshot = {**snapshot_of(log, log.cut()), "cutoff_us": cutoff_us}
+        if is_within(cut, log.cut()) and begun == {**snapshot_of(log, cut), **moment}:
+            return begun
+    for entry in work.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    snapshot = {**snapshot_of(log, log.cut()), **moment}
     draft = work / f".{RUN}"
     draft.write_bytes(encode_json(snapshot))
     os.replace(draft, work / RUN)
-    return work, snapshot
+    return snapshot
 
 
 def _dataset(
