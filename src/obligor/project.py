@@ -5,7 +5,7 @@ A project is a folder that is a Python package, so that its modules import each 
     lender/  events.py    what can happen: Event classes
              features.py  what we look at: module-level features
              outcomes.py  what we predict: `outcome = Outcome(...)`
-             model.py     how we score: `model = Model(...)`
+             model.py     how we score: `model = Model(...)`, and `encoder = SequenceModel(...)` where there is one
              policy.toml  what we decide
              obligor.toml where it runs
 
@@ -33,7 +33,7 @@ from obligor.credit import Outcome
 from obligor.decisions.policy import Policy, load_policy
 from obligor.decisions.routes import Routes, ShardMap
 from obligor.engines.shipping import shipped
-from obligor.errors import BadInput, DefinitionError, NotFound, Problem
+from obligor.errors import BadInput, DefinitionError, NotFound, Problem, did_you_mean
 from obligor.events.log import EventLog
 from obligor.events.schema import Event, Registry
 from obligor.features.bucket_run import BucketRun, Progress, asked_bytes
@@ -51,6 +51,8 @@ from obligor.features.state import OnlineState
 from obligor.features.states import States
 from obligor.models.bundle import Bundle
 from obligor.models.model import Model
+from obligor.sequences.model import SequenceModel
+from obligor.sequences.pretrained import Encoders
 from obligor.sources import source_hash
 from obligor.stores.delta import DeltaLake, Place, S3Options, place_of
 from obligor.stores.kafka import KafkaSettings
@@ -79,6 +81,8 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lake_every_s: Annotated[float, msgspec.Meta(ge=0)] = 300.0  # between two updates by a service; 0: none
     s3: S3Options = S3Options()  # the object storage of such addresses
     bundles: str = "bundles"  # trained bundles, one folder each, named by hash
+    encoders: str = "encoders"  # pretrained encoders of sequences, one folder each, named by hash
+    pretraining: str = "store/pretraining"  # what a pretraining or an embedding under way needs, deleted afterwards
     reports: str = "reports"  # evaluation reports, dead letters
 
 
@@ -206,6 +210,21 @@ class Project:
         """The `model` of model.py."""
         model: Model = self._object("model", "model", Model)
         return model
+
+    @cached_property
+    def encoder_model(self) -> SequenceModel:
+        """The `encoder` of model.py, which reads a sequence of features.py."""
+        model: SequenceModel = self._object("model", "encoder", SequenceModel)
+        names = [one.name for one in self.plan.sequences]
+        if model.sequence not in names:
+            hint = did_you_mean(model.sequence, names) if names else "features.py defines none"
+            raise DefinitionError(Problem("SequenceModel.sequence", f"no sequence {model.sequence!r}; {hint}"))
+        return model
+
+    @property
+    def encoders(self) -> Encoders:
+        """The pretrained encoders that are held."""
+        return Encoders(self.path(self.settings.store.encoders))
 
     @property
     def policy(self) -> bytes:

@@ -20,6 +20,7 @@ from obligor.cli.outcomes import outcomes
 from obligor.cli.output import EXIT_CODES, guarded
 from obligor.cli.parity import parity
 from obligor.cli.projects import init, simulate_history
+from obligor.cli.sequences import embed, encoders, pretrain
 from obligor.cli.service import decide, key, replay, serve
 from obligor.cli.state import state
 from obligor.cli.up import up
@@ -46,6 +47,9 @@ _COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {
     "train": (train, "obligor train"),
     "evaluate": (evaluate, "obligor evaluate --bundle champion"),
     "backtest": (backtest, "obligor backtest --policy policy.toml --since 2026-01-01"),
+    "pretrain": (pretrain, "obligor pretrain --cutoff 2026-01-01"),
+    "embed": (embed, "obligor embed --to vectors.parquet"),
+    "encoders": (encoders, "obligor encoders"),
     "serve": (serve, "obligor serve --port 8080"),
     "key": (key, "obligor key checkout"),
     "decide": (decide, "obligor decide application.json"),

@@ -12,6 +12,7 @@ import typer
 
 from obligor.cli.options import AsJson, InProject, instant
 from obligor.cli.output import Output, progress_bar
+from obligor.cli.snapshots import snapshot_of
 from obligor.errors import BadInput, Problem
 
 if TYPE_CHECKING:
@@ -83,7 +84,6 @@ def train_project(
 def _training_set(
     project: Project, log: Any, seen_at: str | None, cutoff: int | None, step: Steps
 ) -> tuple[TrainingSet, dict[str, Any]]:
-    from obligor.events.positions import pack
     from obligor.models.training_set import training_set
 
     cut = log.cut()
@@ -92,13 +92,7 @@ def _training_set(
         project.plan, project.outcome, log, cut=cut, seen_at=seen, cutoff_us=cutoff, progress=_progress(step),
         lake=project.lake(log),
     )  # fmt: skip
-    snapshot = {
-        "log": log.id.hex(),
-        "cut": {str(shard): sequence for shard, sequence in cut.items()},
-        "chain": log.chain(pack(0, cut[0])).hex(),
-        **({"chains": {str(s): chain.hex() for s, chain in log.chains(cut).items()}} if len(cut) > 1 else {}),
-        "seen_at_us": seen,
-    }
+    snapshot = {**snapshot_of(log, cut), "seen_at_us": seen}
     return data, snapshot
 
 

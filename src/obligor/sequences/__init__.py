@@ -7,3 +7,7 @@
 
 What is trained with torch lies in `training`, which alone imports it.
 """
+
+from obligor.sequences.model import SequenceModel
+
+__all__ = ["SequenceModel"]

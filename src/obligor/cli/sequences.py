@@ -1,0 +1,288 @@
+"""`obligor pretrain`, `embed` and `encoders`: sequence encoders learnt from a log, their vectors, and what is held."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from obligor.cli.options import AsJson, InProject, instant
+from obligor.cli.output import Output, progress_bar
+from obligor.cli.snapshots import snapshot_of
+from obligor.errors import BadInput, Conflict, ObligorError, Problem
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from obligor.events.log import EventLog
+    from obligor.features.plan import Plan
+    from obligor.project import Project
+    from obligor.sequences.asked import Questions, Source
+    from obligor.sequences.dataset import Dataset
+    from obligor.sequences.model import SequenceModel
+    from obligor.sequences.pretrained import Pretrained
+
+__all__ = ["embed", "encoders", "pretrain", "pretrain_project"]
+
+RUN = "run.json"  # of a pretraining under way: what it learns from
+FORMAT = 1
+Threads = Annotated[int, typer.Option(min=1, help="How many threads read and reckon.")]
+
+
+def pretrain(
+    project: InProject = Path(),
+    cutoff: Annotated[str | None, typer.Option(help="Cut-off instead of the one in model.py.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="So many at most, on small data too.", show_default="as in model.py")
+    ] = None,
+    threads: Threads = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Learn the encoder of model.py from all events known at the cut-off; a run that was broken off goes on."""
+    import obligor
+
+    out = Output(as_json)
+    opened = obligor.open(project)
+    found = pretrain_project(opened, cutoff=cutoff, epochs=epochs, threads=threads, quiet=as_json)
+    how = found.training["learnt"]
+    out.say(f"Encoder [bold]{found.hash[:12]}[/] of {how['entities']:,} entities with {how['events']:,} events")
+    curve = [[look["step"], look["score"]] for look in how["curve"]]
+    out.table(f"{how['steps']:,} steps; the best at {how['best_step']:,}", ["step", "loss held back"], curve)
+    out.say("It is the current one: [bold]obligor embed[/] uses it.")
+    out.result({"encoder": found.hash, "path": str(found.path), "training": found.training})
+
+
+def pretrain_project(
+    project: Project, *, cutoff: str | None, epochs: int | None, threads: int, quiet: bool
+) -> Pretrained:
+    """Learn a project's encoder on its log, make it the current one and return it."""
+    try:
+        from obligor.sequences.training.pretrained import pretrained
+    except ImportError as error:
+        raise ObligorError(f"{error}") from error
+    model = project.encoder_model
+    given: dict[str, Any] = {} if epochs is None else {"epochs": epochs, "steps_min": 0}
+    model = dataclasses.replace(model, cutoff=cutoff or model.cutoff or project.model.cutoff, **given)
+    work = _work(project, model, threads)
+    with _alone(work):
+        with progress_bar("tokenizer and dataset", hidden=quiet), project.log(read_only=True) as log:
+            snapshot = _begun(project, log, model, work)
+            dataset = _dataset(project, log, work, model, snapshot, threads)
+        learnt = pretrained(model, dataset, work, threads=threads, quiet=quiet)
+        training = {
+            "format": FORMAT, "model": dataclasses.asdict(model), "threads": threads, "snapshot": snapshot,
+            "plan": project.plan.hash, "learnt": learnt.record,
+        }  # fmt: skip
+        found = project.encoders.write(dataset.tokenizer, learnt.weights, training)
+        project.encoders.promote(found)
+        shutil.rmtree(work)
+    return found
+
+
+def _work(project: Project, model: SequenceModel, threads: int) -> Path:
+    """Return the folder of a run: the same wherever the log has got to, so that one that was broken off is found."""
+    from obligor.features.files import digest
+    from obligor.sequences.parts import encode_json
+
+    asked = encode_json([FORMAT, project.plan.hash, dataclasses.asdict(model), threads])
+    return project.path(project.settings.store.pretraining) / digest(asked)
+
+
+@contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    """Hold a run's folder; Conflict while another process does. The system lets go of it with the process."""
+    work.mkdir(parents=True, exist_ok=True)
+    handle = os.open(work, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict(f"another process is at this pretraining, in {work}; wait for it, or stop it") from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def _begun(project: Project, log: EventLog, model: SequenceModel, work: Path) -> dict[str, Any]:
+    """Return what a run learns from: what it was, where it was broken off, else all that the log has now."""
+    from obligor.events.positions import is_within
+    from obligor.models.training_set import local_instant
+    from obligor.sequences.parts import encode_json
+
+    moment = {"cutoff_us": local_instant(project.plan, str(model.cutoff))}
+    if (work / RUN).is_file():
+        begun: dict[str, Any] = json.loads((work / RUN).read_bytes())
+        cut = {int(shard): sequence for shard, sequence in begun["cut"].items()}
+        if is_within(cut, log.cut()) and begun == {**snapshot_of(log, cut), **moment}:
+            return begun
+    for entry in work.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    snapshot = {**snapshot_of(log, log.cut()), **moment}
+    draft = work / f".{RUN}"
+    draft.write_bytes(encode_json(snapshot))
+    os.replace(draft, work / RUN)
+    return snapshot
+
+
+def _dataset(
+    project: Project, log: EventLog, work: Path, model: SequenceModel, snapshot: dict[str, Any], threads: int
+) -> Dataset:
+    """Return everyone's tokens at the cut-off, made unless a run that was broken off has left them."""
+    from obligor.sequences.asked import Everyone
+    from obligor.sequences.dataset import Dataset
+    from obligor.sequences.fitting import TokenSettings, fit_tokenizer
+    from obligor.sequences.writing import write_dataset
+
+    folder, plan, name = work / "dataset", project.plan, model.sequence
+    if folder.exists():
+        return Dataset.open(folder, plan=plan)
+    at = Everyone(snapshot["cutoff_us"], {int(shard): sequence for shard, sequence in snapshot["cut"].items()})
+    source = _source(project, log, plan, name)
+    settings = TokenSettings(intervals=model.intervals, count_min=model.count_min)
+    tokenizer = fit_tokenizer(plan, name, source, at, settings, threads)
+    return write_dataset(folder, plan, name, tokenizer, source, at, snapshot=snapshot, threads=threads)
+
+
+def _source(project: Project, log: EventLog, plan: Plan, name: str) -> Source:
+    """Return the lake where it has the sequence's table, else the log, read in memory."""
+    from obligor.features.narrowing import sequence_alone
+
+    lake = project.lake(log)
+    return lake if lake.covers(sequence_alone(plan, name)) else log
+
+
+def embed(
+    to: Annotated[Path, typer.Option(help="Parquet: a row an entity, or an application, with its vector.")],
+    project: InProject = Path(),
+    encoder: Annotated[
+        str, typer.Option(help="`current`, or the first 8 or more characters of an encoder's hash.")
+    ] = "current",
+    as_of: Annotated[
+        str | None,
+        typer.Option(help="The moment, RFC 3339 or a date.", show_default="the newest known_time in the log"),
+    ] = None,
+    applications: Annotated[
+        bool, typer.Option("--applications", help="A row an application, as it was asked, its own event last.")
+    ] = False,
+    threads: Threads = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Write the vector of each entity known at a moment, or of each application, by an encoder that is held."""
+    import obligor
+
+    if to.suffix != ".parquet":
+        raise BadInput(Problem("--to", f"expected a name that ends with .parquet, got {str(to)!r}"))
+    if applications and as_of is not None:
+        raise BadInput(Problem("--as-of", "expected none with --applications: each is asked when it was known"))
+    out, opened = Output(as_json), obligor.open(project)
+    held = opened.encoders.load(encoder)
+    with opened.log(read_only=True) as log, progress_bar("embedding", hidden=as_json) as step:
+        at = instant(as_of, "--as-of", log.last_known_time)
+        with _asked(opened, log, held, at, applications, threads) as (dataset, ids):
+            count = _write(to, held, dataset, ids, threads, step)
+    out.say(f"{count:,} vectors of {held.encoder.size:,} numbers written to [bold]{to}[/]")
+    out.result({"rows": count, "size": held.encoder.size, "encoder": held.hash, "to": str(to)})
+
+
+@contextmanager
+def _asked(
+    project: Project, log: EventLog, held: Pretrained, at: int, applications: bool, threads: int
+) -> Iterator[tuple[Dataset, pa.StringArray | None]]:
+    """Yield what is embedded, and the applications' ids; the dataset is deleted afterwards."""
+    from obligor.sequences.asked import Everyone
+    from obligor.sequences.writing import write_dataset
+
+    plan, name, cut = project.plan, held.sequence, log.cut()
+    questions: Questions = Everyone(at, cut)
+    ids: pa.StringArray | None = None
+    if applications:
+        ids, questions = _applications(project, log, plan, name, cut, at)
+    beside = project.path(project.settings.store.pretraining)
+    beside.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="embedding-", dir=beside) as folder:
+        source = _source(project, log, plan, name)
+        yield write_dataset(Path(folder) / "d", plan, name, held.tokenizer, source, questions, threads=threads), ids
+
+
+def _applications(
+    project: Project, log: EventLog, plan: Plan, name: str, cut: Any, at: int
+) -> tuple[pa.StringArray, Questions]:
+    """Return the ids of all applications that are known, in order of the log, and the questions that they were."""
+    from obligor.credit.facts import integers
+    from obligor.credit.observation import originals_of
+    from obligor.features.requests import Requests, cut_rows, own_fields
+
+    rows = originals_of(log, project.outcome, cut, at)
+    spec = plan.sequence(name)
+    entities = {via: _texts(rows, via) for via in spec.via}
+    fields = rows.select(own_fields(plan, spec))
+    asked = Requests(integers(rows, "known"), cut_rows([cut]), integers(rows, "root"), entities, fields)
+    return _texts(rows, "event_id"), asked
+
+
+def _texts(rows: pa.Table, column: str) -> pa.StringArray:
+    import pyarrow as pa
+
+    return pa.concat_arrays(rows.column(column).cast(pa.string()).chunks or [pa.array([], pa.string())])
+
+
+def _write(to: Path, held: Pretrained, dataset: Dataset, ids: pa.StringArray | None, threads: int, step: Any) -> int:
+    """Write the vectors part by part, by key or by application, and return how many there are."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from obligor.sequences.embedding import embed as embedded
+    from obligor.sequences.entities import by_key
+
+    keys = dataset.keys() if ids is None else ids
+    question = np.arange(len(dataset)) if ids is None else np.asarray(dataset.columns.question)
+    places = by_key(dataset) if ids is None else np.argsort(question, kind="stable")
+    kind = pa.list_(pa.float64(), held.encoder.size)
+    asked = [] if ids is None else [("as_of", pa.timestamp("us", "UTC"))]
+    schema = pa.schema([("key" if ids is None else "application_id", pa.string()), *asked, ("vector", kind)])
+    draft = to.with_name(f".{to.name}.{os.getpid()}")
+    try:
+        with pq.ParquetWriter(draft, schema.with_metadata({"encoder": held.hash})) as writer:
+            for some, vectors in embedded(dataset, held.encoder, places, threads):
+                columns: list[pa.Array] = [keys.take(pa.array(question[some]))]
+                if ids is not None:
+                    columns.append(pa.array(dataset.columns.as_of[some]).cast(schema.field("as_of").type))
+                columns.append(pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), type=kind))
+                writer.write_table(pa.Table.from_arrays(columns, schema=writer.schema))
+                step(len(some), "")
+        os.replace(draft, to)
+    finally:
+        draft.unlink(missing_ok=True)
+    return len(places)
+
+
+def encoders(project: InProject = Path(), as_json: AsJson = False) -> None:
+    """List the encoders that are held: what they read, how large they are, what they were learnt from."""
+    import obligor
+
+    out, opened = Output(as_json), obligor.open(project)
+    current = opened.encoders.current()
+    found = [_described(opened.encoders.load(name), name == current) for name in opened.encoders.names()]
+    columns = ["encoder", "sequence", "kind", "hidden", "vector", "cut-off", "events", "current"]
+    rows = [[one["encoder"][:12], *list(one.values())[1:]] for one in found]
+    out.table(f"Encoders in {opened.encoders.folder}", columns, rows)
+    out.result(found)
+
+
+def _described(held: Pretrained, current: bool) -> dict[str, Any]:
+    config, training = held.weights.config, held.training
+    return {
+        "encoder": held.hash, "sequence": held.sequence, "kind": config.kind, "hidden": config.hidden,
+        "vector": held.encoder.size, "cutoff": training["model"]["cutoff"], "events": training["learnt"]["events"],
+        "current": current,
+    }  # fmt: skip

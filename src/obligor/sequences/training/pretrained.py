@@ -1,0 +1,71 @@
+"""From a definition and a dataset of everyone to an encoder's file: pretraining as `SequenceModel` says.
+
+What is written is a pure function of the events known at the cut-off, the definition and the number of threads (on
+CPU): weights leave in one canonical order, and entities come by their keys.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from obligor.errors import BadInput
+from obligor.sequences import weights
+from obligor.sequences.dataset import Dataset
+from obligor.sequences.entities import Entities, by_key, held_back
+from obligor.sequences.model import SequenceModel
+from obligor.sequences.training.estimator import SequenceClassifier
+from obligor.sequences.training.export import exported_config, exported_weights
+from obligor.sequences.training.pretraining import Objectives, slow_moving
+from obligor.sequences.training.trainer import TrainerConfig
+
+__all__ = ["Learnt", "pretrained"]
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """An encoder's file, and how the learning went."""
+
+    weights: bytes
+    record: dict[str, Any]
+
+
+def pretrained(model: SequenceModel, dataset: Dataset, work: Path, *, threads: int = 1, quiet: bool = True) -> Learnt:
+    """Learn an encoder from everyone in a dataset; what a run left in `work` before it was broken off goes on.
+
+    Fields that the tokenizer calls slow, and those that are found to name who it is, are kept out. BadInput where
+    there is nothing to learn from.
+    """
+    places = by_key(dataset)
+    if not len(places):
+        raise BadInput("nobody has an event that was known by the cut-off: nothing to learn from")
+    source = Entities(dataset, tokens_max=model.tokens_max, places=places)
+    slow = {field for field, named in enumerate(dataset.tokenizer.slow) if named}
+    kept_out = tuple(sorted(slow | set(slow_moving(source.batches(0, 0), len(source.sizes)))))
+    held = held_back(dataset, model.held_share, model.seed)
+    estimator = SequenceClassifier(
+        kind=model.kind, width=model.width, hidden=model.hidden, layers=model.layers, attention_heads=model.heads,
+        tail=model.tail, objectives=_objectives(model, kept_out), checkpoints=work, seed=model.seed, quiet=quiet,
+        pretrainer=TrainerConfig(
+            epochs=model.epochs, steps_min=model.steps_min, rate=model.rate, patience=model.patience, seed=model.seed,
+            threads=threads,
+        ),
+    )  # fmt: skip
+    estimator.pretrain(source, held=held)
+    config = weights.Config.from_json(json.dumps(exported_config(estimator.encoder_)))
+    result = estimator.pretraining_
+    record = {
+        "entities": len(places), "held": int(held[places].sum()), "events": int(dataset.columns.length[places].sum()),
+        "kept_out": [dataset.tokenizer.names[field] for field in kept_out], "steps": result.steps,
+        "best": result.best, "best_step": result.best_step, "curve": result.curve,
+    }  # fmt: skip
+    return Learnt(weights.dump(config, exported_weights(estimator.encoder_)), record)
+
+
+def _objectives(model: SequenceModel, kept_out: tuple[int, ...]) -> Objectives:
+    return Objectives(
+        contrastive=model.contrastive, next_event=model.next_event, masked=model.masked, slices=model.slices,
+        slice_min=model.slice_min, slice_max=model.slice_max, identifiers=kept_out,
+    )  # fmt: skip
