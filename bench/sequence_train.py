@@ -10,8 +10,9 @@ Which entities share a step is each side's own affair. Each runs in a process of
 Then both embed every consumer, and one logistic regression tells from the embeddings who defaults on a loan applied for
 in the last three tenths: out of fold, so no consumer is scored by a model that has seen it. `auc_difference_low` is the
 low end of a bootstrap's 95% interval, over consumers, of Obligor's AUC less the peer's, each the mean over three seeds
-of training: the last hidden state of an untrained encoder ranks by 0.51 to 0.60 already, as its seed will have it. Both embed by that last hidden state; what Obligor's readout, which
-knows means and extremes too, is worth stands beside it (`auc_obligor_readout`).
+of training: the last hidden state of an untrained encoder ranks by 0.51 to 0.60 already, as its seed will have it.
+Both embed by that state; what Obligor's readout, which knows means and extremes too, is worth stands beside it
+(`auc_obligor_readout`).
 """
 
 from __future__ import annotations
