@@ -170,10 +170,21 @@ class Twin:
 
     def head(self, name: str, r: Vector) -> Vector:
         """Return a head's log-odds."""
-        part = {key: self.w[f"head.{name}.{key}"] for key in ("norm_mean", "norm_scale", "hidden", "out")}
+        names = ("norm_mean", "norm_scale", "gate", "gate_bias", "out")
+        part: dict[str, Any] = {key: self.w.get(f"head.{name}.{key}") for key in names}
         scaled = [(a - m) * s for a, m, s in zip(r, part["norm_mean"], part["norm_scale"], strict=True)]
-        hidden = self.product(part["hidden"], scaled, self.w[f"head.{name}.hidden_bias"])
-        return self.product(part["out"], [one * sigmoid(one) for one in hidden], self.w[f"head.{name}.out_bias"])
+        shares, bottoms = [1.0], [f"head.{name}."]
+        if part["gate"]:
+            sums = self.product(part["gate"], scaled, part["gate_bias"])
+            shares = [exp(one - max(sums)) for one in sums]
+            shares = [one / self.add(0.0, shares) for one in shares]
+            bottoms = [f"expert.{e}." for e in range(len(shares))]
+        layers = [self.product(self.w[one + "hidden"], scaled, self.w[one + "hidden_bias"]) for one in bottoms]
+        below = [
+            self.add(0.0, [x * sigmoid(x) * share for x, share in zip(unit, shares, strict=True)])
+            for unit in zip(*layers, strict=True)
+        ]
+        return self.product(part["out"], below, self.w[f"head.{name}.out_bias"])
 
 
 def sine(x: float, ahead: int) -> float:

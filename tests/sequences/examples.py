@@ -67,6 +67,18 @@ def tensors(chosen: Config, seed: int = 0, heads: dict[str, int] | None = None) 
     return found
 
 
+def mixed(chosen: Config, own: Tensors, experts: int, seed: int = 0) -> Tensors:
+    """Return weights whose heads have gates over experts in place of hidden layers of their own."""
+    chance, size = np.random.default_rng(seed), readout_size(chosen.hidden)
+    shapes_of: dict[str, tuple[int, ...]] = {}
+    for e in range(experts):
+        shapes_of |= {f"expert.{e}.hidden": (7, size), f"expert.{e}.hidden_bias": (7,)}
+    for name in [key.removesuffix(".hidden") for key in own if key.endswith(".hidden")]:
+        shapes_of |= {f"{name}.gate": (experts, size), f"{name}.gate_bias": (experts,)}
+    found = {name: (chance.normal(size=shape) / 4).astype(np.float32) for name, shape in shapes_of.items()}
+    return found | {name: one for name, one in own.items() if not name.endswith((".hidden", ".hidden_bias"))}
+
+
 def loaded(chosen: Config, own: Tensors) -> Weights:
     """Return weights as a file's bytes give them."""
     content = dump(chosen, own)

@@ -101,6 +101,11 @@ class Peer:
 
     def head(self, name: str, r: torch.Tensor) -> torch.Tensor:
         """Return a head's log-odds (o,)."""
-        w = {key: self.w[f"head.{name}.{key}"] for key in ("norm_mean", "norm_scale", "hidden", "hidden_bias", "out")}
-        hidden = functional.silu(w["hidden"] @ ((r - w["norm_mean"]) * w["norm_scale"]) + w["hidden_bias"])
-        return w["out"] @ hidden + self.w[f"head.{name}.out_bias"]
+        w = {key.removeprefix(f"head.{name}."): one for key, one in self.w.items() if key.startswith(f"head.{name}.")}
+        r = (r - w["norm_mean"]) * w["norm_scale"]
+        if "gate" not in w:
+            return w["out"] @ functional.silu(w["hidden"] @ r + w["hidden_bias"]) + w["out_bias"]
+        shares = torch.softmax(w["gate"] @ r + w["gate_bias"], 0)
+        layers = [(self.w[f"expert.{e}.hidden"], self.w[f"expert.{e}.hidden_bias"]) for e in range(len(shares))]
+        experts = torch.stack([functional.silu(hidden @ r + bias) for hidden, bias in layers])
+        return w["out"] @ (shares @ experts) + w["out_bias"]

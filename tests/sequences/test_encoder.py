@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.golden.test_golden import without_extensions
 from tests.sequences.bits import bits
 from tests.sequences.encoder_twin import Twin, Vector
-from tests.sequences.examples import DAY, KINDS, START, Events, config, encoder, events, loaded, tensors
+from tests.sequences.examples import DAY, KINDS, START, Events, config, encoder, events, loaded, mixed, tensors
 
 from obligor.errors import BadInput, IntegrityError, LimitError
 from obligor.sequences import encoder as module
@@ -108,6 +108,21 @@ def test_the_bits_are_those_of_plain_python(kind: Kind, hidden: int, n: int) -> 
     assert vector.tolist() == twin.readout(come, as_of)
     for name, found in own.heads(vector).items():
         assert found.tolist() == twin.head(name, vector.tolist())
+
+
+@pytest.mark.parametrize("experts", [1, 2, 5])
+def test_heads_may_share_experts(experts: int) -> None:
+    chosen, come = config("gru"), events(12, 5)
+    own = mixed(chosen, tensors(chosen), experts)
+    one, twin = Encoder(loaded(chosen, own)), Twin(chosen, own)
+    vector = one.readout(streamed(one, come), int(come.time[-1]))
+    found = one.heads(vector)
+    assert list(found) == ["default", "hazard"]
+    assert {name: odds.tolist() for name, odds in found.items()} == {
+        name: twin.head(name, vector.tolist()) for name in found
+    }
+    own["expert.0.hidden_bias"] += np.float32(1.0)
+    assert (Encoder(loaded(chosen, own)).heads(vector)["default"] != found["default"]).all()
 
 
 class Backwards(Twin):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.sequences.examples import DAY, KINDS, Events, Tensors, config, events, loaded, tensors
+from tests.sequences.examples import DAY, KINDS, Events, Tensors, config, events, loaded, mixed, tensors
 
 from obligor.sequences.encoder import Encoder
 from obligor.sequences.weights import Config, Kind
@@ -33,6 +33,13 @@ def test_log_odds_are_torchs(kind: Kind, n: int, hidden: int) -> None:
     chosen = config(kind, hidden, **({"tail": 256} if kind == "transformer" else {}))
     own = tensors(chosen, n)
     assert difference(chosen, own, own, events(n, n)) < BOUND
+
+
+def test_mixtures_of_experts_are_torchs() -> None:
+    chosen = config("gru", 32)
+    own = mixed(chosen, tensors(chosen), 4)
+    assert difference(chosen, own, own, events(300, 2)) < BOUND
+    assert difference(chosen, own, own | {"head.default.gate": -own["head.default.gate"]}, events(300, 2)) > BOUND
 
 
 @pytest.mark.parametrize(

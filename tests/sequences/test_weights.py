@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
-from tests.sequences.examples import KINDS, config, tensors
+from tests.sequences.examples import KINDS, config, mixed, tensors
 
 from obligor.errors import BadInput, IntegrityError
 from obligor.sequences.weights import Config, Kind, dump, parse, read, shapes, write
@@ -31,6 +31,14 @@ def test_what_is_written_is_read(kind: Kind, tmp_path: Path) -> None:
     assert found.sha256 == name
     assert {key: one.tobytes() for key, one in found.tensors.items()} == {k: t.tobytes() for k, t in own.items()}
     assert dump(found.config, dict(reversed(list(found.tensors.items())))) == dump(chosen, own)
+
+
+def test_other_metadata_comes_back_and_the_bytes_are_always_the_same() -> None:
+    chosen = config("gru")
+    told = {f"key{i}": f"ä{i}" for i in range(12)}
+    content = dump(chosen, tensors(chosen), told)
+    assert parse(content, sha256(content)).metadata == told
+    assert {dump(chosen, tensors(chosen), dict(sorted(told.items(), reverse=i % 2 > 0))) for i in range(6)} == {content}
 
 
 def test_configuration_is_json_with_all_keys() -> None:
@@ -122,6 +130,21 @@ def test_every_tensor_that_does_not_fit_is_named() -> None:
         "$['head.default.hidden']: expected float32 of shape (7, 82), got float32 of shape (82, 7)",
         "$['readout.empty']: expected finite numbers, got nan at (3,)",
         "$['token.2']: expected float32 of shape (4, 11), got float64 of shape (4, 11)",
+    ]
+
+
+def test_experts_are_named_too() -> None:
+    chosen = config("gru")
+    own = mixed(chosen, tensors(chosen), 3)
+    assert parse(dump(chosen, own), sha256(dump(chosen, own))).heads == ("default", "hazard")
+    own["expert.5.hidden"] = own.pop("expert.1.hidden")
+    own["head.hazard.gate_bias"] = own["head.hazard.gate_bias"][:2]
+    with pytest.raises(BadInput) as error:
+        dump(chosen, own)
+    assert [one.path for one in error.value.problems] == [
+        *("$['expert.1.hidden']", "$['expert.3.hidden']", "$['expert.3.hidden_bias']"),
+        *("$['expert.5.hidden']", "$['head.default.gate']", "$['head.default.gate_bias']"),
+        *("$['head.hazard.gate']", "$['head.hazard.gate_bias']"),
     ]
 
 

@@ -280,16 +280,21 @@ class _Transformer:
 
 
 class _Head:
-    """A head's weights, by input."""
+    """A head's weights, by input; its own hidden layer is a single expert."""
 
     def __init__(self, name: str, tensors: Tensors) -> None:
         def own(part: str) -> NDArray[np.float32]:
             return tensors[f"head.{name}.{part}"]
 
-        vectors = [own(part).astype(np.float64) for part in ("norm_mean", "norm_scale", "hidden_bias", "out_bias")]
-        mean, scale, hidden_bias, bias = vectors
-        self._weights = (mean, scale, _by_input(own("hidden")), hidden_bias, _by_input(own("out")), bias)
-        self._scratch, self._outputs = len(mean) + len(hidden_bias), len(bias)
+        mixed = f"head.{name}.gate" in tensors
+        below = [f"expert.{e}." for e in range(len(own("gate_bias")))] if mixed else [f"head.{name}."]
+        hidden = aligned(np.stack([tensors[one + "hidden"].T for one in below]))
+        hidden_bias = np.array([tensors[one + "hidden_bias"] for one in below], dtype=np.float64)
+        mean, scale, bias = (own(part).astype(np.float64) for part in ("norm_mean", "norm_scale", "out_bias"))
+        gate = _by_input(own("gate")) if mixed else np.zeros((len(mean), 1), np.float32)
+        gate_bias = own("gate_bias").astype(np.float64) if mixed else np.zeros(1)
+        self._weights = (mean, scale, hidden, hidden_bias, gate, gate_bias, _by_input(own("out")), bias)
+        self._scratch, self._outputs = len(mean) + 2 * hidden.shape[2] + len(below), len(bias)
 
     def __call__(self, vector: Floats) -> Floats:
         out = np.empty(self._outputs)

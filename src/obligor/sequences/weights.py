@@ -1,7 +1,9 @@
 """An encoder's weights: one safetensors file of float32 tensors whose metadata holds the configuration as JSON.
 
 There is nothing in it that could be executed, and nothing is parsed before its SHA-256 fits. Shapes follow from the
-configuration (`shapes`); heads are found by their tensors' names. What is wrong is reported all at once, by tensor.
+configuration (`shapes`); heads are found by their tensors' names, and how many units and outputs they have by their
+biases. A head has a hidden layer of its own, or, if it has a gate, shares of all experts' (MMoE, Ma et al. 2018). What
+is wrong is reported all at once, by tensor.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ FIELDS_MAX, ROWS_MAX, OUTPUTS_MAX = 512, 2**22, 4096
 
 Kind = Literal["gru", "linear_attention", "transformer"]
 Tensors = Mapping[str, NDArray[np.float32]]
-_HEAD = re.compile(r"head\.([A-Za-z0-9_]+)\.(norm_mean|norm_scale|hidden|hidden_bias|out|out_bias)")
+_HEAD = re.compile(r"head\.([A-Za-z0-9_]+)\.(norm_mean|norm_scale|hidden|hidden_bias|gate|gate_bias|out|out_bias)")
+_EXPERT = re.compile(r"expert\.(0|[1-9][0-9]*)\.(hidden|hidden_bias)")
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,12 +83,13 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A configuration and tensors that fit it; `heads` in the order of their names, `sha256` of the file."""
+    """A configuration and tensors that fit it."""
 
     config: Config
     tensors: Tensors
-    heads: tuple[str, ...]
-    sha256: str
+    heads: tuple[str, ...]  # in the order of their names
+    sha256: str  # of the file
+    metadata: Mapping[str, str]  # what else the writer put beside the configuration, such as what a head's outputs are
 
     def states_sha256(self) -> str:
         """Return a hash of all that a state depends on: encoders that differ in their heads alone share states."""
@@ -132,16 +136,16 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def dump(config: Config, tensors: Tensors) -> bytes:
+def dump(config: Config, tensors: Tensors, metadata: Mapping[str, str] | None = None) -> bytes:
     """Return the file's bytes, the same for the same weights; raises BadInput where a tensor does not fit."""
     _check(config, tensors)
     ordered = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
-    return bytes(safetensors.numpy.save(ordered, {"config": config.to_json()}))
+    return _sorted_header(safetensors.numpy.save(ordered, {**(metadata or {}), "config": config.to_json()}))
 
 
-def write(path: Path, config: Config, tensors: Tensors) -> str:
-    """Write the file and return its SHA-256."""
-    content = dump(config, tensors)
+def write(path: Path, config: Config, tensors: Tensors, metadata: Mapping[str, str] | None = None) -> str:
+    """Write the file and return its SHA-256; raises as `dump` does."""
+    content = dump(config, tensors, metadata)
     path.write_bytes(content)
     return hashlib.sha256(content).hexdigest()
 
@@ -172,7 +176,16 @@ def parse(content: bytes, sha256: str, source: str = "weights") -> Weights:
     if not isinstance(metadata, dict) or "config" not in metadata:
         raise BadInput(f"{source}: expected the encoder's configuration as 'config' in the metadata, got {metadata!r}")
     config = Config.from_json(metadata["config"])
-    return Weights(config, tensors, _check(config, tensors), sha256)
+    rest = {key: value for key, value in metadata.items() if key != "config"}
+    return Weights(config, tensors, _check(config, tensors), sha256, rest)
+
+
+def _sorted_header(content: bytes) -> bytes:
+    """Return the file with the keys of its header in order: the library writes metadata in an order of chance."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[8 + length :]
 
 
 def _header(content: bytes, source: str) -> dict[str, Any]:
@@ -204,8 +217,12 @@ def _check(config: Config, tensors: Tensors) -> tuple[str, ...]:
         raise BadInput(problems)
     expected = shapes(config)
     heads = sorted({match[1] for match in map(_HEAD.fullmatch, tensors) if match})
+    experts = len({match[1] for match in map(_EXPERT.fullmatch, tensors) if match})
+    units, inputs = _length("expert.0.hidden_bias", tensors), readout_size(config.hidden)
+    for e in range(experts):
+        expected |= {f"expert.{e}.hidden": (units, inputs), f"expert.{e}.hidden_bias": (units,)}
     for name in heads:
-        expected |= _head_shapes(name, config, tensors)
+        expected |= _head_shapes(name, inputs, experts, tensors)
     for name in sorted({*expected, *tensors}):
         problems += [Problem(_path(name), message) for message in _wrong(name, expected, tensors)]
     if problems:
@@ -213,16 +230,23 @@ def _check(config: Config, tensors: Tensors) -> tuple[str, ...]:
     return tuple(heads)
 
 
-def _head_shapes(name: str, config: Config, tensors: Tensors) -> dict[str, tuple[int, ...]]:
-    """Return a head's shapes; how many units and outputs it has is what its biases say."""
-    sizes = {}
-    for part in ("hidden_bias", "out_bias"):
-        tensor = tensors.get(f"head.{name}.{part}")
-        sizes[part] = len(tensor) if tensor is not None and tensor.ndim == 1 and 0 < len(tensor) <= OUTPUTS_MAX else 1
-    inputs, units, outputs = readout_size(config.hidden), sizes["hidden_bias"], sizes["out_bias"]
-    found = {"norm_mean": (inputs,), "norm_scale": (inputs,), "hidden": (units, inputs)}
-    found |= {"hidden_bias": (units,), "out": (outputs, units), "out_bias": (outputs,)}
+def _head_shapes(name: str, inputs: int, experts: int, tensors: Tensors) -> dict[str, tuple[int, ...]]:
+    """Return a head's shapes."""
+    outputs = _length(f"head.{name}.out_bias", tensors)
+    if f"head.{name}.gate" in tensors:
+        units = _length("expert.0.hidden_bias", tensors)
+        below = {"gate": (max(1, experts), inputs), "gate_bias": (max(1, experts),)}
+    else:
+        units = _length(f"head.{name}.hidden_bias", tensors)
+        below = {"hidden": (units, inputs), "hidden_bias": (units,)}
+    found = below | {"norm_mean": (inputs,), "norm_scale": (inputs,), "out": (outputs, units), "out_bias": (outputs,)}
     return {f"head.{name}.{part}": shape for part, shape in found.items()}
+
+
+def _length(name: str, tensors: Tensors) -> int:
+    """Return how long a bias is; 1 where it is none, which is then reported."""
+    tensor = tensors.get(name)
+    return len(tensor) if tensor is not None and tensor.ndim == 1 and 0 < len(tensor) <= OUTPUTS_MAX else 1
 
 
 def _wrong(name: str, expected: Mapping[str, tuple[int, ...]], tensors: Tensors) -> Iterator[str]:
