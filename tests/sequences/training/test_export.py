@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from tests.sequences.training.small import SIZES, source
 
 from obligor.sequences.encoder import Encoder
 from obligor.sequences.training.encoder import SequenceEncoder
-from obligor.sequences.training.export import export, exported_weights
+from obligor.sequences.training.export import export
 from obligor.sequences.training.heads import Bottom, Head, Heads
 from obligor.sequences.training.ragged import ragged
 from obligor.sequences.weights import Config, Kind, Weights, read
@@ -78,6 +79,10 @@ def test_names_and_shapes(kind: Kind, tmp_path: Path) -> None:
     assert {value.dtype.name for value in found.values()} == {"float32"}
     assert weights.config == CONFIGS[kind]
     assert weights.heads == ("default", "hazard")
+    outputs = json.loads(weights.metadata["outputs"])
+    assert [(head["name"], head["kind"], head["months"]) for head in outputs] == [
+        ("default", "binary", 0), ("hazard", "hazard", 3),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("bottom", ["own", "shared"])
@@ -97,9 +102,9 @@ def test_heads_by_the_equation_from_the_file(bottom: Bottom, tmp_path: Path) -> 
     assert np.array_equal(w["head.default.hidden"], w["head.hazard.hidden"]) == (bottom == "shared")
 
 
-def test_experts_have_names_of_their_own() -> None:
-    encoder, heads = _made("gru", "experts")
-    w = exported_weights(encoder, heads)
+def test_experts_have_names_of_their_own(tmp_path: Path) -> None:
+    heads, weights = _exported(tmp_path, "gru", "experts")
+    w = weights.tensors
     r = np.random.default_rng(0).standard_normal((4, R)).astype(np.float32)
     with torch.no_grad():
         expected = heads(torch.from_numpy(r))
@@ -112,8 +117,8 @@ def test_experts_have_names_of_their_own() -> None:
         assert np.abs(found - expected[head.name].numpy()).max() < 1e-5
 
 
+@pytest.mark.parametrize("bottom", ["own", "shared", "experts"])
 @pytest.mark.parametrize("kind", BODIES)
-@pytest.mark.parametrize("bottom", ["own", "experts"])
 def test_serving_answers_as_training_does(kind: Kind, bottom: Bottom, tmp_path: Path) -> None:
     """Within 1e-4 log-odds, from the file and in its own arithmetic."""
     encoder, heads = _made(kind, bottom)

@@ -7,6 +7,7 @@ experts are written as `expert.{e}.…` with a gate for each head.
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Final
 
@@ -35,8 +36,9 @@ def exported_weights(encoder: SequenceEncoder, heads: Heads | None = None) -> di
 
 
 def export(path: Path, encoder: SequenceEncoder, heads: Heads | None = None) -> str:
-    """Write weights and configuration into one file; return its SHA-256."""
-    content = dump(encoder.config, exported_weights(encoder, heads))
+    """Write weights, configuration and what each head gives (`outputs`) into one file; return its SHA-256."""
+    outputs = json.dumps([head.to_data() for head in heads.heads] if heads is not None else [], sort_keys=True)
+    content = dump(encoder.config, exported_weights(encoder, heads), {"outputs": outputs})
     write_durably(path, content)
     return hashlib.sha256(content).hexdigest()
 

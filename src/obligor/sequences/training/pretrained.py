@@ -6,7 +6,6 @@ CPU): weights leave in one canonical order, and entities come by their keys.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from obligor.sequences.dataset import Dataset
 from obligor.sequences.entities import Entities, by_key, held_back
 from obligor.sequences.model import SequenceModel
 from obligor.sequences.training.estimator import SequenceClassifier
-from obligor.sequences.training.export import exported_config, exported_weights
+from obligor.sequences.training.export import exported_weights
 from obligor.sequences.training.pretraining import Objectives, slow_moving
 from obligor.sequences.training.trainer import TrainerConfig
 
@@ -54,14 +53,13 @@ def pretrained(model: SequenceModel, dataset: Dataset, work: Path, *, threads: i
         ),
     )  # fmt: skip
     estimator.pretrain(source, held=held)
-    config = weights.Config.from_json(json.dumps(exported_config(estimator.encoder_)))
     result = estimator.pretraining_
     record = {
         "entities": len(places), "held": int(held[places].sum()), "events": int(dataset.columns.length[places].sum()),
         "kept_out": [dataset.tokenizer.names[field] for field in kept_out], "steps": result.steps,
         "best": result.best, "best_step": result.best_step, "curve": result.curve,
     }  # fmt: skip
-    return Learnt(weights.dump(config, exported_weights(estimator.encoder_)), record)
+    return Learnt(weights.dump(estimator.encoder_.config, exported_weights(estimator.encoder_)), record)
 
 
 def _objectives(model: SequenceModel, kept_out: tuple[int, ...]) -> Objectives:
