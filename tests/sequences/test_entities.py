@@ -24,13 +24,11 @@ MANY = 400
 
 def _facts(strangers: int) -> list[Fact]:
     """Repayments of many consumers, in no order, and of some who are heard of only after the end."""
-    chance = np.random.default_rng(1)
-    facts = [
-        repaid_at(i + 1, START + i * 1000, i, consumer=f"c{consumer}")
-        for i, consumer in enumerate(chance.integers(0, MANY, 10 * MANY).tolist())
+    later = [repaid_at(i + 1, END + i + 1, i, consumer=f"a{i}") for i in range(strangers)]  # loaded before the others
+    return later + [
+        repaid_at(strangers + i + 1, START + i * 1000, i, consumer=f"c{consumer}")
+        for i, consumer in enumerate(np.random.default_rng(1).integers(0, MANY, 10 * MANY).tolist())
     ]
-    later = [repaid_at(len(facts) + i + 1, END + i + 1, i, consumer=f"a{i}") for i in range(strangers)]
-    return facts + later
 
 
 @pytest.fixture(scope="module")
