@@ -181,6 +181,8 @@ def embed(
 
     if to.suffix != ".parquet":
         raise BadInput(Problem("--to", f"expected a name that ends with .parquet, got {str(to)!r}"))
+    if not to.parent.is_dir():
+        raise BadInput(Problem("--to", f"expected a folder that exists, got {str(to.parent)!r}"))
     if applications and as_of is not None:
         raise BadInput(Problem("--as-of", "expected none with --applications: each is asked when it was known"))
     out, opened = Output(as_json), obligor.open(project)
@@ -280,9 +282,11 @@ def encoders(project: InProject = Path(), as_json: AsJson = False) -> None:
 
 
 def _described(held: Pretrained, current: bool) -> dict[str, Any]:
+    from obligor.sequences.weights import readout_size
+
     config, training = held.weights.config, held.training
     return {
         "encoder": held.hash, "sequence": held.sequence, "kind": config.kind, "hidden": config.hidden,
-        "vector": held.encoder.size, "cutoff": training["model"]["cutoff"], "events": training["learnt"]["events"],
-        "current": current,
+        "vector": readout_size(config.hidden), "cutoff": training["model"]["cutoff"],
+        "events": training["learnt"]["events"], "current": current,
     }  # fmt: skip
