@@ -56,7 +56,9 @@ def pretrain(
     how = found.training["learnt"]
     out.say(f"Encoder [bold]{found.hash[:12]}[/] of {how['entities']:,} entities with {how['events']:,} events")
     curve = [[look["step"], look["score"]] for look in how["curve"]]
-    out.table(f"{how['steps']:,} steps; the best at {how['best_step']:,}", ["step", "loss held back"], curve)
+    if curve:
+        out.say(f"{how['steps']:,} steps, the best at {how['best_step']:,}")
+        out.table("", ["step", "loss held back"], curve)
     out.say("It is the current one: [bold]obligor embed[/] uses it.")
     out.result({"encoder": found.hash, "path": str(found.path), "training": found.training})
 
@@ -275,9 +277,11 @@ def encoders(project: InProject = Path(), as_json: AsJson = False) -> None:
     out, opened = Output(as_json), obligor.open(project)
     current = opened.encoders.current()
     found = [_described(opened.encoders.load(name), name == current) for name in opened.encoders.names()]
-    columns = ["encoder", "sequence", "kind", "hidden", "vector", "cut-off", "events", "current"]
-    rows = [[one["encoder"][:12], *list(one.values())[1:]] for one in found]
-    out.table(f"Encoders in {opened.encoders.folder}", columns, rows)
+    columns = ["encoder", "sequence", "kind", "hidden", "cut-off", "events", "current"]
+    shown = ("sequence", "kind", "hidden", "cutoff", "events", "current")
+    rows = [[one["encoder"][:12], *(one[name] for name in shown)] for one in found]
+    out.say(f"{len(found)} encoders in [bold]{opened.encoders.folder}[/]")
+    out.table("", columns, rows)
     out.result(found)
 
 
