@@ -262,6 +262,7 @@ def test_mistakes_are_named(run: Run, project: Path, tmp_path: Path) -> None:
     at = ("--project", str(project))
     assert "no single encoder 'beef'" in run("embed", *at, "--encoder", "beef", "--to", "v.parquet", code=4)
     assert ".parquet" in run("embed", *at, "--to", "v.csv", code=3)
+    assert "a folder that exists" in run("embed", *at, "--to", str(tmp_path / "none" / "v.parquet"), code=3)
     assert "--as-of" in run("embed", *at, "--applications", "--as-of", CUTOFF, "--to", "v.parquet", code=3)
     folder = tmp_path / "lender"
     run("init", str(folder))

@@ -11,6 +11,8 @@ from obligor.sequences import SequenceModel
 
 
 def test_defaults_stand() -> None:
+    assert SequenceModel(sequence="history", cutoff="2026-01-31").cutoff == "2026-01-31"
+    assert SequenceModel(sequence="history", cutoff="2026-01-31T12:00:00Z").width == 32
     for kind in ("gru", "linear_attention", "transformer"):
         assert SequenceModel(sequence="history", kind=kind).hidden == 64
 
@@ -28,6 +30,12 @@ def test_defaults_stand() -> None:
         ({"contrastive": 0, "next_event": 0}, "contrastive: expected weights contrastive, next_event, masked of 0"),
         ({"masked": -1.0}, "contrastive: expected weights"),
         ({"rate": 0.0}, "rate: expected a number above 0, got 0.0"),
+        ({"rate": "fast"}, "rate: expected a number above 0, got 'fast'"),
+        (
+            {"cutoff": "2026-13-01"},
+            "cutoff: expected a date such as 2026-01-31 or an RFC 3339 moment, got '2026-13-01'",
+        ),
+        ({"cutoff": 20260101}, "cutoff: expected a date such as 2026-01-31 or an RFC 3339 moment, got 20260101"),
         ({"held_share": 1.0}, "held_share: expected a share from 0 to below 1, got 1.0"),
     ],
 )

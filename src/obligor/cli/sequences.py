@@ -56,7 +56,9 @@ def pretrain(
     how = found.training["learnt"]
     out.say(f"Encoder [bold]{found.hash[:12]}[/] of {how['entities']:,} entities with {how['events']:,} events")
     curve = [[look["step"], look["score"]] for look in how["curve"]]
-    out.table(f"{how['steps']:,} steps; the best at {how['best_step']:,}", ["step", "loss held back"], curve)
+    if curve:
+        out.say(f"{how['steps']:,} steps, the best at {how['best_step']:,}")
+        out.table("", ["step", "loss held back"], curve)
     out.say("It is the current one: [bold]obligor embed[/] uses it.")
     out.result({"encoder": found.hash, "path": str(found.path), "training": found.training})
 
@@ -181,6 +183,8 @@ def embed(
 
     if to.suffix != ".parquet":
         raise BadInput(Problem("--to", f"expected a name that ends with .parquet, got {str(to)!r}"))
+    if not to.parent.is_dir():
+        raise BadInput(Problem("--to", f"expected a folder that exists, got {str(to.parent)!r}"))
     if applications and as_of is not None:
         raise BadInput(Problem("--as-of", "expected none with --applications: each is asked when it was known"))
     out, opened = Output(as_json), obligor.open(project)
@@ -273,16 +277,20 @@ def encoders(project: InProject = Path(), as_json: AsJson = False) -> None:
     out, opened = Output(as_json), obligor.open(project)
     current = opened.encoders.current()
     found = [_described(opened.encoders.load(name), name == current) for name in opened.encoders.names()]
-    columns = ["encoder", "sequence", "kind", "hidden", "vector", "cut-off", "events", "current"]
-    rows = [[one["encoder"][:12], *list(one.values())[1:]] for one in found]
-    out.table(f"Encoders in {opened.encoders.folder}", columns, rows)
+    columns = ["encoder", "sequence", "kind", "hidden", "cut-off", "events", "current"]
+    shown = ("sequence", "kind", "hidden", "cutoff", "events", "current")
+    rows = [[one["encoder"][:12], *(one[name] for name in shown)] for one in found]
+    out.say(f"{len(found)} encoders in [bold]{opened.encoders.folder}[/]")
+    out.table("", columns, rows)
     out.result(found)
 
 
 def _described(held: Pretrained, current: bool) -> dict[str, Any]:
+    from obligor.sequences.weights import readout_size
+
     config, training = held.weights.config, held.training
     return {
         "encoder": held.hash, "sequence": held.sequence, "kind": config.kind, "hidden": config.hidden,
-        "vector": held.encoder.size, "cutoff": training["model"]["cutoff"], "events": training["learnt"]["events"],
-        "current": current,
+        "vector": readout_size(config.hidden), "cutoff": training["model"]["cutoff"],
+        "events": training["learnt"]["events"], "current": current,
     }  # fmt: skip

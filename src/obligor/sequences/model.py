@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import get_args
 
 from obligor.errors import DefinitionError, Problem, did_you_mean
+from obligor.events.fields import parse_timestamp
 from obligor.sequences.weights import HIDDEN_MAX, LAYERS_MAX, TAIL_MAX, WIDTH_MAX, Kind
 
 __all__ = ["SequenceModel"]
@@ -65,6 +67,8 @@ class SequenceModel:
             yield _problem("sequence", f"expected the name of a Sequence in features.py, got {self.sequence!r}")
         if self.kind not in get_args(Kind):
             yield _problem("kind", f"{self.kind!r}; {did_you_mean(str(self.kind), get_args(Kind))}")
+        if self.cutoff is not None and not _is_moment(self.cutoff):
+            yield _problem("cutoff", f"expected a date such as 2026-01-31 or an RFC 3339 moment, got {self.cutoff!r}")
         unfit = False
         for name, (least, most) in _WHOLE.items():
             value = getattr(self, name)
@@ -81,14 +85,26 @@ class SequenceModel:
         if self.slice_min > self.slice_max:
             yield _problem("slice_min", f"expected at most slice_max {self.slice_max}, got {self.slice_min}")
         weights = [getattr(self, name) for name in _WEIGHTS]
-        if not all(isinstance(one, int | float) and 0 <= one < float("inf") for one in weights) or not any(weights):
+        if not all(_is_number(one) and one >= 0 for one in weights) or not any(weights):
             yield _problem(
                 "contrastive", f"expected weights {', '.join(_WEIGHTS)} of 0 or more, one above 0: {weights}"
             )
-        if not 0 < self.rate < float("inf"):
+        if not _is_number(self.rate) or self.rate <= 0:
             yield _problem("rate", f"expected a number above 0, got {self.rate!r}")
-        if not 0 <= self.held_share < 1:
+        if not _is_number(self.held_share) or not 0 <= self.held_share < 1:
             yield _problem("held_share", f"expected a share from 0 to below 1, got {self.held_share!r}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_moment(text: object) -> bool:
+    try:
+        parse_timestamp(f"{text}" if "T" in f"{text}" else f"{text}T00:00:00Z")
+    except ValueError:
+        return False
+    return isinstance(text, str)
 
 
 def _problem(name: str, message: str) -> Problem:

@@ -47,10 +47,7 @@ class Pretrained:
         """Return the encoder of a folder; NotFound, IntegrityError or BadInput where there is none that fits."""
         parts = read_parts(path, PARTS, FILE_BYTES_MAX)
         tokenizer = Tokenizer.load(json.loads(parts[TOKENIZER]))
-        weights = parse(parts[WEIGHTS], hashlib.sha256(parts[WEIGHTS]).hexdigest(), str(path / WEIGHTS))
-        if weights.config.sizes != tokenizer.sizes:
-            expected = f"expected tables of {tokenizer.sizes} rows, as the tokenizer has"
-            raise IntegrityError(f"{path / WEIGHTS}: {expected}, got {weights.config.sizes}")
+        weights = _fitting(tokenizer, parts[WEIGHTS], str(path / WEIGHTS))
         return cls(path, tokenizer, weights, json.loads(parts[TRAINING]))
 
     @property
@@ -69,6 +66,15 @@ class Pretrained:
         return Encoder(self.weights)
 
 
+def _fitting(tokenizer: Tokenizer, content: bytes, source: str) -> Weights:
+    """Return the weights in a file's bytes, which are for this tokenizer."""
+    weights = parse(content, hashlib.sha256(content).hexdigest(), source)
+    if weights.config.sizes != tokenizer.sizes:
+        expected = f"expected tables of {tokenizer.sizes} rows, as the tokenizer has"
+        raise IntegrityError(f"{source}: {expected}, got {weights.config.sizes}")
+    return weights
+
+
 class Encoders:
     """The encoders in a folder."""
 
@@ -77,6 +83,7 @@ class Encoders:
 
     def write(self, tokenizer: Tokenizer, weights: bytes, training: Mapping[str, Any]) -> Pretrained:
         """Write an encoder, all or nothing, and return it; the same one twice is one."""
+        _fitting(tokenizer, weights, WEIGHTS)
         parts = {TOKENIZER: tokenizer.canonical, WEIGHTS: weights, TRAINING: encode_json(training)}
         return Pretrained.load(write_parts(self.folder, parts))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from obligor.sequences.training.trainer import Progress, Step
@@ -23,7 +23,7 @@ def watched(title: str, *, quiet: bool, console: Console | None = None) -> Itera
     shown = console or Console(stderr=True)
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[told]}"),
-        TimeElapsedColumn(), TimeRemainingColumn(),
+        TimeRemainingColumn(),
     )  # fmt: skip
     with Bar(*columns, console=shown, transient=True, disable=quiet or not shown.is_terminal) as bar:
         line = bar.add_task(title, total=None, told="")
@@ -40,7 +40,9 @@ def watched(title: str, *, quiet: bool, console: Console | None = None) -> Itera
                 loss += SMOOTHING * (now.loss - loss)
             elapsed = bar.tasks[0].elapsed or 0.0
             speed = f"{events / elapsed:,.0f} events/s" if elapsed > 0 else ""
-            held = "" if now.score is None else f" held back {now.score:.4f} (best {now.best:.4f})"
+            held = "" if now.score is None else f" held back {now.score:.4f}"
+            if now.best != now.score:
+                held += f" (best {now.best:.4f})"
             bar.update(line, total=now.steps, completed=now.step, told=f"loss {loss:.4f}{held} {speed}")
 
         yield step
