@@ -41,11 +41,12 @@ from obligor.features import (
 )
 from obligor.features.plan import Plan
 from obligor.features.state import OnlineState
-from obligor.models.bundle import PARTS, Bundle, encode_json, write_bundle
+from obligor.models.bundle import PARTS, Bundle, write_bundle
 from obligor.models.inputs import Inputs
 from obligor.models.model import Model
 from obligor.models.training import train
 from obligor.models.training_set import TrainingSet
+from obligor.parts import encode_json
 from obligor.stores.lmdb import LmdbStateStore
 from obligor.stores.place import LogPlace
 

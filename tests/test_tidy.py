@@ -17,8 +17,8 @@ SOURCE = ROOT / "src" / "obligor"
 
 # The rooms in the order that data walks through them: a room imports only from those before it.
 ROOMS = (
-    "errors", "findings", "sources", "events", "features", "sequences", "credit", "models", "decisions", "monitoring",
-    "lifecycle", "simulator", "engines", "stores", "worker", "project", "console", "cli",
+    "errors", "findings", "sources", "parts", "events", "features", "sequences", "credit", "models", "decisions",
+    "monitoring", "lifecycle", "simulator", "engines", "stores", "worker", "project", "console", "cli",
 )  # fmt: skip
 ASSEMBLERS = {"worker", "project", "console", "cli"}  # the only places where adapters and rooms are put together
 # A library that only one place may import, and where.

@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -51,6 +50,7 @@ from obligor.features.state import OnlineState
 from obligor.features.states import States
 from obligor.models.bundle import Bundle
 from obligor.models.model import Model
+from obligor.parts import point_at
 from obligor.sequences.model import SequenceModel
 from obligor.sequences.pretrained import Encoders
 from obligor.sources import source_hash
@@ -413,9 +413,7 @@ class Project:
 
     def promote(self, bundle: Bundle) -> None:
         """Make `bundle` the champion: what `serve` loads."""
-        draft = self.bundles / f".{CHAMPION}.{os.getpid()}"
-        draft.write_text(bundle.hash + "\n")
-        draft.replace(self.bundles / CHAMPION)
+        point_at(self.bundles / CHAMPION, bundle.hash)
 
     def _file(self, name: str) -> Path:
         path = self.root / name

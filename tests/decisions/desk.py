@@ -23,10 +23,11 @@ from obligor.features.plan import Plan
 from obligor.features.requests import Requests
 from obligor.features.state import OnlineState
 from obligor.features.timelines import build_timelines
-from obligor.models.bundle import Bundle, encode_json, write_bundle
+from obligor.models.bundle import Bundle, write_bundle
 from obligor.models.model import Model
 from obligor.models.training import train
 from obligor.models.training_set import TrainingSet
+from obligor.parts import encode_json
 from obligor.stores.lmdb import LmdbStateStore
 from obligor.stores.sqlite import SQLiteStore
 

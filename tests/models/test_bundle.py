@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from tests.models.lender import POLICY, plan
 
+from obligor import parts as module
 from obligor.errors import BadInput, IntegrityError, NotFound
-from obligor.models import bundle as module
-from obligor.models.bundle import MANIFEST, PARTS, Bundle, encode_json, write_bundle
+from obligor.models.bundle import PARTS, Bundle, write_bundle
+from obligor.parts import MANIFEST, encode_json
 
 
 def _copy(bundle: Bundle, folder: Path) -> Path:

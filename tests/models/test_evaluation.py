@@ -11,11 +11,12 @@ import pytest
 from tests.models.lender import SMALL
 
 from obligor.errors import BadInput, DefinitionError
-from obligor.models.bundle import Bundle, encode_json
+from obligor.models.bundle import Bundle
 from obligor.models.evaluation import evaluate_scorer
 from obligor.models.metrics import auc, psi, psi_bins
 from obligor.models.training import split_of
 from obligor.models.training_set import TrainingSet
+from obligor.parts import encode_json
 
 
 def _evaluate(bundle: Bundle, data: TrainingSet, **changes: Any) -> dict[str, Any]:

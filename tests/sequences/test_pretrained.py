@@ -9,7 +9,7 @@ from tests.sequences import twin
 from tests.sequences.examples import config, tensors
 
 from obligor.errors import IntegrityError, NotFound
-from obligor.sequences.parts import write_parts
+from obligor.parts import write_parts
 from obligor.sequences.pretrained import PARTS, Encoders
 from obligor.sequences.tokens import Tokenizer
 from obligor.sequences.weights import dump

@@ -93,7 +93,7 @@ def pretrain_project(
 def _work(project: Project, model: SequenceModel, threads: int) -> Path:
     """Return the folder of a run: the same wherever the log has got to, so that one that was broken off is found."""
     from obligor.features.files import digest
-    from obligor.sequences.parts import encode_json
+    from obligor.parts import encode_json
 
     asked = encode_json([FORMAT, project.plan.hash, dataclasses.asdict(model), threads])
     return project.path(project.settings.store.pretraining) / digest(asked)
@@ -118,7 +118,7 @@ def _begun(project: Project, log: EventLog, model: SequenceModel, work: Path) ->
     """Return what a run learns from: what it was, where it was broken off, else all that the log has now."""
     from obligor.events.positions import is_within
     from obligor.models.training_set import local_instant
-    from obligor.sequences.parts import encode_json
+    from obligor.parts import encode_json
 
     moment = {"cutoff_us": local_instant(project.plan, str(model.cutoff))}
     if (work / RUN).is_file():

@@ -7,11 +7,7 @@ the manifest does not name or this version does not know. There is no pickle: no
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import re
-import shutil
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -24,11 +20,10 @@ from obligor.models.inputs import Inputs
 from obligor.models.scorecard import Scorecard
 from obligor.models.scorer import MODEL_NAMES, ModelName, Reference, Scorer
 from obligor.models.trees import Trees
+from obligor.parts import FORMAT, MANIFEST, read_parts, write_parts
 
-__all__ = ["PARTS", "Bundle", "encode_json", "write_bundle"]
+__all__ = ["PARTS", "Bundle", "write_bundle"]
 
-
-FORMAT: Final = 1
 PARTS: Final = (
     "plan.json",  # what is computed of an applicant
     "trees.json",  # XGBoost's own JSON
@@ -43,41 +38,13 @@ PARTS: Final = (
     "schema.json",  # the model's inputs, and the event types the plan was compiled against
 )
 PART_BYTES_MAX: Final = 256 * 2**20
-MANIFEST: Final = "manifest.json"
-
-
-def encode_json(data: object) -> bytes:
-    """Return canonical JSON: sorted keys, no spaces, floats by repr, no NaN.
-
-    >>> encode_json({"b": 1.5, "a": None})
-    b'{"a":null,"b":1.5}'
-    """
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def write_bundle(root: Path, parts: Mapping[str, bytes]) -> Path:
     """Write the parts as `root/<hash>` and return that folder; all or nothing, and the same parts twice are one."""
     if set(parts) != set(PARTS):
         raise BadInput(f"a bundle has the parts {sorted(PARTS)}, got {sorted(parts)}")
-    entries = {name: {"sha256": _sha256(content), "bytes": len(content)} for name, content in parts.items()}
-    manifest = encode_json({"format": FORMAT, "parts": entries})
-    name = _sha256(manifest)
-    target, draft = root / name, root / f".{name}.{os.getpid()}"
-    if target.exists():
-        Bundle.load(target)
-        return target
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    try:
-        for part, content in {**parts, MANIFEST: manifest}.items():
-            _write_durably(draft / part, content)
-        _sync_folder(draft)
-        draft.rename(target)
-    except OSError:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
-    _sync_folder(root)
-    return target
+    return write_parts(root, parts)
 
 
 class Bundle(Scorer):
@@ -109,7 +76,7 @@ class Bundle(Scorer):
         folder = Path(path).resolve()
         if not (folder / MANIFEST).is_file():
             raise NotFound(f"no bundle at {folder}: expected a folder with {MANIFEST}, as `obligor train` writes it")
-        parts = _read_checked(folder)
+        parts = read_parts(folder, PARTS, PART_BYTES_MAX)
         try:
             return cls(folder, parts)
         except (KeyError, TypeError, ValueError) as error:
@@ -146,57 +113,9 @@ class Bundle(Scorer):
             raise IntegrityError(Problem(f"$.{part}", f"expected JSON: {error}")) from error
 
 
-def _read_checked(folder: Path) -> dict[str, bytes]:
-    """Return all parts' bytes once every hash fits; nothing but the manifest is parsed before."""
-    manifest = _read_bounded(folder / MANIFEST)
-    if not re.fullmatch("[0-9a-f]{64}", folder.name) or _sha256(manifest) != folder.name:
-        raise IntegrityError(f"{folder / MANIFEST}: its SHA-256 is {_sha256(manifest)}, the folder is {folder.name!r}")
-    data = json.loads(manifest)
-    if data.get("format") != FORMAT:
-        raise IntegrityError(f"{folder}: expected a bundle of format {FORMAT}, got {data.get('format')!r}")
-    present = {entry.name for entry in folder.iterdir()} - {MANIFEST}
-    problems = [Problem(f"$.{n}", "no such part is known") for n in sorted((present | set(data["parts"])) - set(PARTS))]
-    problems += [Problem(f"$.{n}", "the part is missing") for n in PARTS if n not in present or n not in data["parts"]]
-    if problems:
-        raise IntegrityError(problems)
-    parts = {name: _read_bounded(folder / name) for name in PARTS}
-    for name, content in parts.items():
-        expected, got = data["parts"][name]["sha256"], _sha256(content)
-        if expected != got:
-            problems.append(Problem(f"$.{name}", f"its SHA-256 is {got}, the manifest says {expected}"))
-    if problems:
-        raise IntegrityError(problems)
-    return parts
-
-
-def _read_bounded(path: Path) -> bytes:
-    if path.is_symlink() or not path.is_file() or path.stat().st_size > PART_BYTES_MAX:
-        raise IntegrityError(f"{path}: expected a plain file of at most {PART_BYTES_MAX} bytes")
-    return path.read_bytes()
-
-
 def _model_name(name: object) -> ModelName:
     if name == "xgboost":
         return "xgboost"
     if name == "scorecard":
         return "scorecard"
     raise IntegrityError(f"calibration: expected the champion 'xgboost' or 'scorecard', got {name!r}")
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from obligor.errors import BadInput, DefinitionError
 from obligor.events.schema import parse_duration
 from obligor.models.boosting import Rows, Trial, check_finite, fit_trees, search
-from obligor.models.bundle import Bundle, encode_json, write_bundle
+from obligor.models.bundle import Bundle, write_bundle
 from obligor.models.calibration import Calibration, fit_calibration
 from obligor.models.carding import fit_scorecard
 from obligor.models.evaluation import evaluate_scorer
@@ -31,6 +31,7 @@ from obligor.models.scorer import ModelName, Reference, Scorer
 from obligor.models.splits import Split, folds, purged_split
 from obligor.models.training_set import TrainingSet, local_instant
 from obligor.models.trees import Trees
+from obligor.parts import encode_json
 
 __all__ = ["Progress", "cutoff_us", "evaluate_bundle", "split_of", "train"]
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from obligor.errors import IntegrityError, NotFound
+from obligor.parts import MANIFEST, encode_json, point_at, read_parts, write_parts
 from obligor.sequences.encoder import Encoder
-from obligor.sequences.parts import MANIFEST, encode_json, point_at, read_parts, write_parts
 from obligor.sequences.tokens import Tokenizer
 from obligor.sequences.weights import FILE_BYTES_MAX, Weights, parse
 

@@ -16,7 +16,7 @@ from typing import Final
 
 from obligor.errors import IntegrityError, NotFound, Problem
 
-__all__ = ["MANIFEST", "encode_json", "point_at", "read_parts", "write_parts"]
+__all__ = ["FORMAT", "MANIFEST", "encode_json", "point_at", "read_parts", "write_parts"]
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from obligor.errors import IntegrityError, NotFound
-from obligor.sequences.parts import MANIFEST, encode_json, point_at, read_parts, write_parts
+from obligor.parts import MANIFEST, encode_json, point_at, read_parts, write_parts
 
 PARTS = {"a.json": b"{}", "b.bin": b"\x00" * 100}
 BYTES_MAX = 1000
@@ -85,7 +85,7 @@ def test_what_is_not_finished_is_not_there(tmp_path: Path, monkeypatch: pytest.M
     def fail(*arguments: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("obligor.sequences.parts._sync_folder", fail)
+    monkeypatch.setattr("obligor.parts._sync_folder", fail)
     with pytest.raises(OSError, match="disk full"):
         write_parts(tmp_path, PARTS)
     assert list(tmp_path.iterdir()) == []
