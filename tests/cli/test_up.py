@@ -34,7 +34,9 @@ def _in_log(folder: Path, type_name: str) -> list[str]:
     return [one for one in ids if one.startswith("box-")]
 
 
-def test_nothing_acknowledged_is_lost_or_doubled_whatever_is_killed(run: Run, copy: Path) -> None:
+def test_nothing_acknowledged_is_lost_or_doubled_whatever_is_killed(
+    run: Run, copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     up = UpProcess(copy, free_port())
     try:
         load = Load(up, DECISIONS_PER_S, EVENTS_PER_S, SECONDS)
@@ -45,6 +47,11 @@ def test_nothing_acknowledged_is_lost_or_doubled_whatever_is_killed(run: Run, co
                 up.kill(name)
 
         load.run(kill_each_once)
+        with capsys.disabled():
+            events = len(load.sent) + len(load.streamed)
+            print(
+                f"\n{len(load.decided) / SECONDS:.1f} decisions/s, {events / SECONDS:.0f} events/s over {SECONDS:.0f} s"
+            )
         assert load.failures == []
         assert len(load.decided) > 0.5 * DECISIONS_PER_S * SECONDS
         _send_again_what_the_broker_lost(up, load)
