@@ -101,3 +101,14 @@ def test_slices_share_tokens_up_to_where_they_first_differ(dataset: Dataset) -> 
     pairs = [(0, 1), (0, 2), (2, 0), (2, 3), (3, 2), (0, 4), (4, 0), (2, 2)]
     own, others = (np.array(side) for side in zip(*pairs, strict=True))
     assert shared_tokens(columns, own, others).tolist() == [0, 3, 3, 5, 5, 0, 0, 8]
+
+
+def test_nobody_with_an_event_is_a_source_too(tmp_path: Path) -> None:
+    worlds, plan = side_by_side(drawn(count=2)), twin.plan()
+    tokenizer = Tokenizer.load(twin.tokenizer_data(sequence_alone(plan, twin.NAME).hash))
+    asked = [replace(one, entities={**one.entities, "consumer": "nobody"}) for one in worlds.requests]
+    requests = requests_of(asked, twin.application_fields(len(asked)))
+    made = write_dataset(tmp_path / "d", plan, twin.NAME, tokenizer, twin.Log(worlds.facts), requests)
+    (batch,) = Branches(made).batches(0, None)
+    assert not batch.at.any()
+    assert joined(batch) == contents(made)

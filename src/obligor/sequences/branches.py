@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +20,10 @@ from numpy.typing import NDArray
 from obligor.features.kernels.compiling import entry
 from obligor.sequences.asked import in_order
 from obligor.sequences.batches import Branched
-from obligor.sequences.dataset import Columns, Dataset
-from obligor.sequences.loading import arranged, filled
+from obligor.sequences.dataset import Columns
+from obligor.sequences.loading import EPOCHS_KEPT, Selection, arranged, filled
 
 __all__ = ["Branches", "shared_tokens"]
-
-EPOCHS_KEPT: Final = 2  # orders of epochs that are kept
 
 Ints: TypeAlias = NDArray[np.int64]
 
@@ -41,24 +39,8 @@ class _Places(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Branches:
-    """The slices of a dataset, each once an epoch, by entity."""
-
-    dataset: Dataset
-    tokens_max: int = 16_384  # of a batch's trunks, padding included; a longer one has a batch of its own
-    rows_max: int = 512  # trunks of a batch
-    questions: Ints | None = None  # those that are wanted; None: all
-    threads: int = 1  # that fill batches ahead
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """The rows of each field's table."""
-        return self.dataset.tokenizer.sizes
-
-    @property
-    def slow(self) -> tuple[bool, ...]:
-        """Which fields are slow-moving identifiers."""
-        return self.dataset.tokenizer.slow
+class Branches(Selection):
+    """The slices of a dataset, each once an epoch, by entity; `tokens_max` and `rows_max` are of a batch's trunks."""
 
     def __len__(self) -> int:
         """Return how many batches the first epoch of seed 0 has; others have about as many."""
@@ -77,9 +59,10 @@ class Branches:
     @cached_property
     def _places(self) -> _Places:
         c = self.dataset.columns
-        wanted = np.arange(len(self.dataset)) if self.questions is None else self._wanted()
-        begins = np.where(np.diff(c.first)[wanted] > 0, c.start[np.minimum(c.first[wanted], len(c.start) - 1)], -1)
-        begins = np.where(begins >= 0, begins, -1 - wanted)  # one without events shares none
+        wanted = self._wanted()
+        some = np.diff(c.first)[wanted] > 0
+        begins = -1 - wanted  # one without events shares none
+        begins[some] = c.start[c.first[wanted[some]]]
         application = int(self.dataset.header.applications)
         events = c.length[wanted].astype(np.int64) - application
         order = np.lexsort((events, begins))
@@ -91,9 +74,6 @@ class Branches:
         again = np.lexsort((at, group))
         ends = np.cumsum(sizes)
         return _Places(wanted[order][again], at[again], np.append(0, ends), longest, at[again][ends - 1])
-
-    def _wanted(self) -> Ints:
-        return np.flatnonzero(np.isin(self.dataset.columns.question, np.asarray(self.questions)))
 
     @lru_cache(maxsize=EPOCHS_KEPT)  # noqa: B019 - a source lives as long as its training
     def _order(self, seed: int, epoch: int | None) -> tuple[Ints, Ints]:

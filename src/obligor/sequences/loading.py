@@ -21,7 +21,7 @@ from obligor.sequences.asked import in_order
 from obligor.sequences.batches import Batch
 from obligor.sequences.dataset import Dataset
 
-__all__ = ["Loader", "SubSlices", "arranged", "filled"]
+__all__ = ["EPOCHS_KEPT", "Loader", "Selection", "SubSlices", "arranged", "filled"]
 
 Ints: TypeAlias = NDArray[np.int64]
 BUCKETS_PER_DOUBLING: Final = 8
@@ -38,14 +38,13 @@ class _Order(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Loader:
-    """The slices of a dataset, each once an epoch."""
+class Selection:
+    """Slices of a dataset, and how large batches of them may be."""
 
     dataset: Dataset
     tokens_max: int = 16_384  # of a batch, padding included; a longer sequence has a batch of its own
     rows_max: int = 512  # of a batch
     questions: Ints | None = None  # those that are wanted; None: all
-    length_min: int = 0  # tokens; slices with fewer are left out
     threads: int = 1  # that fill batches ahead
 
     @property
@@ -57,6 +56,19 @@ class Loader:
     def slow(self) -> tuple[bool, ...]:
         """Which fields are kept out of contrastive objectives."""
         return self.dataset.tokenizer.slow
+
+    def _wanted(self) -> Ints:
+        """Return the places of the slices that are wanted."""
+        if self.questions is None:
+            return np.arange(len(self.dataset))
+        return np.flatnonzero(np.isin(self.dataset.columns.question, self.questions))
+
+
+@dataclass(frozen=True, eq=False)
+class Loader(Selection):
+    """The slices of a dataset, each once an epoch."""
+
+    length_min: int = 0  # tokens; slices with fewer are left out
 
     def __len__(self) -> int:
         """Return how many batches the first epoch of seed 0 has; others have about as many."""
@@ -86,11 +98,8 @@ class Loader:
         return _Order(wanted[order], np.zeros(len(order), np.int64), length[order], ends)
 
     def _wanted(self) -> Ints:
-        columns = self.dataset.columns
-        wanted = columns.length >= self.length_min
-        if self.questions is not None:
-            wanted &= np.isin(columns.question, self.questions)
-        return np.flatnonzero(wanted)
+        wanted = super()._wanted()
+        return wanted[self.dataset.columns.length[wanted] >= self.length_min]
 
     def _filled(self, order: _Order, index: int) -> Batch:
         rows = slice(order.ends[index], order.ends[index + 1])
