@@ -22,8 +22,8 @@ def observed(log: FakeLog, end_day: int, zone: str = "UTC") -> Observation:
         application=LoanApplication, bad=RULE, key="event_id", horizon="60d", zone=zone,
         opened=opened_by(LoanOpened, application="application_id", key="loan"),
     )  # fmt: skip
-    asked = pa.chunked_array([pa.array(["a-1", "a-2"])])
-    return Observation(outcome, View(log, log.cut(), 999 * DAY), np.full(2, end_day * DAY, np.int64), asked)
+    end = np.full(2, end_day * DAY, np.int64)
+    return Observation(outcome, View(log, log.cut(), 999 * DAY), log.facts("loan_application").rows, end)
 
 
 def a_log() -> FakeLog:

@@ -15,7 +15,7 @@ from obligor.credit.definitions import Occurrence
 from obligor.events.predicates import Predicate
 from obligor.features.filters import comparisons, evaluate
 
-__all__ = ["Cut", "Facts", "Grouped", "Ints", "Log", "View", "integers", "selected"]
+__all__ = ["Cut", "Facts", "Grouped", "Ints", "Log", "View", "integers", "selected", "texts"]
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 Bools: TypeAlias = npt.NDArray[np.bool_]
@@ -100,6 +100,11 @@ def selected(table: pa.Table, where: Predicate | None) -> pa.Table:
 def integers(table: pa.Table, column: str) -> Ints:
     """Return a column as int64, null as 0."""
     return _numpy(pc.fill_null(table.column(column).cast(pa.int64()), 0))
+
+
+def texts(table: pa.Table, column: str) -> pa.StringArray:
+    """Return a column as texts in one piece."""
+    return pa.concat_arrays(_strings(table.column(column)).chunks or [pa.array([], pa.string())])
 
 
 class _Columns:

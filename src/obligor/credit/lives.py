@@ -60,13 +60,12 @@ def evaluate_lives(
     originals = originals_of(log, outcome, cut, seen_at)
     as_of = integers(originals, "known")
     whole = np.clip((seen_at - outcome.lag_us - as_of) // length, 0, periods)
-    asked = originals.column("event_id" if outcome.key == "event_id" else outcome.key).cast(pa.string())
-    life = _Life(outcome, view, as_of + whole * length, asked)
+    life = _Life(outcome, view, originals, as_of + whole * length)
     default, repaid = life.default(), life.repaid()
     ended = np.maximum(np.minimum(default, repaid), as_of)
     over = ended < life.end
     lived = np.where(over, (np.where(over, ended, as_of) - as_of) // length + 1, whole)
-    status = _status(life, originals, whole, as_of + periods * length + outcome.lag_us <= seen_at)
+    status = _status(life, whole, as_of + periods * length + outcome.lag_us <= seen_at)
     there = np.asarray(pc.equal(status, "lived"), np.bool_)
     kind = np.where(default <= repaid, "default", "repaid").astype(object)
     return pa.table(
@@ -81,8 +80,8 @@ def evaluate_lives(
     )
 
 
-def _status(life: _Life, originals: pa.Table, whole: Ints, matured: Bools) -> pa.Array:
-    status = life.status(originals, np.ones(len(whole), np.bool_), matured)
+def _status(life: _Life, whole: Ints, matured: Bools) -> pa.Array:
+    status = life.status(np.ones(len(whole), np.bool_), matured)
     kept = pc.is_in(status, value_set=pa.array(["matured", "immature"]))
     lived = life.opened & (whole > 0)
     return pc.if_else(kept, pa.array(np.where(lived, "lived", "immature").astype(object), pa.string()), status)

@@ -38,12 +38,13 @@ class Instalments(NamedTuple):
 class Observation:
     """The applications of one evaluation: which loan each became, and until when it is observed."""
 
-    def __init__(self, outcome: Outcome, view: View, end: Ints, asked: pa.ChunkedArray) -> None:
-        self.outcome, self.view, self.end = outcome, view, end
+    def __init__(self, outcome: Outcome, view: View, originals: pa.Table, end: Ints) -> None:
+        """`originals`: the applications' original versions, (n,); `end`: until when each is observed, exclusive."""
+        self.outcome, self.view, self.originals, self.end = outcome, view, originals, end
         self.end_day = local_days(end - 1, outcome.zone)
-        self.asked = asked  # the application's key, null where it has none
+        self.asked = originals.column(outcome.key).cast(pa.string())  # the application's key, null where it has none
         self.opened = np.ones(len(end), np.bool_)
-        names = asked
+        names = self.asked
         if outcome.opened is not None:
             names = self._opened_loans()
         self.loans = pc.drop_null(pc.unique(names))
@@ -63,17 +64,19 @@ class Observation:
     def grouped(self, occurrence: Occurrence, order: str = "event_time") -> Grouped:
         return self.view.grouped(occurrence, self.outcome.loan_key(occurrence), self.loans, order)
 
-    def occurred(self, occurrence: Occurrence, originals: pa.Table) -> Bools:
+    def occurred(self, occurrence: Occurrence) -> Bools:
         """Return whether an exclusion holds: of the application's own fields, or of its loan's events."""
         if occurrence.event == self.outcome.application.event_name:
-            places = np.isin(integers(originals, "root"), integers(selected(originals, occurrence.where), "root"))
+            places = np.isin(
+                integers(self.originals, "root"), integers(selected(self.originals, occurrence.where), "root")
+            )
             return np.asarray(places, np.bool_)
         return self.happened(self.grouped(occurrence), self.loan)
 
-    def declined(self, originals: pa.Table) -> tuple[Bools, Bools]:
+    def declined(self) -> tuple[Bools, Bools]:
         """Return where the lender declined (or left a referral undecided), and where it approved."""
-        applications = pc.unique(originals.column("event_id")).cast(pa.string())
-        own = codes_of(originals.column("event_id"), applications)
+        applications = pc.unique(self.originals.column("event_id")).cast(pa.string())
+        own = codes_of(self.originals.column("event_id"), applications)
         decided = Occurrence(self.outcome.application.Decided.event_name)
         grouped = self.view.grouped(decided, "application_id", applications)
         rows = last_row(own, self.end, grouped.offsets, grouped.event_time)
@@ -90,9 +93,9 @@ class Observation:
         """Return where a grouped fact lies before the application's end."""
         return last_row(codes, self.end, grouped.offsets, grouped.event_time) >= 0
 
-    def status(self, originals: pa.Table, evidence: Bools, matured: Bools) -> pa.Array:
+    def status(self, evidence: Bools, matured: Bools) -> pa.Array:
         """Return each application's status, given where there is evidence; later lines override earlier ones."""
-        declined, approved = self.declined(originals)
+        declined, approved = self.declined()
         status = np.full(len(matured), "immature", object)
         status[matured & evidence] = "matured"
         status[matured & ~evidence] = "excluded:no evidence"
@@ -103,9 +106,9 @@ class Observation:
             status[unopened & matured & approved] = "excluded:not taken up"
             status[unopened & (declined | matured & ~approved)] = "declined"
         for name, occurrence in self.outcome.exclusions.items():
-            status[self.occurred(occurrence, originals)] = f"excluded:{name}"
+            status[self.occurred(occurrence)] = f"excluded:{name}"
         winners = integers(self.view.winners(self.outcome.application.event_name), "root")
-        status[~np.isin(integers(originals, "root"), winners)] = "excluded:retracted"
+        status[~np.isin(integers(self.originals, "root"), winners)] = "excluded:retracted"
         return pa.array(status, pa.string())
 
     def instalments(self, rule: DaysPastDue) -> Instalments:

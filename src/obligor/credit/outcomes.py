@@ -40,10 +40,9 @@ def evaluate_outcomes(outcome: Outcome, log: Log, *, cut: Cut | None = None, see
     originals = originals_of(log, outcome, cut, seen_at)
     as_of = integers(originals, "known")
     end, matured_at = as_of + outcome.horizon_us, as_of + outcome.horizon_us + outcome.lag_us
-    asked = originals.column("event_id" if outcome.key == "event_id" else outcome.key).cast(pa.string())
-    question = _Question(outcome, view, end, asked)
+    question = _Question(outcome, view, originals, end)
     evidence = question.rules()
-    status = question.status(originals, evidence.there, matured_at <= seen_at)
+    status = question.status(evidence.there, matured_at <= seen_at)
     matured = np.asarray(pc.equal(status, "matured"), np.bool_)
     return pa.table(
         {

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from obligor.credit.facts import texts
 from obligor.credit.outcomes import evaluate_outcomes
 from obligor.errors import BadInput, DefinitionError, Problem, did_you_mean
 from obligor.events.fields import Money, parse_timestamp
@@ -186,7 +187,7 @@ def training_set(
         as_of=_ints(known, "as_of"),
         cuts=cut_array(snapshot)[None, :],
         self_root=_ints(known, "root"),
-        entities={name: _strings(fields, name) for name in key_names(plan)},
+        entities={name: texts(fields, name) for name in key_names(plan)},
         fields=fields,
     )
     limits: dict[int, Problem] = {}
@@ -274,10 +275,6 @@ def _original_rows(facts: Any, roots: pa.ChunkedArray) -> pa.Table:
 def _ints(table: pa.Table, column: str) -> Ints:
     values: Ints = np.ascontiguousarray(table.column(column).to_numpy(), dtype=np.int64)
     return values
-
-
-def _strings(table: pa.Table, column: str) -> pa.StringArray:
-    return pa.concat_arrays(table.column(column).cast(pa.string()).chunks or [pa.array([], pa.string())])
 
 
 def _texts(codes: Floats, values: tuple[str, ...]) -> NDArray[np.str_]:
