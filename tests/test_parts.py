@@ -85,7 +85,7 @@ def test_what_is_not_finished_is_not_there(tmp_path: Path, monkeypatch: pytest.M
     def fail(*arguments: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("obligor.parts._sync_folder", fail)
+    monkeypatch.setattr("obligor.parts.sync_folder", fail)
     with pytest.raises(OSError, match="disk full"):
         write_parts(tmp_path, PARTS)
     assert list(tmp_path.iterdir()) == []

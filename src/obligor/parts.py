@@ -16,7 +16,7 @@ from typing import Final
 
 from obligor.errors import IntegrityError, NotFound, Problem
 
-__all__ = ["FORMAT", "MANIFEST", "encode_json", "point_at", "read_parts", "write_parts"]
+__all__ = ["FORMAT", "MANIFEST", "encode_json", "point_at", "read_parts", "sync_folder", "write_parts", "write_whole"]
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
@@ -45,12 +45,12 @@ def write_parts(root: Path, parts: Mapping[str, bytes]) -> Path:
     try:
         for part, content in {**parts, MANIFEST: manifest}.items():
             _write_durably(draft / part, content)
-        _sync_folder(draft)
+        sync_folder(draft)
         draft.rename(target)
     except OSError:
         shutil.rmtree(draft, ignore_errors=True)
         raise
-    _sync_folder(root)
+    sync_folder(root)
     return target
 
 
@@ -83,11 +83,26 @@ def read_parts(folder: Path, names: Sequence[str], bytes_max: int) -> dict[str, 
 
 
 def point_at(pointer: Path, name: str) -> None:
-    """Make a file say which folder is meant; whoever reads it meanwhile sees the one before."""
-    draft = pointer.with_name(f".{pointer.name}.{os.getpid()}")
-    _write_durably(draft, f"{name}\n".encode())
-    draft.replace(pointer)
-    _sync_folder(pointer.parent)
+    """Make a file say which folder is meant."""
+    write_whole(pointer, f"{name}\n".encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Put a file in its place as a whole, durably; whoever reads it meanwhile sees the one before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    _write_durably(draft, content)
+    draft.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names of new files in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _read_bounded(path: Path, bytes_max: int) -> bytes:
@@ -105,11 +120,3 @@ def _write_durably(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

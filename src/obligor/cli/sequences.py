@@ -118,7 +118,7 @@ def _begun(project: Project, log: EventLog, model: SequenceModel, work: Path) ->
     """Return what a run learns from: what it was, where it was broken off, else all that the log has now."""
     from obligor.events.positions import is_within
     from obligor.models.training_set import local_instant
-    from obligor.parts import encode_json
+    from obligor.parts import encode_json, write_whole
 
     moment = {"cutoff_us": local_instant(project.plan, str(model.cutoff))}
     if (work / RUN).is_file():
@@ -129,9 +129,7 @@ def _begun(project: Project, log: EventLog, model: SequenceModel, work: Path) ->
     for entry in work.iterdir():
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     snapshot = {**snapshot_of(log, log.cut()), **moment}
-    draft = work / f".{RUN}"
-    draft.write_bytes(encode_json(snapshot))
-    os.replace(draft, work / RUN)
+    write_whole(work / RUN, encode_json(snapshot))
     return snapshot
 
 
@@ -221,22 +219,16 @@ def _applications(
     project: Project, log: EventLog, plan: Plan, name: str, cut: Any, at: int
 ) -> tuple[pa.StringArray, Questions]:
     """Return the ids of all applications that are known, in order of the log, and the questions that they were."""
-    from obligor.credit.facts import integers
+    from obligor.credit.facts import integers, texts
     from obligor.credit.observation import originals_of
     from obligor.features.requests import Requests, cut_rows, own_fields
 
     rows = originals_of(log, project.outcome, cut, at)
     spec = plan.sequence(name)
-    entities = {via: _texts(rows, via) for via in spec.via}
+    entities = {via: texts(rows, via) for via in spec.via}
     fields = rows.select(own_fields(plan, spec))
     asked = Requests(integers(rows, "known"), cut_rows([cut]), integers(rows, "root"), entities, fields)
-    return _texts(rows, "event_id"), asked
-
-
-def _texts(rows: pa.Table, column: str) -> pa.StringArray:
-    import pyarrow as pa
-
-    return pa.concat_arrays(rows.column(column).cast(pa.string()).chunks or [pa.array([], pa.string())])
+    return texts(rows, "event_id"), asked
 
 
 def _write(to: Path, held: Pretrained, dataset: Dataset, ids: pa.StringArray | None, threads: int, step: Any) -> int:

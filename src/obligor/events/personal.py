@@ -17,6 +17,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from obligor.errors import IntegrityError, NotFound
+from obligor.parts import sync_folder
 
 __all__ = ["KEY_FILE", "LogKey"]
 
@@ -41,7 +42,7 @@ class LogKey:
             file.write(secret.hex() + "\n")
             file.flush()
             os.fsync(file.fileno())
-        _sync_folder(folder)
+        sync_folder(folder)
         return cls(secret[:_PART_BYTES], secret[_PART_BYTES:])
 
     @classmethod
@@ -77,15 +78,6 @@ class LogKey:
             )
         except InvalidTag:
             raise IntegrityError(f"the personal fields at position {position} do not fit the log's key") from None
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the names of new files in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _context(log_id: bytes, position: int) -> bytes:

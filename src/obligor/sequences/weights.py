@@ -24,6 +24,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from obligor.errors import BadInput, IntegrityError, Problem, did_you_mean
+from obligor.parts import write_whole
 
 __all__ = ["FORMAT", "Config", "Kind", "Tensors", "Weights", "dump", "parse", "read", "readout_size", "shapes", "write"]
 
@@ -144,9 +145,9 @@ def dump(config: Config, tensors: Tensors, metadata: Mapping[str, str] | None = 
 
 
 def write(path: Path, config: Config, tensors: Tensors, metadata: Mapping[str, str] | None = None) -> str:
-    """Write the file and return its SHA-256; raises as `dump` does."""
+    """Write the file, whole or not at all, and return its SHA-256; raises as `dump` does."""
     content = dump(config, tensors, metadata)
-    path.write_bytes(content)
+    write_whole(path, content)
     return hashlib.sha256(content).hexdigest()
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from obligor.errors import IntegrityError, Problem
+from obligor.parts import write_whole
 
-__all__ = ["Checkpoint", "read_checkpoint", "write_checkpoint", "write_durably"]
+__all__ = ["Checkpoint", "read_checkpoint", "write_checkpoint"]
 
 FORMAT: Final = "obligor-training-1"
 
@@ -49,7 +49,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "identity": _text(checkpoint.identity),
         "sha256": _digest(tensors, _text(checkpoint.header)),
     }
-    write_durably(path, save(tensors, metadata=told))
+    write_whole(path, save(tensors, metadata=told))
 
 
 def read_checkpoint(path: Path, identity: dict[str, Any], device: torch.device) -> Checkpoint:
@@ -70,22 +70,6 @@ def read_checkpoint(path: Path, identity: dict[str, Any], device: torch.device) 
         said = "; ".join(f"{key}: it has {theirs.get(key)!r}, this run {ours.get(key)!r}" for key in differing)
         raise _refused(path, f"of another run ({said})")
     return Checkpoint(json.loads(told["header"]), theirs, {name: value.to(device) for name, value in tensors.items()})
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Put a file in its place as a whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    with beside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _refused(path: Path, why: str) -> IntegrityError:

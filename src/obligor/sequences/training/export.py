@@ -6,7 +6,6 @@ experts are written as `expert.{e}.…` with a gate for each head.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Final
@@ -15,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from obligor.sequences.training.checkpoint import write_durably
 from obligor.sequences.training.encoder import SequenceEncoder
 from obligor.sequences.training.heads import Heads
-from obligor.sequences.weights import dump
+from obligor.sequences.weights import write
 
 __all__ = ["export", "exported_weights"]
 
@@ -38,9 +36,7 @@ def exported_weights(encoder: SequenceEncoder, heads: Heads | None = None) -> di
 def export(path: Path, encoder: SequenceEncoder, heads: Heads | None = None) -> str:
     """Write weights, configuration and what each head gives (`outputs`) into one file; return its SHA-256."""
     outputs = json.dumps([head.to_data() for head in heads.heads] if heads is not None else [], sort_keys=True)
-    content = dump(encoder.config, exported_weights(encoder, heads), {"outputs": outputs})
-    write_durably(path, content)
-    return hashlib.sha256(content).hexdigest()
+    return write(path, encoder.config, exported_weights(encoder, heads), {"outputs": outputs})
 
 
 def _heads(heads: Heads) -> dict[str, NDArray[np.float32]]:
