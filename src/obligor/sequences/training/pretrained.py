@@ -17,7 +17,7 @@ from obligor.sequences.entities import Entities, by_key, held_back
 from obligor.sequences.model import SequenceModel
 from obligor.sequences.training.estimator import SequenceClassifier
 from obligor.sequences.training.export import exported_weights
-from obligor.sequences.training.pretraining import Objectives, slow_moving
+from obligor.sequences.training.pretraining import Objectives, identifying
 from obligor.sequences.training.trainer import TrainerConfig
 
 __all__ = ["Learnt", "pretrained"]
@@ -41,8 +41,7 @@ def pretrained(model: SequenceModel, dataset: Dataset, work: Path, *, threads: i
     if not len(places):
         raise BadInput("nobody has an event that was known by the cut-off: nothing to learn from")
     source = Entities(dataset, tokens_max=model.tokens_max, places=places)
-    slow = {field for field, named in enumerate(dataset.tokenizer.slow) if named}
-    kept_out = tuple(sorted(slow | set(slow_moving(source.batches(0, 0), len(source.sizes)))))
+    kept_out = identifying(source)
     held = held_back(dataset, model.held_share, model.seed)
     estimator = SequenceClassifier(
         kind=model.kind, width=model.width, hidden=model.hidden, layers=model.layers, attention_heads=model.heads,

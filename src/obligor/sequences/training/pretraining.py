@@ -26,7 +26,7 @@ from obligor.sequences.training.fields_ahead import FieldsAhead, masked_codes, w
 from obligor.sequences.training.ragged import Ragged, ragged
 from obligor.sequences.training.trainer import Loss
 
-__all__ = ["Objectives", "Pretraining", "slow_moving"]
+__all__ = ["Objectives", "Pretraining", "identifying", "slow_moving"]
 
 AGREEMENT_MIN: Final = 0.9  # of two successive values of one row, for a field to be slow-moving
 CONCENTRATION_MAX: Final = 0.2  # chance that two rows share a value, for it to tell rows apart
@@ -82,14 +82,17 @@ def _spread(values: list[int]) -> bool:
     return bool(((counts / counts.sum()) ** 2).sum() <= CONCENTRATION_MAX)
 
 
+def identifying(source: BatchSource[Batch]) -> tuple[int, ...]:
+    """Return the fields that say who a row is about: those that the source calls slow, and those found to be."""
+    found = slow_moving(source.batches(0, 0), len(source.sizes))
+    return tuple(sorted({*found, *np.flatnonzero(source.slow).tolist()}))
+
+
 def _identifiers(objectives: Objectives, source: BatchSource[Batch]) -> tuple[int, ...]:
     """Return the fields to leave out: those that are named, else those known or found to be slow-moving."""
     if objectives.identifiers is not None:
         return objectives.identifiers
-    if not objectives.contrastive:
-        return ()
-    found = slow_moving(source.batches(0, 0), len(source.sizes))
-    return tuple(sorted({*found, *np.flatnonzero(source.slow).tolist()}))
+    return identifying(source) if objectives.contrastive else ()
 
 
 class Pretraining(nn.Module):
