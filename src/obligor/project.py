@@ -52,7 +52,6 @@ from obligor.models.bundle import Bundle
 from obligor.models.model import Model
 from obligor.parts import point_at
 from obligor.sequences.model import SequenceModel
-from obligor.sequences.pretrained import Encoders
 from obligor.sources import source_hash
 from obligor.stores.delta import DeltaLake, Place, S3Options, place_of
 from obligor.stores.kafka import KafkaSettings
@@ -63,6 +62,7 @@ from obligor.worker import work_with
 if TYPE_CHECKING:
     from obligor.decisions.http import Companion
     from obligor.decisions.service import Service
+    from obligor.sequences.pretrained import Encoders
 
 __all__ = ["CHAMPION", "WORKING_COPY", "Project", "Settings", "open_project"]
 
@@ -224,6 +224,8 @@ class Project:
     @property
     def encoders(self) -> Encoders:
         """The pretrained encoders that are held."""
+        from obligor.sequences.pretrained import Encoders  # its kernels are loaded by who needs them
+
         return Encoders(self.path(self.settings.store.encoders))
 
     @property
