@@ -102,7 +102,7 @@ def test_more_are_approved_where_anyone_decides_anybody(postgres: Server, tmp_pa
     cluster = Cluster(postgres, "anyone", tmp_path, nursery, 2, fault="anyone")
     try:
         with httpx.Client(base_url=cluster.front, timeout=SECONDS_MAX) as http:
-            assert max(race(http, f"race-{i}")["approve"] for i in range(5)) > 1
+            assert any(race(http, f"race-{i}")["approve"] > 1 for i in range(40)), "seldom, but in one of so many"
     finally:
         cluster.stop()
 
