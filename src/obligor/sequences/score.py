@@ -1,4 +1,4 @@
-"""A sequence's score as a feature: one encoder's state, and the mean of the log-odds of heads fitted on folds of people.
+"""A sequence's score as a feature: one encoder's state, and the mean log-odds of heads fitted on folds of people.
 
 The trees see it as one more feature behind the plan's own. Each head was fitted without one fold of the applicants and
 all on the same encoder, so that one state an entity is enough online, and what the trees were fitted on (each applicant
@@ -33,7 +33,7 @@ GROUPS_MAX: Final = 5  # of events, between which a score's contribution is divi
 
 
 class EventGroup(Record, frozen=True):
-    """Events that are one reason: those of a type, or of a type with a category's value, such as `Payment.cause=late`."""
+    """Events that are one reason: of a type, or of a type with a category's value, such as `Payment.cause=late`."""
 
     reason: str
     events: tuple[str, ...]
