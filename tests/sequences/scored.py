@@ -15,6 +15,7 @@ from obligor.features import Plan, compile_plan
 from obligor.features import Sequence as Definition
 from obligor.features.narrowing import sequence_alone
 from obligor.features.requests import Requests
+from obligor.features.sequence import Entering
 from obligor.features.timelines import FactsSource
 from obligor.sequences.asked import Everyone, parts
 from obligor.sequences.fitting import TokenSettings, fit_tokenizer
@@ -31,7 +32,7 @@ HISTORY = "history"
 def lender_plan(limit: int | None = None) -> Plan:
     """Return a plan with windows over other rows of the same timeline, and a sequence that leaves some rows out."""
     naira = Sale.by("consumer").where(Sale.price.currency_is("NGN"))
-    events = [Repayment, naira, Transfer.by("sender"), Purchase]
+    events: list[Entering] = [Repayment, naira, Transfer.by("sender"), Purchase]
     features = {
         "received": Transfer.by("receiver").count("9d"),
         "asked": Purchase.by("consumer").count("9d"),

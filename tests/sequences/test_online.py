@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from tests.features.lake_world import CONSUMERS, History, append, new_log
-from tests.sequences.scored import lender_plan, naive_scores, score_of, tokenizer_of
+from tests.features.test_folds import is_fold
+from tests.sequences.scored import Scored, lender_plan, naive_scores, score_of, tokenizer_of
 from tests.stores.memory import MemoryStateStore
 
 from obligor.features import edits, folds
@@ -21,6 +21,7 @@ from obligor.features.requests import Requests, cut_rows
 from obligor.features.state import OnlineState
 from obligor.features.state_store import StateStore
 from obligor.sequences.online import OnlineScore
+from obligor.sequences.score import SequenceScore
 from obligor.sequences.weights import Kind
 
 DAY = 86_400_000_000
@@ -94,8 +95,7 @@ class World:
 
 def _folded(store: MemoryStateStore) -> dict[bytes, bytes]:
     """Return everything that is folded, marks too."""
-    own = re.compile(rb"\x01\x00\x03c-\d\x01(\x00|\x01.{16})", re.DOTALL)
-    return {key: bytes(value) for key, value in store.entries.items() if own.fullmatch(key)}
+    return {key: bytes(value) for key, value in store.entries.items() if is_fold(key)}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -217,7 +217,8 @@ def test_an_application_is_one_token_online_and_offline(tmp_path: Path) -> None:
 def test_what_was_never_seen_in_training_is_unknown_and_scored_alike(tmp_path: Path) -> None:
     world = World(tmp_path)
     kind, *others = world.tokenizer.fields
-    assert kind.name == "type" and kind.values is not None
+    assert kind.name == "type"
+    assert kind.values is not None
     known = msgspec.structs.replace(kind, values=kind.values[:1], size=3)
     score = score_of(replace(world.tokenizer, fields=(known, *others)), "gru")
     world.score, world.scoring = score, OnlineScore(score, world.plan)
