@@ -10,11 +10,15 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
-from tests.features.lake_world import CONSUMERS, History, append, new_log
+from tests.events.sharded import create_shards, open_shards
+from tests.features.lake_world import CONSUMERS, REGISTRY, History, append, new_log
 from tests.features.test_folds import is_fold
+from tests.features.test_shards import World as Shards
+from tests.postgres_server import Server
 from tests.sequences.scored import Scored, lender_plan, naive_scores, score_of, tokenizer_of
 from tests.stores.memory import MemoryStateStore
 
+from obligor.events.log import EventLog
 from obligor.features import edits, folds
 from obligor.features import state as state_module
 from obligor.features.requests import Requests, cut_rows
@@ -50,6 +54,17 @@ class World:
         self.plan, self.history = lender_plan(limit), History(np.random.default_rng(seed), CONSUMERS[:4])
         self.log = new_log(folder)
         self.grow(2)
+        self.fit(kind)
+
+    @classmethod
+    def of(cls, log: EventLog) -> World:
+        """Return a world of a log that somebody else writes."""
+        world = cls.__new__(cls)
+        world.plan, world.log = lender_plan(), log
+        world.fit("gru")
+        return world
+
+    def fit(self, kind: Kind) -> None:
         self.tokenizer = tokenizer_of(self.plan, self.log)  # what comes later it may not know
         self.score = score_of(self.tokenizer, kind)
         self.scoring = OnlineScore(self.score, self.plan)
@@ -227,3 +242,22 @@ def test_what_was_never_seen_in_training_is_unknown_and_scored_alike(tmp_path: P
     state.catch_up(world.log)
     assert world.online(state) == world.offline()
     assert any(1 in whole.codes[:, 0] for whole in world.whole()), "an event type that the tokenizer does not know"
+
+
+def test_each_writer_of_several_shards_scores_as_the_log_does_at_its_cut(postgres: Server, tmp_path: Path) -> None:
+    url = create_shards(postgres, "online_scores", tmp_path, 2, REGISTRY)
+    with open_shards(url, tmp_path, 2, REGISTRY) as logs:
+        shards = Shards(logs, 3)
+        for _ in range(4):
+            shards.step()
+        world = World.of(logs[0])
+        states = [world.state(MemoryStateStore()) for _ in logs]
+        for _ in range(8):
+            shards.step()
+            for log, state in zip(logs, states, strict=True):
+                state.catch_up(log)
+        cuts = [log.cut() for log in logs]
+        assert cuts[0] != cuts[1]
+        for log, state in zip(logs, states, strict=True):
+            world.log = log
+            assert world.online(state) == world.offline()
