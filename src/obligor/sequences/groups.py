@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from obligor.errors import DefinitionError, Problem, did_you_mean
-from obligor.events.schema import type_name
+from obligor.events.schema import snake_case
 from obligor.features.measures import Slot, Timeline
 from obligor.features.plan import Plan
 from obligor.features.projection import hash_text
@@ -106,7 +106,7 @@ class _Finder:
         event, dot, field = named.strip().partition(".")
         if bool(equals) != bool(dot) or not event:
             raise DefinitionError(f"expected an event such as 'Payment' or 'Payment.cause=late', got {text!r}")
-        kind = event if event in self._places else type_name(event)
+        kind = event if event in self._places else snake_case(event)
         if kind not in self._places:
             raise DefinitionError(f"no {event!r} is in {self._spec.name!r}; {did_you_mean(kind, list(self._places))}")
         if not equals:
