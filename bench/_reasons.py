@@ -22,7 +22,8 @@ from obligor.features.kernels.integers import NULL
 from obligor.features.narrowing import sequence_alone
 from obligor.models.attribution import Attribution
 from obligor.models.trees import LEAF, Trees
-from obligor.sequences.division import TAIL_MAX, Division, SequenceView, shapley
+from obligor.sequences.coalitions import shapley
+from obligor.sequences.division import TAIL_MAX, Division, SequenceView
 from obligor.sequences.score import EventGroup, SequenceScore
 from obligor.sequences.tokens import Tokenizer, Tokens
 from obligor.sequences.weights import Config, readout_size

@@ -17,7 +17,7 @@ from obligor.features.portable import sigmoid
 from obligor.models.bundle import Bundle
 from obligor.models.scorer import MODEL_NAMES, ModelName
 from obligor.models.training_set import TrainingSet
-from obligor.sequences.division import Coalitions
+from obligor.sequences.coalitions import Coalitions
 
 
 @pytest.mark.parametrize("model", MODEL_NAMES)

@@ -18,7 +18,8 @@ from tests.sequences import twin
 from tests.sequences.examples import DAY, KINDS, SIZES, START, Events, config, loaded
 
 from obligor.features.narrowing import sequence_alone
-from obligor.sequences.division import Division, SequenceView, shapley
+from obligor.sequences.coalitions import shapley
+from obligor.sequences.division import Division, SequenceView
 from obligor.sequences.encoder import Encoder
 from obligor.sequences.score import EventGroup, SequenceScore
 from obligor.sequences.tokens import Tokenizer, Tokens

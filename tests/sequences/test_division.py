@@ -14,7 +14,8 @@ from tests.sequences.examples import DAY, KINDS, START, Tensors, config, loaded,
 
 from obligor.features.kernels.integers import NULL
 from obligor.features.narrowing import sequence_alone
-from obligor.sequences.division import Division, SequenceView, shapley
+from obligor.sequences.coalitions import shapley
+from obligor.sequences.division import Division, SequenceView
 from obligor.sequences.score import EventGroup, SequenceScore
 from obligor.sequences.tokens import Tokenizer, Tokens
 from obligor.sequences.weights import Kind

@@ -21,7 +21,7 @@ from obligor.models.calibration import Calibration
 from obligor.models.inputs import NUMERIC, Inputs, expand_row
 from obligor.models.scorecard import Scorecard
 from obligor.models.trees import Trees
-from obligor.sequences.division import Coalitions, shapley
+from obligor.sequences.coalitions import Coalitions, shapley
 
 __all__ = ["MODEL_NAMES", "ModelName", "Reference", "Score", "Scorer", "Scores"]
 

@@ -1,4 +1,4 @@
-"""A sequence's score without some of its events, and what each group of events has done to it.
+"""A sequence's score without some of its events.
 
 The newest TAIL_MAX events that a question sees are divided into the groups that the lender named; older events, those
 of no group and the application itself are always there. The baseline of an absent group is fixed and the same for
@@ -6,14 +6,11 @@ everybody: *its events did not happen*. They are left out, and the time since th
 are there. So each of the 2^g sequences is one that could have come, which the encoder was fitted to read (an event that
 kept its place with its fields blanked would be one that it never met), and what a group gets is what its events did.
 
-Whatever the worth of a coalition of groups is to its reader, `shapley` divides it: exactly, by the definition, in one
-order. Source: Shapley 1953; with a score as one player among features and its groups below it, Owen 1977.
+`coalitions.shapley` divides what their scores are worth.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -21,13 +18,14 @@ from numpy.typing import NDArray
 
 from obligor.features.plan import Plan
 from obligor.features.sequence_spec import BUILT_IN
-from obligor.sequences.encoder import Floats, Times
+from obligor.sequences.coalitions import Coalitions
+from obligor.sequences.encoder import Times
 from obligor.sequences.groups import NO_GROUP, Groups
 from obligor.sequences.score import SequenceScore
 from obligor.sequences.state import State
 from obligor.sequences.tokens import Tokens
 
-__all__ = ["TAIL_MAX", "Coalitions", "Division", "SequenceView", "shapley"]
+__all__ = ["TAIL_MAX", "Division", "SequenceView"]
 
 TAIL_MAX: Final = 64  # of the newest events, that are divided
 _GAP: Final = BUILT_IN.index("gap")
@@ -45,14 +43,6 @@ class SequenceView(NamedTuple):
     time: Times  # (n,) when they happened
     application: Tokens  # of the application alone (1, F)
     as_of: int
-
-
-@dataclass(frozen=True, eq=False)
-class Coalitions:
-    """The score by which groups are there: bit i of a coalition's place says that group `present[i]` is."""
-
-    present: tuple[str, ...]  # codes of the groups that have events
-    scores: Floats  # (2^present,), the last one is that of everything
 
 
 class Division:
@@ -96,27 +86,3 @@ def _there(group: NDArray[np.int64], present: list[int]) -> NDArray[np.bool_]:
     for bit, place in enumerate(present):
         there[:, :-1] &= (group != place) | ((coalitions >> bit) & 1 == 1)[:, None]
     return there
-
-
-def shapley(worth: Floats) -> list[float]:
-    """Return each player's value in a game: bit i of a coalition's place says that player i is in it.  # (2^n,) -> n
-
-    They add up to the worth of all less that of nobody, within rounding.
-
-    >>> shapley(np.array([1.0, 2.0, 4.0, 8.0]))
-    [2.5, 4.5]
-    """
-    count = len(worth).bit_length() - 1
-    assert len(worth) == 1 << count, f"expected the worth of all coalitions, got {len(worth)}"
-    everybody = math.factorial(count)
-    values = []
-    for player in range(count):
-        total = 0.0
-        for without in range(len(worth)):
-            if without >> player & 1:
-                continue
-            size = without.bit_count()
-            orders = math.factorial(size) * math.factorial(count - size - 1)
-            total += orders / everybody * (float(worth[without | 1 << player]) - float(worth[without]))
-        values.append(total)
-    return values
