@@ -40,6 +40,7 @@ from obligor.features.compilation import compile_plan
 from obligor.features.definitions import definitions
 from obligor.features.engine import Engine, LocalEngine
 from obligor.features.files import digest
+from obligor.features.folds import Fold
 from obligor.features.frames import Frame, read_frame
 from obligor.features.lake import Lake
 from obligor.features.plan import Plan
@@ -312,13 +313,16 @@ class Project:
 
         return RedisStates(place, self.shard)
 
-    def state(self, plan: Plan) -> OnlineState:
-        """Open the online state of a plan; plans that look at the same rows share it, one process at a time."""
-        return OnlineState(plan, self.states.open(plan))
+    def state(self, plan: Plan, fold: Fold | None = None) -> OnlineState:
+        """Open the online state of a plan with a bundle's `fold`, one process at a time.
 
-    def read_state(self, plan: Plan) -> OnlineState:
+        Plans that look at the same rows share it where they fold the same.
+        """
+        return OnlineState(plan, self.states.open(plan, fold), fold=fold)
+
+    def read_state(self, plan: Plan, fold: Fold | None = None) -> OnlineState:
         """Open the online state for reading, beside a service or without one; NotFound where there is none."""
-        return OnlineState(plan, self.states.read(plan))
+        return OnlineState(plan, self.states.read(plan, fold), fold=fold)
 
     def beside(self, service: Service) -> list[Companion]:
         """Return what the settings say works beside a service: the topics that come in, the decisions that go out."""

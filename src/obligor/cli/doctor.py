@@ -176,7 +176,8 @@ def _state(project: Project) -> Iterator[Finding]:
     if not (project.bundles / CHAMPION).is_file() or not project.log_place().exists():
         return
     try:
-        state = project.read_state(project.bundle().plan)
+        bundle = project.bundle()
+        state = project.read_state(bundle.plan, bundle.fold)
     except NotFound:
         remedy = "the service builds it, or obligor state build"
         yield warning("online state", "there is none of the champion's plan", remedy)

@@ -29,7 +29,6 @@ from obligor.events.log import ClockSkew, EventLog
 from obligor.events.schema import Registry
 from obligor.events.staging import Appended
 from obligor.events.store import OffsetStep
-from obligor.features.plan import Plan
 from obligor.features.state import OnlineState
 from obligor.features.timelines import build_timelines
 from obligor.models.bundle import Bundle
@@ -90,7 +89,7 @@ class Service:
         sources: Sources | None = None,
         routes: Routes | None = None,
     ) -> None:
-        """`log` is open for writing and `state` is of the bundle's plan; both are closed by `stop`.
+        """`log` is open for writing and `state` is of the bundle's plan and fold; both are closed by `stop`.
 
         `bundles` are those that replay may need, by hash; `clock` gives microseconds since 1970 in UTC; `ready` is
         called on the writer's thread when requests are about to be taken; `parity` is what the proof of parity may
@@ -135,6 +134,7 @@ class Service:
             bundle=bundle.hash,
             clock=self._clock,
             metrics=self.metrics,
+            sequence=bundle.sequence,
             routes=self._routes,
         )
 
@@ -213,9 +213,9 @@ class Service:
         self._new_writer(bundle, self._state)
         build_timelines(bundle.plan, self._log, {0: 0})  # of nothing: every type and field is known
 
-    def shared(self, plan: Plan) -> OnlineState | None:
-        """Return the state in use where it serves this plan too."""
-        return self._state if self._state.serves(plan) else None
+    def shared(self, bundle: Bundle) -> OnlineState | None:
+        """Return the state in use where it serves this bundle too."""
+        return self._state if self._state.serves(bundle.plan, bundle.fold) else None
 
     def exchange(self, bundle: Bundle, state: OnlineState) -> Future[OnlineState]:
         """Have `bundle` decide on `state` from the next batch on: see `Movable`."""

@@ -11,9 +11,10 @@ import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from obligor.errors import BadInput, IntegrityError, NotFound, Problem
+from obligor.features.folds import Fold
 from obligor.features.plan import Plan
 from obligor.models.calibration import Calibration
 from obligor.models.inputs import Inputs
@@ -21,6 +22,9 @@ from obligor.models.scorecard import Scorecard
 from obligor.models.scorer import MODEL_NAMES, ModelName, Reference, Scorer
 from obligor.models.trees import Trees
 from obligor.parts import FORMAT, MANIFEST, read_parts, write_parts
+
+if TYPE_CHECKING:
+    from obligor.sequences.score import SequenceScore
 
 __all__ = ["PARTS", "Bundle", "write_bundle"]
 
@@ -64,6 +68,7 @@ class Bundle(Scorer):
             calibrations={name: Calibration.from_data(calibration[name]) for name in MODEL_NAMES},
             reference=Reference.from_data(self._json("reference.json")),
         )
+        self.sequence: SequenceScore | None = None
         self.reasons: dict[str, str] = self._json("reasons.json")
         self.policy: bytes = parts["policy.toml"]
 
@@ -81,6 +86,15 @@ class Bundle(Scorer):
             return cls(folder, parts)
         except (KeyError, TypeError, ValueError) as error:
             raise IntegrityError(f"{folder}: a part does not have the form of format {FORMAT}: {error!r}") from error
+
+    @cached_property
+    def fold(self) -> Fold | None:
+        """What its online state folds over an entity's rows: its sequence's encoder; None where it scores none."""
+        if self.sequence is None:
+            return None
+        from obligor.sequences.online import EncoderFold  # its kernels are loaded by who needs them
+
+        return EncoderFold(self.sequence, self.plan)
 
     @cached_property
     def outcome(self) -> dict[str, Any]:
