@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from obligor.decisions.decide import Application, Decision, Divide, decide
+from obligor.decisions.decide import Application, Decision, decide
 from obligor.decisions.policy import Policy, Rung, load_policy
+from obligor.sequences.coalitions import Coalitions
 
 PLAN: dict[str, Any] = {
     "features": [
@@ -126,12 +127,12 @@ def take(
     rung: Rung = "full",
     limit: str = "",
     fields: Mapping[str, Any] | None = None,
-    divide: Divide | None = None,
+    coalitions: Callable[[], Coalitions] | None = None,
 ) -> Decision:
     """Decide on one application."""
     application = Application("a-1", "loan_application", 7, {"amount": amount, "consumer": "c-1", **(fields or {})})
     scorer = scorer or Linear(pd)
     return decide(
         application, features, scorer, policy(text), as_of=1_000, cut={0: 6}, seed=5, rung=rung, limit=limit,
-        divide=divide,
+        coalitions=coalitions,
     )  # fmt: skip

@@ -88,27 +88,3 @@ def test_another_reference_is_caught() -> None:
     trees, players = Trees.from_xgboost(data), np.arange(5)
     planted = Attribution(trees, players, 5, x[2])
     assert planted.contributions(x[1]) != pytest.approx(oracle(trees, players, 5, x[1], x[0]), abs=1e-6)
-
-
-@pytest.mark.parametrize("seed", [8, 9])
-def test_one_players_part_at_many_values_has_the_bits_of_each(seed: int) -> None:
-    _, data, x = booster(seed, trees=40, depth=4)
-    trees, players = Trees.from_xgboost(data), np.array([0, 1, 1, 2, 3])
-    attribution = Attribution(trees, players, 4, x[0])
-    for column in (0, 3, 4):
-        values = np.array([*x[1:30, column], np.nan, 1e9, -1e9])
-        for row in x[30:40]:
-            found = attribution.contributions_at(row, column, values)
-            expected = []
-            for value in values:
-                changed = row.copy()
-                changed[column] = value
-                expected.append(attribution.contributions(changed)[players[column]])
-            assert found.tolist() == expected
-    assert attribution.contributions_at(x[1], 0, np.empty(0)).tolist() == []
-
-
-def test_a_player_that_no_tree_asks_for_has_no_part() -> None:
-    _, data, x = booster(10, trees=10)
-    attribution = Attribution(Trees.from_xgboost(data), np.array([0, 1, 2, 3, 4, 5]), 6, np.append(x[0], 0.0))
-    assert attribution.contributions_at(np.append(x[1], 1.0), 5, np.arange(3.0)).tolist() == [0.0] * 3

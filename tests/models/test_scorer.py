@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 import os
 import subprocess
 import sys
@@ -17,7 +15,6 @@ from obligor.features.portable import sigmoid
 from obligor.models.bundle import Bundle
 from obligor.models.scorer import MODEL_NAMES, ModelName
 from obligor.models.training_set import TrainingSet
-from obligor.sequences.coalitions import Coalitions
 
 
 @pytest.mark.parametrize("model", MODEL_NAMES)
@@ -38,35 +35,6 @@ def test_contributions_reconcile(bundle: Bundle, data: TrainingSet, model: Model
         parts = bundle.contributions(row, model)
         assert abs(parts.sum() - (bundle.score(row, model).margin - reference)) < 1e-9
         assert parts[3] == 0.0  # exposure is for the policy only
-
-
-@pytest.mark.parametrize("groups", range(4))
-def test_a_score_is_divided_between_groups_by_what_it_contributes(
-    bundle: Bundle, data: TrainingSet, groups: int
-) -> None:
-    feature = len(bundle.inputs.features) - 1
-    rng, moved = np.random.default_rng(groups), 0
-    present = tuple("ABCD"[:groups])
-    for row in data.features[:40]:
-        scores = rng.choice(data.features[:, feature], 1 << groups)
-        found = bundle.divided(np.append(row[:-1], scores[-1]), Coalitions(present, scores), "HISTORY")
-        worth = [bundle.contributions(np.append(row[:-1], score))[feature] for score in scores]
-        moved += len(set(worth)) > 1
-        assert list(found) == ["HISTORY", *present]
-        assert found["HISTORY"] == worth[0]
-        assert math.fsum(found.values()) == pytest.approx(worth[-1], rel=0, abs=1e-12)
-        for i, name in enumerate(present):
-            parts = []
-            for order in itertools.permutations(range(groups)):
-                before = sum(1 << one for one in order[: order.index(i)])
-                parts.append(worth[before | 1 << i] - worth[before])
-            assert found[name] == pytest.approx(math.fsum(parts) / len(parts), rel=0, abs=1e-12)
-    assert moved > 10 or groups == 0
-
-
-def test_a_division_of_another_score_is_noticed(bundle: Bundle, data: TrainingSet) -> None:
-    with pytest.raises(AssertionError, match="the sequence scores"):
-        bundle.divided(data.features[0], Coalitions((), np.array([data.features[0, -1] + 1.0])), "HISTORY")
 
 
 def test_a_category_is_one_player(bundle: Bundle, data: TrainingSet) -> None:

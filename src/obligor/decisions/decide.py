@@ -8,8 +8,8 @@ Rungs: `full` and `cached` score with the model (the features of `cached` are th
 are recorded), `scorecard` with the fallback, `refer` scores nothing. A declared limit crossed while computing features
 (`limit`) refers the decision.
 
-The last feature may be a sequence's score. Where it is among the score's principal reasons, its contribution is divided
-between groups of events (`divide`), which are then ranked beside the other reasons; only then is that computed.
+The last feature may be a sequence's score. Where it is among the principal reasons, its contribution is divided between
+groups of events, which are then ranked beside the other reasons; only then are the `coalitions` computed for it.
 """
 
 from __future__ import annotations
@@ -25,14 +25,12 @@ from numpy.typing import NDArray
 from obligor.decisions.policy import Band, Cutoffs, Effect, Offering, Policy, Rung
 from obligor.decisions.reasons import Reason, divided, group_contributions, named, principal
 from obligor.events.schema import OUTCOMES
+from obligor.sequences.coalitions import Coalitions, shapley
 
-__all__ = ["Application", "Cached", "Cut", "Decision", "Divide", "Offer", "Score", "Scorer", "decide"]
+__all__ = ["Application", "Cached", "Cut", "Decision", "Offer", "Score", "Scorer", "decide"]
 
 Cut = Mapping[int, int]
 Features = Sequence[float]
-Divide = Callable[
-    [], Mapping[str, float]
-]  # the last feature's contribution in parts by reason code, which add up to it
 
 
 class Score(Protocol):
@@ -134,13 +132,13 @@ def decide(
     rung: Rung = "full",
     limit: str = "",
     cached: Cached | None = None,
-    divide: Divide | None = None,
+    coalitions: Callable[[], Coalitions] | None = None,
 ) -> Decision:
     """Return the decision on `application` as known at (`cut`, `as_of`), with the rung `cached` at that of `cached`.
 
     `features` are float64 in the plan's order, NaN is null; None with the rung `refer`, or together with `limit`, the
-    message of a LimitError met while computing them. `divide` is given where the last of them is a sequence's score,
-    and called on the rung `full` alone: what the other rungs rest on is not what the sequence shows now.
+    message of a LimitError met while computing them. Where the last of them is a sequence's score, `coalitions` gives
+    it without some of its events; it is called on the rung `full` alone, as others do not rest on what it shows now.
     """
     assert rung in policy.rungs, f"rung {rung!r} is not in the policy's ladder {policy.rungs}"
     assert (features is None) == (rung == "refer" or bool(limit)), (
@@ -157,8 +155,8 @@ def decide(
         run.score(features, scorer, rung)
         run.offer(values, as_of)
     outcome = run.outcome()
-    if divide is not None and rung == "full":
-        run.divide(outcome, divide)
+    if coalitions is not None and values is not None and rung == "full":
+        run.divide(outcome, values, scorer, coalitions)
     return Decision(
         application=application,
         as_of=as_of,
@@ -282,13 +280,19 @@ class _Run:
         assert outcome in OUTCOMES
         return outcome
 
-    def divide(self, outcome: str, divide: Divide) -> None:
+    def divide(self, outcome: str, features: Features, scorer: Scorer, coalitions: Callable[[], Coalitions]) -> None:
         """Divide the last feature's contribution where it raised the risk and is among the reasons of `outcome`."""
         if "" not in self._codes(outcome) or self.contributions[-1] <= 0.0:
             return
         leading = principal(self.groups, self.policy.texts, self.policy.reasons_max)
-        if self.policy.codes[-1] in {reason.code for reason in leading}:
-            self.groups = divided(self.contributions, self.policy.codes, divide())
+        code = self.policy.codes[-1]
+        if code is None or code not in {reason.code for reason in leading}:
+            return
+        found = coalitions()
+        assert float(found.scores[-1]) == features[-1], f"it scores {found.scores[-1]}, the feature is {features[-1]}"
+        worth = [tuple(scorer.contributions((*features[:-1], float(score))))[-1] for score in found.scores]
+        parts = {code: float(worth[0]), **dict(zip(found.present, shapley(np.array(worth)), strict=True))}
+        self.groups = divided(self.contributions, self.policy.codes, parts)
 
     def _codes(self, outcome: str) -> list[str]:
         """Return the reason codes of the steps that caused `outcome`; "" is the score."""

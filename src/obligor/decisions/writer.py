@@ -55,6 +55,7 @@ from obligor.features.plan import Plan
 from obligor.features.state import Head, OnlineState, StagedState, StateMisfit
 from obligor.features.state_store import StateGone
 from obligor.features.tails import warm_up
+from obligor.sequences.coalitions import Coalitions
 
 if TYPE_CHECKING:
     from obligor.sequences.online import OnlineScore
@@ -520,6 +521,7 @@ class Writer:
                 rung=grounds.rung,
                 limit=grounds.limit,
                 cached=grounds.cached,
+                coalitions=None if self._online is None else lambda: self._coalitions(batch, application, as_of),
             )
 
     def _grounds(self, batch: _Staged, application: Application, as_of: int, event_time: int) -> _Grounds:
@@ -555,6 +557,14 @@ class Writer:
             with self._timed("sequence"):
                 found.append(self._online.score_one(state.folds(), as_of, root, entities, fields))
         return found
+
+    def _coalitions(self, batch: _Staged, application: Application, as_of: int) -> Coalitions:
+        """Return the sequence's score without some of its events, for reasons on the rung `full`."""
+        assert batch.state is not None, "the rung is 'full'"
+        assert self._online is not None, "there is a sequence"
+        entities, fields = {name: application.fields.get(name) for name in self._entities}, application.fields
+        with self._timed("reasons"):
+            return self._online.coalitions(batch.state.folds(), as_of, application.position, entities, fields)
 
     def _repeated(self, batch: _Staged, name: str, position: int) -> Decided | ObligorError:
         """Return the decision on an application that the log has already, in this batch or before it."""

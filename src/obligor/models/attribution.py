@@ -43,37 +43,17 @@ class Attribution:
 
     def __init__(self, trees: Trees, players: Ints, player_count: int, reference: Floats) -> None:
         """`players[i]` owns input column i; `reference` is the reference applicant's row of input columns."""
-        self._trees, self._player_of, self._player_count = trees, players, player_count
+        self._trees, self._player_count = trees, player_count
         inner = trees.left >= 0
         self._player = np.where(inner, players[np.where(inner, trees.column, 0)], -1)  # (nodes,)
         self._reference_left = _directions(reference, trees.left, trees.column, trees.threshold, trees.missing_left)
 
     def contributions(self, columns: Floats) -> Floats:
         """Return each player's part of score - reference score, in log-odds.  # (columns,) -> (players,)"""
-        return self._explained(columns, self._trees.roots)
-
-    def contributions_at(self, columns: Floats, column: int, values: Floats) -> Floats:
-        """Return the part of the player that owns `column` alone, at each of `values` of it.  # (values,)
-
-        Each has the bits that `contributions` gives with that value. A tree that does not ask for the player adds
-        nothing to its part, so only the others are walked.
-        """
-        player = self._player_of[column]
-        roots = self._trees.roots
-        ends = np.append(roots[1:], len(self._player))
-        asking = np.flatnonzero(self._player == player)
-        own = roots[np.searchsorted(asking, ends) > np.searchsorted(asking, roots)]
-        changed, out = columns.copy(), np.empty(len(values))
-        for i, value in enumerate(values):
-            changed[column] = value
-            out[i] = self._explained(changed, own)[player]
-        return out
-
-    def _explained(self, columns: Floats, roots: Ints32) -> Floats:
         out = np.zeros(self._player_count)
         t = self._trees
         _explain(
-            columns, roots, t.left, t.right, t.column, t.threshold, t.missing_left, t.value, self._player,
+            columns, t.roots, t.left, t.right, t.column, t.threshold, t.missing_left, t.value, self._player,
             self._reference_left, out,
         )  # fmt: skip
         return out

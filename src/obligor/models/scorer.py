@@ -18,10 +18,9 @@ from obligor.errors import BadInput, IntegrityError
 from obligor.features.portable import sigmoid
 from obligor.models.attribution import Attribution
 from obligor.models.calibration import Calibration
-from obligor.models.inputs import NUMERIC, Inputs, expand_row
+from obligor.models.inputs import Inputs, expand_row
 from obligor.models.scorecard import Scorecard
 from obligor.models.trees import Trees
-from obligor.sequences.coalitions import Coalitions, shapley
 
 __all__ = ["MODEL_NAMES", "ModelName", "Reference", "Score", "Scorer", "Scores"]
 
@@ -113,27 +112,6 @@ class Scorer:
         if (model or self.champion) == "xgboost":
             return self._attribution.contributions(self._columns(x))
         return self.scorecard.contributions(x, self.reference.features)
-
-    def contributions_at(self, features: Floats | Sequence[float], feature: int, values: Floats) -> Floats:
-        """Return what the champion's `contributions` of one number would be at each of `values` of it.  # (values,)"""
-        x = self._vector(features)
-        if self.champion == "xgboost":
-            column = int(np.flatnonzero(self.inputs.source == feature)[0])
-            assert self.inputs.code[column] == NUMERIC, f"expected a number, {self.inputs.names[column]} is a category"
-            return self._attribution.contributions_at(self._columns(x), column, values)
-        rows = np.repeat(x[None], len(values), axis=0)
-        rows[:, feature] = values
-        return np.array([self.contributions(row)[feature] for row in rows])
-
-    def divided(self, features: Floats | Sequence[float], found: Coalitions, reason: str) -> dict[str, float]:
-        """Return the parts of the last feature's contribution, a sequence's score, by reason code; they add up to it.
-
-        A group's part is its Shapley value in the game whose worth is that contribution with the score of a coalition;
-        what it is without any of the groups stays with `reason`.
-        """
-        assert found.scores[-1] == features[-1], f"the sequence scores {found.scores[-1]}, the feature {features[-1]}"
-        worth = self.contributions_at(features, len(features) - 1, found.scores)
-        return {reason: float(worth[0]), **dict(zip(found.present, shapley(worth), strict=True))}
 
     def scorecard_score(self, features: Floats | Sequence[float]) -> Score:
         """Return the fallback's score, for the rung of the ladder where the champion cannot be asked."""

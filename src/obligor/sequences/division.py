@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from obligor.features.kernels.integers import NULL
 from obligor.features.plan import Plan
 from obligor.features.sequence_spec import BUILT_IN
 from obligor.sequences.coalitions import Coalitions
@@ -32,17 +33,14 @@ _GAP: Final = BUILT_IN.index("gap")
 
 
 class SequenceView(NamedTuple):
-    """What one question sees of a sequence: the newest rows as tokens, all before them as a state.
+    """What one question sees of a sequence: the newest rows as tokens, all before them as a state."""
 
-    The state is the encoder's after the rows before the newest TAIL_MAX, and is not changed.
-    """
-
-    before: State
+    before: State  # of all older rows that count; it is not changed
     previous: int  # when the row before the newest ones happened, that the question sees; NULL where there is none
-    rows: Tokens  # of the newest TAIL_MAX rows or fewer, oldest first
+    rows: Tokens  # (n, F) of the newest rows, at most TAIL_MAX, oldest first
     time: Times  # (n,) when they happened
-    application: Tokens  # of the application alone (1, F)
-    as_of: int
+    application: Tokens  # (1, F) of the application alone, the last of all
+    as_of: int  # its time, and the readout's
 
 
 class Division:
@@ -77,6 +75,12 @@ class Division:
         readouts = encoder.encode_slices(codes, parts, moments, begins, ends, as_of, after=state)
         reasons = tuple(self._groups.reasons[i] for i in present)
         return Coalitions(reasons, np.array([self._score.of(one) for one in readouts]))
+
+    def warm_up(self) -> None:
+        """Load or compile all that this needs, for nobody."""
+        shape = (1, len(self._score.tokenizer.fields))
+        absent = Tokens(np.zeros(shape, np.int32), np.zeros(shape, np.float32))
+        self.coalitions(SequenceView(self._score.encoder.start(), NULL, absent, np.array([1]), absent, 2))
 
 
 def _there(group: NDArray[np.int64], present: list[int]) -> NDArray[np.bool_]:
