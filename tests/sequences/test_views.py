@@ -13,7 +13,6 @@ from tests.sequences.examples import config, tensors
 
 from obligor.features.kernels.integers import NULL
 from obligor.features.narrowing import sequence_alone
-from obligor.sequences.division import Division
 from obligor.sequences.score import EventGroup, SequenceScore
 from obligor.sequences.tokens import Tokenizer
 from obligor.sequences.views import Views
@@ -34,7 +33,7 @@ def test_views_are_what_questions_see(tail: int, limit: int | None, monkeypatch:
     score = SequenceScore("score", twin.NAME, tokenizer, weights, ("a",), "REST", GROUPS)
     own = twin.application_fields(len(worlds.requests))
     views = Views(score, plan, twin.Log(worlds.facts), requests_of(worlds.requests, own))
-    division, older, divided = Division(score, plan), 0, 0
+    older, divided = 0, 0
     for i, (facts, request, fields) in enumerate(zip(worlds.seen, worlds.requests, own.to_pylist(), strict=True)):
         view, unlimited = views[i], twin.expected(twin.plan(), tokenizer.data, facts, request, fields)
         expected = twin.expected(plan, tokenizer.data, facts, request, fields)
@@ -53,7 +52,7 @@ def test_views_are_what_questions_see(tail: int, limit: int | None, monkeypatch:
         assert view.before.to_bytes() == state.to_bytes()
         for time, codes, parts in expected[split:]:
             score.encoder.advance(state, np.array([codes], np.int32), np.array([parts], np.float32), np.array([time]))
-        found = division.coalitions(view)
+        found = views.coalitions(i)
         assert float(found.scores[-1]) == score.of(score.encoder.readout(state, request.as_of))
         older, divided = older + (split > 0), divided + len(found.present)
     assert divided > 10

@@ -12,7 +12,8 @@ from obligor.features.narrowing import sequence_alone
 from obligor.features.plan import Plan
 from obligor.features.requests import Requests
 from obligor.sequences.asked import Asked, Source, parts
-from obligor.sequences.division import TAIL_MAX, SequenceView
+from obligor.sequences.coalitions import Coalitions
+from obligor.sequences.division import TAIL_MAX, Division, SequenceView
 from obligor.sequences.encoder import Times
 from obligor.sequences.score import SequenceScore
 from obligor.sequences.slices import Slices, find_slices
@@ -35,7 +36,7 @@ class Views:
     def __init__(self, score: SequenceScore, plan: Plan, source: Source, requests: Requests, threads: int = 1) -> None:
         """Requests are the applications of `plan`; `source` is the lake, or the log."""
         self._score, self._plan, self._source, self._requests = score, plan, source, requests
-        self._threads = threads
+        self._threads, self._division = threads, Division(score, plan)
         alone = sequence_alone(plan, score.sequence)
         self._tokens, self._limit = score.tokens(alone), alone.sequences[0].limit
 
@@ -56,6 +57,10 @@ class Views:
             application=Tokens(part.own.codes[i : i + 1], part.own.parts[i : i + 1]),
             as_of=int(part.asked.as_of[i]),
         )
+
+    def coalitions(self, request: int) -> Coalitions:
+        """Return the score of the request at a place without some of its newest events, for reasons."""
+        return self._division.coalitions(self[request])
 
     def _rows(self, part: _Part, i: int) -> tuple[Times, Tokens]:
         """Return the times (n,) and the tokens of all rows that a question sees."""
