@@ -99,7 +99,7 @@ def _bundle(project: Project) -> Iterator[Finding]:
         yield warning("bundle", "there is no champion, so nothing can be served", "obligor train")
         return
     bundle = project.bundle()
-    project.check_policy(bundle.policy, bundle.plan)
+    project.check_policy(bundle.policy, bundle.described)
     looked_at = {event for timeline in bundle.plan.timelines.values() for event in timeline.events}
     missing = sorted(looked_at - set(project.registry.names()))
     if missing:
