@@ -23,7 +23,7 @@ from obligor.sequences.weights import Kind
 PLAN = twin.plan()
 TOKENIZER = Tokenizer.load(twin.tokenizer_data(sequence_alone(PLAN, twin.NAME).hash))
 OTHER, PAID, SOLD, PAID_BY_APP = 1, 2, 3, 4  # codes of types; the tokenizer does not know sales by a referrer
-GROUPS = {"BY_USSD": ["repayment.channel=ussd"], "PAID": ["Repayment"], "SOLD": ["sale"]}
+GROUPS = {"BY_USSD": ["repayment.channel=ussd"], "PAID": ["repayment"], "SOLD": ["sale"]}
 CHANNEL = TOKENIZER.names.index("channel")
 USSD = 2
 
