@@ -11,9 +11,12 @@ between two.
 PyTorch does the same on one thread without gradients, in turns with ours: the token as one weighted `embedding_bag`
 over all tables, then `nn.GRU` or `nn.GRUCell`, whichever is faster, then the pooling in place (`ratios.torch_step`).
 The bare step of both, without token and pooling, stands beside it (`ratios.torch_gru_alone`, `ratios.torch_cell_alone`:
-how many times ours, with token and pooling, they take). `equal` says that streaming and batch have the same bits,
-that PyTorch's log-odds are within 1e-4, and that reasons add up to what they divide (`bench._reasons` says what is
-timed there).
+how many times ours, with token and pooling, they take).
+
+Then the same GRU in its place (`_sequence_state`): an event in online state with and without the encoder's state beside
+it, an application's score, a late event, an entity with 100,000 events, and whole decisions; and the division of its
+score between groups of events (`_reasons`). `equal` says that streaming and batch have the same bits, that PyTorch's
+log-odds are within 1e-4, and that reasons add up to what they divide.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from bench._reasons import reasons
+from bench._sequence_state import decision_figures, state_figures
 from numpy.typing import NDArray
 from tests.sequences.examples import DAY, Events, Tensors, events, loaded, tensors
 from tests.sequences.peer import Peer
@@ -244,6 +248,7 @@ def main(quick: bool) -> int:
     own = figures["gru_step_us_p50"]
     ratios = {"torch_step": round(min(figures["torch_gru_us_p50"], figures["torch_cell_us_p50"]) / own, 2)}
     ratios |= {name: round(figures[f"{name}_us_p50"] / own, 2) for name in ("torch_gru_alone", "torch_cell_alone")}
+    figures |= state_figures(SEED, share) | decision_figures(SEED, share)
     figures |= {"threads_of_batch": threads, "fields": len(SIZES), "seed": SEED}
     for name, value in figures.items():
         print(f"{name:40} {value:>14,}")

@@ -138,11 +138,11 @@ class Served:
         for number in range(decisions):
             record = self.decide(f"{bundle.hash[:6]}-{time.monotonic_ns()}-{number}")
             assert record["bundle"] == bundle.hash
-            assert len(record["features"]) == len(bundle.plan.features)
+            assert len(record["features"]) == len(bundle.features)
             assert self.service.replay(record["decision_id"]).verdict == "identical"
         found = self.watch.round()
         assert (found.differences, found.checked > 20) == (0, True)
-        assert self.watch._plan.hash == bundle.plan.hash
+        assert self.watch._bundle.plan.hash == bundle.plan.hash
         assert self.service.bundle.hash == bundle.hash
         labels = f'bundle="{bundle.hash}",plan="{bundle.plan.hash}"'
         assert self.metric(f"obligor_bundle_info{{{labels}}}") == 1

@@ -7,6 +7,7 @@ and instant, whether or not a decision has ever touched them. Equality is of bit
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,12 +19,13 @@ import numpy as np
 from obligor.decisions.record import features_of
 from obligor.decisions.recorded import Applications, Recorded
 from obligor.decisions.vectors import Planned, scores_of
-from obligor.errors import BadInput, NotFound, ObligorError
+from obligor.errors import BadInput, IntegrityError, LimitError, NotFound, ObligorError
 from obligor.events.log import EventLog
 from obligor.events.positions import Cut, nth, pack, stretches
 from obligor.events.store import LedgerRow
 from obligor.features.online import fetch
 from obligor.features.parity import (
+    DAMAGE,
     Answers,
     Comparison,
     Floats,
@@ -39,7 +41,10 @@ from obligor.features.questions import Instants, Pool, Together, questions, read
 from obligor.features.state import OnlineState, StagedState
 from obligor.features.state_store import StateMoved
 
-__all__ = ["CheckedDecisions", "Planned", "Walk", "check_decisions", "check_state", "draw_decisions"]
+__all__ = [
+    "Asking", "CheckedDecisions", "Planned", "Walk", "check_decisions", "check_state", "compare_samples",
+    "draw_decisions",
+]  # fmt: skip
 
 RUN = 100  # decisions that are drawn together: they lie side by side in the ledger
 EVENTS_AT_ONCE = 20_000  # of the log, read to learn of its entities
@@ -91,14 +96,14 @@ def check_decisions(
             continue
         try:
             given = _recorded(log, bundles[name], taken, checked)
-            checked.comparison.join(_compared(log, bundles[name], given, threads))
+            checked.comparison.join(compare_vectors(log, bundles[name], given, threads))
         except ObligorError as error:
             checked.unchecked |= {one.row.decision_id: str(error) for one in taken}
     return checked
 
 
-def _compared(log: EventLog, bundle: Planned, given: Answers, threads: int) -> Comparison:
-    """Compare recorded vectors: the plan's features, and a sequence's score behind them."""
+def compare_vectors(log: EventLog, bundle: Planned, given: Answers, threads: int) -> Comparison:
+    """Compare vectors: the plan's features, and a sequence's score behind them."""
     score = bundle.sequence
     if score is None:
         return compare(bundle.plan, log, given, threads)
@@ -163,10 +168,60 @@ class Walk:
         return found
 
 
+class Asking:
+    """Asks online state for what a bundle scores: the plan's features, and a sequence's score behind them."""
+
+    def __init__(self, bundle: Planned) -> None:
+        self._plan, self._online = bundle.plan, None
+        if bundle.sequence is not None:
+            from obligor.sequences.online import OnlineScore  # kernels that no other bundle needs
+
+            self._online = OnlineScore(bundle.sequence, bundle.plan)
+
+    def answer(
+        self, staged: StagedState, question: Question, cut: Cut, as_of: int, chunks_max: int | None = None
+    ) -> Sample:
+        """Ask a state that stands at `cut`; with `chunks_max` TooLong where more than so many would be read."""
+        reader = staged if chunks_max is None else staged.glancing(chunks_max)
+        found = answer(self._plan, reader, question, cut, as_of)
+        if self._online is None or found.values is None:
+            return found
+        try:
+            before = self._online.before(staged.folds(chunks_max), as_of, -1, question.entities)
+            score = self._online.finish(before, as_of, question.fields)
+        except LimitError as error:
+            return Sample(question, cut, as_of, None, str(error))
+        except (*DAMAGE, IntegrityError) as error:
+            return Sample(question, cut, as_of, None, f"{type(error).__name__}: {error}")
+        kept = self._online.fold.state(before.kept).to_bytes()
+        return found._replace(values=np.append(found.values, score), kept=_digest(kept))
+
+
+def compare_samples(log: EventLog, bundle: Planned, samples: Sequence[Sample], threads: int = 1) -> Comparison:
+    """Compute what a state answered again from the log, each at its cut and instant: features, score, folded state."""
+    given = answers(bundle.plan, samples, log.registry[bundle.plan.application])
+    found, score = compare_vectors(log, bundle, given, threads), bundle.sequence
+    told = np.array([i for i, one in enumerate(samples) if one.kept], np.int64)
+    if score is None or not len(told):
+        return found
+    from obligor.sequences.scoring import source_of, states
+
+    requests = given.requests.take(told)
+    offline = states(score, bundle.plan, source_of(log, bundle.plan, score.sequence, requests), requests)
+    for row, kept in zip(told.tolist(), map(_digest, offline), strict=True):
+        if samples[row].kept != kept:
+            found.add(row, difference(given, row, f"(state of {score.sequence})", samples[row].kept, kept))
+    return found
+
+
+def _digest(kept: bytes) -> str:
+    return hashlib.sha256(kept).hexdigest()[:16]
+
+
 def check_state(
     log: EventLog,
     state: OnlineState,
-    plan: Plan,
+    bundle: Planned,
     *,
     entities: int | None,
     chance: random.Random,
@@ -178,6 +233,7 @@ def check_state(
 
     It is asked as it stands, which may be behind the log. NotFound where it is not of this log.
     """
+    plan, asking = bundle.plan, Asking(bundle)
     draw = Instants(plan, chance).draw
     samples: list[Sample] = []
     asked = (question for question in _asked(log, state, plan, entities, chance) for _ in range(instants))
@@ -188,12 +244,12 @@ def check_state(
         for one in some:
             as_of = draw(staged, one, now)
             fetch(plan, staged, as_of, one.entities)
-            found.append(answer(plan, staged, one, cut, as_of))
+            found.append(asking.answer(staged, one, cut, as_of))
         return found
 
     while some := list(islice(asked, ASKED_AT_ONCE)):
         samples += _in_parts(state, some, ask)
-    return compare(plan, log, answers(plan, samples, log.registry[plan.application]), threads)
+    return compare_samples(log, bundle, samples, threads)
 
 
 def _in_parts(

@@ -115,9 +115,7 @@ class Service:
         self._watch: Watch | None = None
         if parity is not None:
             watched = _Watched(self, self._writer)
-            self._watch = Watch(
-                log, bundle.plan, self._bundles, watched, metrics=self.metrics, clock=clock, budget=parity
-            )
+            self._watch = Watch(log, bundle, self._bundles, watched, metrics=self.metrics, clock=clock, budget=parity)
         self._mover = None if sources is None else Mover(log, sources, self, self.metrics)
         self.metrics.deciding(bundle.hash, bundle.plan.hash)
         self._watch_gauges()
@@ -247,7 +245,7 @@ class Service:
         self._bundles[bundle.hash] = bundle
         self.bundle, self._state, self._writer = bundle, state, writer
         if self._watch is not None:
-            self._watch.follow(bundle.plan, _Watched(self, writer))
+            self._watch.follow(bundle, _Watched(self, writer))
         self.metrics.deciding(bundle.hash, bundle.plan.hash)
         self.metrics.step("exchange", time.perf_counter() - started_s)
         return before

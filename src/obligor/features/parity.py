@@ -64,8 +64,9 @@ class Sample(NamedTuple):
     question: Question
     cut: Cut
     as_of: int
-    values: Floats | None  # (features,)
+    values: Floats | None  # (features,); of a bundle with a sequence's score that is the last
     refusal: str = ""
+    kept: str = ""  # the digest of what is folded of what it sees, where something is
 
 
 class Difference(NamedTuple):

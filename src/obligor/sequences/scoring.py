@@ -29,7 +29,7 @@ from obligor.sequences.score import SequenceScore
 from obligor.sequences.tokens import Tokenizer
 from obligor.sequences.writing import made
 
-__all__ = ["readouts", "scores", "source_of"]
+__all__ = ["readouts", "scores", "source_of", "states"]
 
 Ints = NDArray[np.int64]
 TRUNKS_AT_ONCE: Final = 64  # that one thread goes through
@@ -48,6 +48,22 @@ def readouts(
     """Return the readout of each request, (n, 5h + 2), its application's own token last."""
     out = np.empty((len(requests), encoder.size))
     _ask(tokenizer, encoder, plan, name, source, requests, threads, lambda readout: readout, out)
+    return out
+
+
+def states(score: SequenceScore, plan: Plan, source: Source, requests: Requests) -> list[bytes]:
+    """Return the encoder's state of the rows that each request sees, each from its start: for comparisons."""
+    encoder, out = score.encoder, [b""] * len(requests)
+    tokens = score.tokenizer.encoder(sequence_alone(plan, score.sequence), score.sequence)
+    limit = plan.sequence(score.sequence).limit
+    for part in parts(plan, score.sequence, source, requests):
+        columns = made(tokens, limit, part).columns()
+        for i, question in enumerate(columns.question.tolist()):
+            rows = int(columns.length[i]) - 1  # without the application
+            one = filled_columns(columns, np.array([i]), np.zeros(1, np.int64), np.array([rows]))
+            state = encoder.start()
+            encoder.advance(state, one.codes[0, :rows], one.parts[0, :rows], one.time[0, :rows])
+            out[question] = state.to_bytes()
     return out
 
 
