@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import numpy as np
@@ -42,12 +43,14 @@ from obligor.features import (
 from obligor.features import Sequence as Definition
 from obligor.features.plan import Plan
 from obligor.features.state import OnlineState
-from obligor.models.bundle import PARTS, Bundle, write_bundle
+from obligor.models import training
+from obligor.models.bundle import PARTS, SEQUENCE_PARTS, Bundle, write_bundle
+from obligor.models.fusing import Fused
 from obligor.models.inputs import Inputs
 from obligor.models.model import Model
-from obligor.models.training import train
 from obligor.models.training_set import TrainingSet
 from obligor.parts import encode_json
+from obligor.sequences.score import SequenceScore
 from obligor.stores.lmdb import LmdbStateStore
 from obligor.stores.place import LogPlace
 
@@ -164,13 +167,19 @@ APPLICATIONS = "Many applications recently"
 MERCHANT = "The merchant's history"
 AMOUNT = "The amount asked for"
 TIME = "The time of the application"
+HISTORY = "The course of the account"
 EXPOSURE = "The amount outstanding is at its limit"
 """
 
 
-def bundle(root: Path, seed: int) -> Bundle:
-    """Write a bundle of the plan whose trees are exactly TREES of depth DEPTH, fitted on made features."""
-    compiled, rows = plan(), 6_000
+def bundle(
+    root: Path, seed: int, compiled: Plan | None = None, scored: tuple[SequenceScore, bytes] | None = None
+) -> Bundle:
+    """Write a bundle of the plan whose trees are exactly TREES of depth DEPTH, fitted on made features.
+
+    `scored` is a sequence's score and its weights' file: it becomes the last feature, of made numbers too.
+    """
+    compiled, rows = compiled or plan(), 6_000
     chance = np.random.default_rng(seed)
     features = chance.exponential(20_000, (rows, FEATURES))
     features[chance.random(features.shape) < 0.1] = np.nan
@@ -189,18 +198,25 @@ def bundle(root: Path, seed: int) -> Bundle:
         fields=pa.table({via: [f"{via}-{i % 500}" for i in range(rows)] for via in ("consumer", "merchant")}),
         limits={},
     )
-    small = train(
-        data,
-        Model(cutoff="1970-09-01", search=1, rounds_max=20, bootstrap=2),
-        policy=POLICY.encode(),
-        outcome={"format": 1},
-        root=root,
-    )
-    inputs = Inputs.of(compiled.features)
-    matrix = xgboost.DMatrix(inputs.expand(features), label=bad, feature_names=list(inputs.names))
+    fused = None
+    if scored is not None:
+        score, content = scored
+        data = data.with_score(score.spec, bad + chance.normal(size=rows))
+        fused = Fused(score, data, content, {})
+    with patch.object(training, "_fused", return_value=fused):  # what is made here is not learnt
+        small = training.train(
+            data,
+            Model(cutoff="1970-09-01", search=1, rounds_max=20, bootstrap=2),
+            policy=POLICY.encode(),
+            outcome={"format": 1},
+            root=root,
+        )
+    inputs = Inputs.of(data.specs)
+    matrix = xgboost.DMatrix(inputs.expand(data.features), label=bad, feature_names=list(inputs.names))
     parameters = {"objective": "binary:logistic", "max_depth": DEPTH, "eta": 0.05, "base_score": 0.3, "nthread": 2}
     booster = xgboost.train({**parameters, "tree_method": "hist", "seed": seed}, matrix, TREES)
-    parts = {name: (small.path / name).read_bytes() for name in PARTS}
+    more = () if scored is None else SEQUENCE_PARTS
+    parts = {name: (small.path / name).read_bytes() for name in (*PARTS, *more)}
     parts["trees.json"] = encode_json(json.loads(bytes(booster.save_raw("json"))))
     return Bundle.load(write_bundle(root, parts))
 
@@ -250,7 +266,7 @@ def log_place(folder: Path) -> LogPlace:
 def service(folder: Path, bundle_path: Path, parity: Budget | None = BUDGET) -> Service:
     """Open log and state in `folder` under the bundle."""
     loaded = Bundle.load(bundle_path)
-    state = OnlineState(loaded.plan, LmdbStateStore(folder / "state"))
+    state = OnlineState(loaded.plan, LmdbStateStore(folder / "state"), fold=loaded.fold)
     place = log_place(folder)
     log = EventLog.open(place.path, REGISTRY, store=place.open, keys=place.keys)
     return Service(log, state, loaded, clock=clock_us, parity=parity)

@@ -11,8 +11,12 @@ between two.
 PyTorch does the same on one thread without gradients, in turns with ours: the token as one weighted `embedding_bag`
 over all tables, then `nn.GRU` or `nn.GRUCell`, whichever is faster, then the pooling in place (`ratios.torch_step`).
 The bare step of both, without token and pooling, stands beside it (`ratios.torch_gru_alone`, `ratios.torch_cell_alone`:
-how many times ours, with token and pooling, they take). `equal` says that streaming and batch have the same bits and
-that PyTorch's log-odds are within 1e-4.
+how many times ours, with token and pooling, they take).
+
+Then the same GRU in its place (`_sequence_state`): an event in online state with and without the encoder's state beside
+it, an application's score, a late event, an entity with 100,000 events, and whole decisions; and the division of its
+score between groups of events (`_reasons`). `equal` says that streaming and batch have the same bits, that PyTorch's
+log-odds are within 1e-4, and that reasons add up to what they divide.
 """
 
 from __future__ import annotations
@@ -27,6 +31,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from bench._reasons import reasons
+from bench._sequence_state import decision_figures, state_figures
 from numpy.typing import NDArray
 from tests.sequences.examples import DAY, Events, Tensors, events, loaded, tensors
 from tests.sequences.peer import Peer
@@ -38,13 +44,14 @@ from obligor.sequences.weights import Config
 SIZES = (24, 400, 64, 33, 33, 66, 25, 8, 32, 130)  # rows of each field's table: types, merchants, amounts, gaps, hours
 ENTITIES, STEPS, WARM_UP, ROUNDS = 512, 40_000, 200, 20
 READOUTS, BATCH = 400, (2_000, 100)  # sequences and events of each
+REASONS = 400
 QUICK_SHARE = 8
 SEED = 20_261_126
 TOLERANCE = 1e-4
 GRU = Config(kind="gru", width=64, hidden=128, sizes=SIZES)
 LINEAR = Config(kind="linear_attention", width=64, hidden=128, heads=4, sizes=SIZES)
 TRANSFORMER = Config(kind="transformer", width=64, hidden=64, heads=4, layers=2, tail=256, sizes=SIZES)
-LIMITS = {"gru_step_us_p50": 40.0, "gru_step_us_p99": 150.0, "transformer_ms_p99": 20.0}
+LIMITS = {"gru_step_us_p50": 40.0, "gru_step_us_p99": 150.0, "transformer_ms_p99": 20.0, "reasons_gru_ms_p99": 60.0}
 RATIO_MIN = 5.0
 
 Microseconds = NDArray[np.float64]
@@ -230,7 +237,8 @@ def main(quick: bool) -> int:
     figures["head_us_p50"], figures["head_us_p99"] = (round(one, 2) for one in quantiles(head))
     over, _ = readouts(TRANSFORMER, READOUTS // (2 if quick else 1))
     figures["transformer_ms_p50"], figures["transformer_ms_p99"] = (round(one / 1e3, 3) for one in quantiles(over))
-    same = True
+    divided, same = reasons(GRU, REASONS // share, SEED)
+    figures["reasons_gru_ms_p50"], figures["reasons_gru_ms_p99"] = (round(one, 3) for one in quantiles(divided))
     for name, config in kinds.items():
         speed, bits = batch(config, share, threads)
         difference = near_torch(config)
@@ -240,6 +248,7 @@ def main(quick: bool) -> int:
     own = figures["gru_step_us_p50"]
     ratios = {"torch_step": round(min(figures["torch_gru_us_p50"], figures["torch_cell_us_p50"]) / own, 2)}
     ratios |= {name: round(figures[f"{name}_us_p50"] / own, 2) for name in ("torch_gru_alone", "torch_cell_alone")}
+    figures |= state_figures(SEED, share) | decision_figures(SEED, share)
     figures |= {"threads_of_batch": threads, "fields": len(SIZES), "seed": SEED}
     for name, value in figures.items():
         print(f"{name:40} {value:>14,}")

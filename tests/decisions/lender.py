@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from obligor.decisions.decide import Application, Decision, decide
 from obligor.decisions.policy import Policy, Rung, load_policy
+from obligor.sequences.coalitions import Coalitions
 
 PLAN: dict[str, Any] = {
     "features": [
@@ -108,7 +109,7 @@ class Linear:
         return Points(0.5, 0.0, self.scorecard_pd)
 
     def scorecard_contributions(self, features: Any) -> list[float]:
-        return [0.0, 3.0, 0.0, 0.0, 0.0]
+        return [0.0, 3.0, *[0.0] * (len(self.parts) - 2)]
 
 
 def policy(text: str = POLICY) -> Policy:
@@ -126,8 +127,12 @@ def take(
     rung: Rung = "full",
     limit: str = "",
     fields: Mapping[str, Any] | None = None,
+    coalitions: Callable[[], Coalitions] | None = None,
 ) -> Decision:
     """Decide on one application."""
     application = Application("a-1", "loan_application", 7, {"amount": amount, "consumer": "c-1", **(fields or {})})
     scorer = scorer or Linear(pd)
-    return decide(application, features, scorer, policy(text), as_of=1_000, cut={0: 6}, seed=5, rung=rung, limit=limit)
+    return decide(
+        application, features, scorer, policy(text), as_of=1_000, cut={0: 6}, seed=5, rung=rung, limit=limit,
+        coalitions=coalitions,
+    )  # fmt: skip

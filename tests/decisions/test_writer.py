@@ -168,10 +168,10 @@ def test_a_state_that_does_not_fit_is_rebuilt_and_the_batch_goes_on(desk: Desk) 
 def test_what_a_new_state_does_not_fit_is_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     apply = state_module.StagedState.apply
 
-    def fail(self: state_module.StagedState, changes: Changes) -> None:
+    def fail(self: state_module.StagedState, changes: Changes, **more: Any) -> None:
         if any("merchant" in table.column_names for table in changes.inserted.values()):
             raise StateMisfit("a planted fault")
-        apply(self, changes)
+        apply(self, changes, **more)
 
     monkeypatch.setattr(state_module.StagedState, "apply", fail)
     for number in range(REBUILDS_MAX + 2):

@@ -37,17 +37,25 @@ def replayed(folder: Path) -> dict[str, Any]:
     with EventLog.open(folder / "log", REGISTRY, read_only=True, store=SQLiteStore) as log:
         found = audit(log, bundles)
         records = [json.loads(row.record) for row in log.decisions()]
+    groups = {bundle.hash: _group_codes(bundle) for bundle in bundles.values()}
     scores = [record["score"]["log_odds"] for record in records if record["score"]]
     return {
         "verdicts": Counter(one.verdict for one in found.verdicts),
         "fields": sorted({field for one in found.verdicts for field in one.fields}),
         "broken": [str(link) for link in found.broken],
         "rungs": sorted({record["rung"] for record in records}),
+        "divided": sum(bool(groups[record["bundle"]] & record["contributions"].keys()) for record in records),
         "outcomes": sorted({record["outcome"] for record in records}),
         "numpy": extensions(),
         "numba": str(numba.config.CPU_NAME),  # type: ignore[attr-defined]
         "libm": _libm_digest(scores),
     }
+
+
+def _group_codes(bundle: Bundle) -> set[str]:
+    """Return the codes of groups of events that no feature has."""
+    groups = () if bundle.sequence is None else bundle.sequence.groups
+    return {group.reason for group in groups} - {feature.reason for feature in bundle.features}
 
 
 def _libm_digest(scores: list[float]) -> str:

@@ -14,10 +14,16 @@ from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
+from tests.sequences import twin
 from tests.sequences.examples import DAY, KINDS, SIZES, START, Events, config, loaded
 
+from obligor.features.narrowing import sequence_alone
+from obligor.sequences.coalitions import shapley
+from obligor.sequences.division import Division, SequenceView
 from obligor.sequences.encoder import Encoder
-from obligor.sequences.weights import readout_size, shapes
+from obligor.sequences.score import EventGroup, SequenceScore
+from obligor.sequences.tokens import Tokenizer, Tokens
+from obligor.sequences.weights import Weights, readout_size, shapes
 
 EVENTS = 150
 
@@ -38,23 +44,44 @@ def tensor(shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
     return made.reshape(shape)
 
 
-def made_events() -> Events:
+def made_events(sizes: tuple[int, ...] = SIZES) -> Events:
     """Return tokens without a pattern, minutes to weeks apart."""
-    codes = np.stack([mixed(EVENTS, 100 + f) % (size - 1) for f, size in enumerate(SIZES)], axis=1)
-    parts = np.stack([mixed(EVENTS, 200 + f) % 65 / 64 for f in range(len(SIZES))], axis=1)
+    codes = np.stack([mixed(EVENTS, 100 + f) % (size - 1) for f, size in enumerate(sizes)], axis=1)
+    parts = np.stack([mixed(EVENTS, 200 + f) % 65 / 64 for f in range(len(sizes))], axis=1)
     parts[parts > 0.5] = 0.0
     gaps = mixed(EVENTS, 300).astype(np.int64) * 600
     return Events(codes.astype(np.int32), parts.astype(np.float32), START + np.cumsum(gaps))
 
 
-def made_encoder(kind: str, hidden: int) -> Encoder:
-    """Return an encoder with one head."""
-    chosen = next(config(one, hidden) for one in KINDS if one == kind)
+def made_weights(kind: str, hidden: int, sizes: tuple[int, ...] = SIZES) -> Weights:
+    """Return weights with one head."""
+    chosen = next(config(one, hidden, sizes=sizes) for one in KINDS if one == kind)  # type: ignore[arg-type]
     wanted, size = shapes(chosen), readout_size(hidden)
     wanted |= {"head.default.norm_mean": (size,), "head.default.norm_scale": (size,), "head.default.hidden": (5, size)}
     wanted |= {"head.default.hidden_bias": (5,), "head.default.out": (2, 5), "head.default.out_bias": (2,)}
     made = {name: tensor(shape, seed) for seed, (name, shape) in enumerate(sorted(wanted.items()))}
-    return Encoder(loaded(chosen, made))
+    return loaded(chosen, made)
+
+
+def divided(kind: str) -> str:
+    """Return a hash of the scores of all coalitions of three groups."""
+    plan = twin.plan()
+    tokenizer = Tokenizer.load(twin.tokenizer_data(sequence_alone(plan, twin.NAME).hash))
+    named = {"A": "Repayment.loan=l", "B": "Repayment", "C": "Sale"}
+    groups = tuple(EventGroup(reason=reason, events=(events,)) for reason, events in named.items())
+    weights = made_weights(kind, 16, tokenizer.sizes)
+    score = SequenceScore("score", twin.NAME, tokenizer, weights, ("default",), "REST", groups)
+    come, state = made_events(tokenizer.sizes), score.encoder.start()
+    older, newest, last = come.cut(0, 80), come.cut(80, 144), come.cut(144, 145)
+    score.encoder.advance(state, *older)
+    application = Tokens(last.codes, last.parts)
+    found = Division(score, plan).coalitions(
+        SequenceView(
+            state, int(older.time[-1]), Tokens(newest.codes, newest.parts), newest.time, application, int(last.time[0])
+        )
+    )
+    assert found.present == tuple(named)
+    return hashlib.sha256(found.scores.tobytes() + np.array(shapley(found.scores)).tobytes()).hexdigest()
 
 
 def bits() -> dict[str, str]:
@@ -62,7 +89,7 @@ def bits() -> dict[str, str]:
     found, come = {}, made_events()
     for kind in KINDS:
         for hidden in (16, 44):
-            own, digest = made_encoder(kind, hidden), hashlib.sha256()
+            own, digest = Encoder(made_weights(kind, hidden)), hashlib.sha256()
             state = own.start()
             own.advance(state, *come)
             vector = own.readout(state, int(come.time[-1]) + DAY // 7)
@@ -72,6 +99,7 @@ def bits() -> dict[str, str]:
                 digest.update(one.tobytes())
             digest.update(state.to_bytes())
             found[f"{kind}-{hidden}"] = digest.hexdigest()
+        found[f"{kind}-divided"] = divided(kind)
     return found
 
 

@@ -86,6 +86,39 @@ def test_slices_may_overlap_and_go_on(data: st.DataObject, kind: Kind, threads: 
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("held", [0, 3, 12, 30])
+def test_slices_go_on_from_a_state(kind: Kind, threads: int, held: int) -> None:
+    own, come = ENCODERS[kind], events(60, 9)
+    state = streamed(own, come.cut(0, held))
+    before = state.to_bytes()
+    slices = [(30, 30), (30, 31), (30, 37), (30, 37), (30, 50), (33, 36), (41, 60), (41, 41)]
+    begins, ends = np.array(slices).T
+    as_of = np.array([int(come.time[-1])] * len(slices))
+    found = own.encode_slices(*come, begins, ends, as_of, threads, after=state)
+    assert state.to_bytes() == before
+    for b, (start, stop) in enumerate(slices):
+        expected = streamed(own, Events.joined([come.cut(0, held), come.cut(start, stop)]))
+        assert found[b].tobytes() == own.readout(expected, int(as_of[b])).tobytes()
+    nothing = np.empty(0, np.int64)
+    assert own.encode_slices(*come, nothing, nothing, nothing, threads, after=state).shape == (0, own.size)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_slices_that_do_not_fit_their_state_are_refused(kind: Kind) -> None:
+    own, come = ENCODERS[kind], events(20, 9)
+    state, last = streamed(own, come.cut(0, 10)), int(come.time[9])
+    with pytest.raises(BadInput, match=rf"slices\[1\]\.time\[0\]: expected {last} or later, got {int(come.time[4])}"):
+        own.encode_slices(*come, np.array([10, 4]), np.array([12, 6]), np.array([2**62, 2**62]), after=state)
+    with pytest.raises(BadInput, match=rf"slices\[0\]\.as_of: expected the last event's {last} or later"):
+        own.encode_slices(*come, np.array([12]), np.array([12]), np.array([last - 1]), after=state)
+    with pytest.raises(BadInput, match="expected a state of the encoder"):
+        own.encode_slices(
+            *come, np.array([12]), np.array([12]), np.array([last]), after=encoder(kind, seed=3, hidden=12).start()
+        )
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_arrays_of_any_layout_are_taken(kind: Kind) -> None:
     own, come = ENCODERS[kind], events(20, 9)
     state, as_of = own.start(), int(come.time[-1])

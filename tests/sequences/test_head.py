@@ -8,7 +8,7 @@ import pytest
 
 from obligor.errors import DefinitionError
 from obligor.events.schema import Registry
-from obligor.features import Category, Entity, Event, Money, Plan, Sequence, compile_plan, feature, request
+from obligor.features import Boolean, Category, Entity, Event, Money, Plan, Sequence, compile_plan, feature, request
 from obligor.sequences import SequenceHead
 from obligor.sequences.head import EventGroup, described, event_groups, score_spec
 
@@ -26,6 +26,7 @@ class BankTransfer(Event):
     consumer = Entity()
     purpose = Category("wage", "lender")
     partner = Category()
+    instant = Boolean()
     amount = Money("EUR")
 
 
@@ -99,6 +100,7 @@ def test_all_faults_are_said_at_once() -> None:
         ),
         ({"groups": {"A": ("BankTransfer.purpse=wage",)}}, "no category 'purpse' of it; did you mean 'purpose'?"),
         ({"groups": {"A": ("BankTransfer.amount=5",)}}, "no category 'amount' of it"),
+        ({"groups": {"A": ("BankTransfer.instant=yes",)}}, "instant has no value 'yes'; valid: false, true"),
         ({"groups": {"A": ("BankTransfer.purpose=wages",)}}, "purpose has no value 'wages'; did you mean 'wage'?"),
     ],
 )

@@ -21,7 +21,7 @@ from obligor.features.portable import log
 from obligor.features.timelines import Facts
 from obligor.features.zone import zone_offsets
 
-__all__ = ["FAULTS", "NAME", "Log", "Token", "application_fields", "expected", "plan", "tokenizer_data"]
+__all__ = ["FAULTS", "NAME", "Log", "Token", "application_fields", "expected", "gap_token", "plan", "tokenizer_data"]
 
 Token = tuple[int, tuple[int, ...], tuple[float, ...]]  # time, codes, parts
 NAME = "history"
@@ -134,6 +134,12 @@ def expected(
         gap = request.as_of - rows[-1][0].time if rows else None
         tokens.append(_token(looked, spec, tokenizer, row, spec["application"], gap, faults))
     return tokens
+
+
+def gap_token(tokenizer: Mapping[str, Any], gap: int | None) -> tuple[int, float]:
+    """Return code and part of the microseconds since the event before; None: there is none."""
+    code, part = _coded(tokenizer["fields"][1], None if gap is None else _log2(1.0 + gap / 1e6), ())
+    return code, float(np.float32(part))
 
 
 def _token(

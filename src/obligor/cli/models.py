@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from obligor.models.fusing import Reading
     from obligor.models.training_set import TrainingSet
     from obligor.project import Project
+    from obligor.sequences.coalitions import Coalitions
 
 __all__ = ["backtest", "evaluate", "train", "train_project", "write_reports"]
 
@@ -200,25 +201,37 @@ def backtest(
     opened = obligor.open(project)
     loaded = opened.bundle(bundle)
     checked = opened.check_policy(policy.read_bytes() if policy else loaded.policy, loaded.described)
-    with progress_bar("backtest", hidden=as_json) as step, opened.log(read_only=True) as log:
-        cut, log_id = log.cut(), log.id
-        data, _, reading = _training_set(opened, log, seen_at, None, step)
-        first, last = instant(since, "--since", 0), instant(until, "--until", 2**62)
-        data = data.take((data.as_of >= first) & (data.as_of < last))
-        if loaded.sequence is not None:
-            from obligor.models.fusing import scored
-
-            data = scored(data, loaded.sequence, reading(loaded.sequence.sequence))
-    with progress_bar("deciding", total=len(data), hidden=as_json) as step:
-        result = run(
-            data,
-            loaded,
-            checked,
-            cut=cut,
-            seed=lambda event_id: derive_seed(log_id, event_id),
-            progress=lambda done, total: step(1, ""),
-        )
+    with opened.log(read_only=True) as log:
+        with progress_bar("backtest", hidden=as_json) as step:
+            data, _, reading = _training_set(opened, log, seen_at, None, step)
+            first, last = instant(since, "--since", 0), instant(until, "--until", 2**62)
+            data = data.take((data.as_of >= first) & (data.as_of < last))
+            data, coalitions = _sequenced(data, loaded, reading)
+        with progress_bar("deciding", total=len(data), hidden=as_json) as step:
+            result = run(
+                data,
+                loaded,
+                checked,
+                cut=log.cut(),
+                seed=lambda event_id: derive_seed(log.id, event_id),
+                coalitions=coalitions,
+                progress=lambda done, total: step(1, ""),
+            )
     _show_backtest(out, result.summary())
+
+
+def _sequenced(
+    data: TrainingSet, bundle: Bundle, reading: Callable[[str], Reading]
+) -> tuple[TrainingSet, Callable[[int], Coalitions] | None]:
+    """Return the rows with the bundle's score of a sequence, and what their reasons need of it, where it has one."""
+    if bundle.sequence is None:
+        return data, None
+    from obligor.models.fusing import scored
+    from obligor.sequences.views import Views
+
+    read = reading(bundle.sequence.sequence)
+    views = Views(bundle.sequence, bundle.plan, read.source, data.requests(read.cut), read.threads)
+    return scored(data, bundle.sequence, read), views.coalitions
 
 
 def _show_backtest(out: Output, summary: dict[str, Any]) -> None:

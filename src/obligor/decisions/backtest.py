@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from obligor.decisions.decide import Application, Decision, Scorer, decide
 from obligor.decisions.policy import Policy
 from obligor.models.training_set import TrainingSet
+from obligor.sequences.coalitions import Coalitions
 
 __all__ = ["Backtest", "backtest"]
 
@@ -86,9 +88,13 @@ def backtest(
     *,
     cut: Mapping[int, int],
     seed: Callable[[str], int],
+    coalitions: Callable[[int], Coalitions] | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Backtest:
-    """Decide every application of `data` on the rung `full`; `seed` gives a decision's seed from its event_id."""
+    """Decide every application of `data` on the rung `full`; `seed` gives a decision's seed from its event_id.
+
+    `coalitions` gives a row's score of a sequence without some of its events, where the last feature is one.
+    """
     fields = data.fields.to_pylist()
     decisions = []
     for row, event_id in enumerate(data.application_id):
@@ -104,6 +110,7 @@ def backtest(
                 cut=cut,
                 seed=seed(event_id),
                 limit=limit.message if limit else "",
+                coalitions=None if coalitions is None else partial(coalitions, row),
             )
         )
         progress(row + 1, len(data))

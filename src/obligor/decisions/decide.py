@@ -7,12 +7,15 @@ same function. Order: eligibility rules, score, exposure, offer, reasons. Every 
 Rungs: `full` and `cached` score with the model (the features of `cached` are those at an older cut and instant, which
 are recorded), `scorecard` with the fallback, `refer` scores nothing. A declared limit crossed while computing features
 (`limit`) refers the decision.
+
+The last feature may be a sequence's score. Where it is among the principal reasons, its contribution is divided between
+groups of events, which are then ranked beside the other reasons; only then are the `coalitions` computed for it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -20,8 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from obligor.decisions.policy import Band, Cutoffs, Effect, Offering, Policy, Rung
-from obligor.decisions.reasons import Reason, group_contributions, named, principal
+from obligor.decisions.reasons import Reason, divided, group_contributions, named, principal
 from obligor.events.schema import OUTCOMES
+from obligor.sequences.coalitions import Coalitions, shapley
 
 __all__ = ["Application", "Cached", "Cut", "Decision", "Offer", "Score", "Scorer", "decide"]
 
@@ -128,11 +132,13 @@ def decide(
     rung: Rung = "full",
     limit: str = "",
     cached: Cached | None = None,
+    coalitions: Callable[[], Coalitions] | None = None,
 ) -> Decision:
     """Return the decision on `application` as known at (`cut`, `as_of`), with the rung `cached` at that of `cached`.
 
     `features` are float64 in the plan's order, NaN is null; None with the rung `refer`, or together with `limit`, the
-    message of a LimitError met while computing them.
+    message of a LimitError met while computing them. Where the last of them is a sequence's score, `coalitions` gives
+    it without some of its events; it is called on the rung `full` alone, as others do not rest on what it shows now.
     """
     assert rung in policy.rungs, f"rung {rung!r} is not in the policy's ladder {policy.rungs}"
     assert (features is None) == (rung == "refer" or bool(limit)), (
@@ -149,6 +155,8 @@ def decide(
         run.score(features, scorer, rung)
         run.offer(values, as_of)
     outcome = run.outcome()
+    if coalitions is not None and values is not None and rung == "full":
+        run.divide(outcome, values, scorer, coalitions)
     return Decision(
         application=application,
         as_of=as_of,
@@ -186,7 +194,8 @@ class _Run:
     trace: list[Mapping[str, Any]] = field(default_factory=list)
     causes: list[tuple[Effect, str]] = field(default_factory=list)  # the effect and a reason code; "" is the score
     scored: Score | None = None
-    groups: dict[str, float] = field(default_factory=dict)
+    contributions: tuple[float, ...] = ()  # by feature
+    groups: dict[str, float] = field(default_factory=dict)  # by reason code
     offered: Offer | None = None
     reduced: list[str] = field(default_factory=list)  # why less is offered than was asked
 
@@ -208,7 +217,8 @@ class _Run:
         else:
             self.scored, cutoffs = scorer.score(features), self.policy.cutoffs
             contributions = scorer.contributions(features)
-        self.groups = group_contributions(contributions, self.policy.codes)
+        self.contributions = tuple(map(float, contributions))
+        self.groups = group_contributions(self.contributions, self.policy.codes)
         self.step("score", _cut_off(self.scored.pd, cutoffs), "")
 
     def offer(self, features: Features, as_of: int) -> None:
@@ -270,15 +280,31 @@ class _Run:
         assert outcome in OUTCOMES
         return outcome
 
-    def reasons(self, outcome: str) -> list[Reason]:
-        """Return the reasons of the steps that caused `outcome`: named ones first, then the score's."""
+    def divide(self, outcome: str, features: Features, scorer: Scorer, coalitions: Callable[[], Coalitions]) -> None:
+        """Divide the last feature's contribution where it raised the risk and is among the reasons of `outcome`."""
+        if "" not in self._codes(outcome) or self.contributions[-1] <= 0.0:
+            return
+        leading = principal(self.groups, self.policy.texts, self.policy.reasons_max)
+        code = self.policy.codes[-1]
+        if code is None or code not in {reason.code for reason in leading}:
+            return
+        found = coalitions()
+        assert float(found.scores[-1]) == features[-1], f"it scores {found.scores[-1]}, the feature is {features[-1]}"
+        worth = [tuple(scorer.contributions((*features[:-1], float(score))))[-1] for score in found.scores]
+        parts = {code: float(worth[0]), **dict(zip(found.present, shapley(np.array(worth)), strict=True))}
+        self.groups = divided(self.contributions, self.policy.codes, parts)
+
+    def _codes(self, outcome: str) -> list[str]:
+        """Return the reason codes of the steps that caused `outcome`; "" is the score."""
         if outcome == "approve":
             return []
         if outcome == "counter_offer":
-            codes = self.reduced
-        else:
-            codes = [code for effect, code in self.causes if effect == outcome]
-        texts, maximum = self.policy.texts, self.policy.reasons_max
+            return self.reduced
+        return [code for effect, code in self.causes if effect == outcome]
+
+    def reasons(self, outcome: str) -> list[Reason]:
+        """Return the reasons of the steps that caused `outcome`: named ones first, then the score's."""
+        codes, texts, maximum = self._codes(outcome), self.policy.texts, self.policy.reasons_max
         reasons = named([code for code in codes if code], texts, maximum)
         if "" in codes and self.scored is not None:
             seen = {reason.code for reason in reasons}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Reason", "group_contributions", "named", "principal"]
+__all__ = ["Reason", "divided", "group_contributions", "named", "principal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,20 @@ def group_contributions(contributions: Iterable[float], codes: Sequence[str | No
     for code, contribution in zip(codes, contributions, strict=True):
         if code is not None:
             groups[code] = groups.get(code, 0.0) + float(contribution)
+    return groups
+
+
+def divided(
+    contributions: Sequence[float], codes: Sequence[str | None], parts: Mapping[str, float]
+) -> dict[str, float]:
+    """Return `group_contributions` with `parts`, by reason code, in place of the last contribution.
+
+    >>> divided([0.5, 0.25], ["LATE", "HISTORY"], {"HISTORY": 0.125, "LENDERS": 0.0625, "LATE": 0.0625})
+    {'LATE': 0.5625, 'HISTORY': 0.125, 'LENDERS': 0.0625}
+    """
+    groups = group_contributions(contributions[:-1], codes[:-1])
+    for code, contribution in parts.items():
+        groups[code] = groups.get(code, 0.0) + contribution
     return groups
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, Literal, Protocol
 
@@ -19,13 +20,14 @@ from obligor.decisions.decide import Scorer, decide
 from obligor.decisions.policy import Policy, load_policy
 from obligor.decisions.record import encode
 from obligor.decisions.recorded import Applications, Recorded
-from obligor.decisions.vectors import Planned, vectors_of
+from obligor.decisions.vectors import Planned, vectors_of, views_of
 from obligor.errors import BadInput, ObligorError
 from obligor.events.chain import BrokenLink
 from obligor.events.log import EventLog
 from obligor.events.positions import Cut
 from obligor.events.store import LedgerRow
 from obligor.features.lake import Lake
+from obligor.sequences.coalitions import Coalitions
 
 __all__ = ["Audit", "Deployed", "Verdict", "audit", "replay"]
 
@@ -157,11 +159,15 @@ class _Batch:
             seen = [one.seen if self._at is None else one.seen._replace(cut=self._at) for one in here]
             requests = found.requests(bundle.plan, [one.row.application_position for one in here], seen)
             features, limits = vectors_of(self._log, bundle, requests, self._threads, self._lake)
+            views = views_of(self._log, bundle, requests, self._threads, self._lake)
         except ObligorError as error:
             return self._refuse(rows, str(error))
         for i, one in enumerate(here):
             vector, limit = (None, limits[i]) if i in limits else (features[i], "")
-            self._verdicts[one.row.sequence] = _judge(self._log, bundle, policy, found, one, vector, limit)
+            self._verdicts[one.row.sequence] = _judge(
+                self._log, bundle, policy, found, one, vector, limit,
+                None if views is None else partial(views.coalitions, i),
+            )  # fmt: skip
         return None
 
 
@@ -173,6 +179,7 @@ def _judge(
     taken: Recorded,
     vector: Any,
     limit: str,
+    coalitions: Callable[[], Coalitions] | None,
 ) -> Verdict:
     """Decide again and compare."""
     row, record = taken.row, taken.record
@@ -190,6 +197,7 @@ def _judge(
             rung=record["rung"],
             limit=limit if computed else "",
             cached=taken.cached,
+            coalitions=coalitions,
         )
         again = encode(decision, log_id=log.id, bundle=record["bundle"], chain=bytes.fromhex(record["chain"]))
     except (ObligorError, AssertionError) as error:

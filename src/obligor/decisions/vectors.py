@@ -15,8 +15,9 @@ from obligor.features.requests import Requests
 
 if TYPE_CHECKING:
     from obligor.sequences.score import SequenceScore
+    from obligor.sequences.views import Views
 
-__all__ = ["Planned", "scores_of", "vectors_of"]
+__all__ = ["Planned", "scores_of", "vectors_of", "views_of"]
 
 Floats = NDArray[np.float64]
 
@@ -53,3 +54,17 @@ def scores_of(
 
     source = source_of(log, bundle.plan, score.sequence, requests, lake)
     return scores(score, bundle.plan, source, requests, threads)
+
+
+def views_of(
+    log: EventLog, bundle: Planned, requests: Requests, threads: int, lake: Lake | None = None
+) -> Views | None:
+    """Return what requests see of the sequence, for reasons; None of a bundle that scores none."""
+    score = bundle.sequence
+    if score is None:
+        return None
+    from obligor.sequences.scoring import source_of
+    from obligor.sequences.views import Views
+
+    source = source_of(log, bundle.plan, score.sequence, requests, lake)
+    return Views(score, bundle.plan, source, requests, threads)

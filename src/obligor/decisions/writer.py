@@ -23,9 +23,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from obligor.decisions.cached import Cache
 from obligor.decisions.decide import Application, Cached, Decision, Scorer, decide
 from obligor.decisions.decided import decided_batch
@@ -36,6 +33,7 @@ from obligor.decisions.openapi import example
 from obligor.decisions.policy import Policy, Rung
 from obligor.decisions.record import decision_id, derive_seed, encode
 from obligor.decisions.recovery import Recovery
+from obligor.decisions.rehearsal import Rehearsal
 from obligor.decisions.routes import Routes
 from obligor.errors import BadInput, Conflict, LimitError, ObligorError, Problem
 from obligor.events.batch import Batch
@@ -47,14 +45,12 @@ from obligor.events.reading import read_rows
 from obligor.events.records import parse_records
 from obligor.events.store import IdTaken
 from obligor.events.transaction import Transaction
-from obligor.features.history import History
-from obligor.features.indexed import Indexed
 from obligor.features.online import evaluate_one, fetch, finish_one
-from obligor.features.pieces import pieces
 from obligor.features.plan import Plan
 from obligor.features.state import Head, OnlineState, StagedState, StateMisfit
 from obligor.features.state_store import StateGone
 from obligor.features.tails import warm_up
+from obligor.sequences.coalitions import Coalitions
 
 if TYPE_CHECKING:
     from obligor.sequences.online import OnlineScore
@@ -84,17 +80,6 @@ _FINE = frozenset({"accepted", "duplicate"})
 # rebuilt; once it is lost, because a rebuilt one differs too, they are referred on the ladder's last rung.
 Trust = Literal["sound", "suspect", "lost"]
 T = TypeVar("T")
-
-
-class _Rehearsal(NamedTuple):
-    """A reader with one row of nothing for everybody, kept in memory or not."""
-
-    rows: dict[str, NDArray[np.int64]]
-    kept: bool
-
-    def read(self, timeline: str, key: str, since_us: int | None) -> History:
-        matrix = self.rows[timeline]
-        return History(pieces([matrix]), Indexed([matrix], [0]) if self.kept else None)
 
 
 class _Grounds(NamedTuple):
@@ -277,13 +262,13 @@ class Writer:
 
     def warm_up(self) -> None:
         """Compute once all that a decision needs and forget it, so that no request waits for code to load."""
-        rows = {name: np.zeros((3 + one.slots, 1), np.int64) for name, one in self._plan.timelines.items()}
         record = example(self._application) | {"event_id": "warm-up of the writer"}
         batch, problems = parse_records(self._log.registry, record, commitment_key=self._log.commitment_key)
         assert not problems, f"an example that is no valid event: {problems}"
         warm_up()
         for kept in (False, True):
-            evaluate_one(self._plan, _Rehearsal(rows, kept), 1, -1, dict.fromkeys(self._entities, "nobody"), {})
+            nobody = Rehearsal.of(self._plan, kept)
+            evaluate_one(self._plan, nobody, 1, -1, dict.fromkeys(self._entities, "nobody"), {})
         if self._online is not None:
             self._online.warm_up()
         try:
@@ -520,6 +505,7 @@ class Writer:
                 rung=grounds.rung,
                 limit=grounds.limit,
                 cached=grounds.cached,
+                coalitions=None if self._online is None else lambda: self._coalitions(batch, application, as_of),
             )
 
     def _grounds(self, batch: _Staged, application: Application, as_of: int, event_time: int) -> _Grounds:
@@ -555,6 +541,14 @@ class Writer:
             with self._timed("sequence"):
                 found.append(self._online.score_one(state.folds(), as_of, root, entities, fields))
         return found
+
+    def _coalitions(self, batch: _Staged, application: Application, as_of: int) -> Coalitions:
+        """Return the sequence's score without some of its events, for reasons on the rung `full`."""
+        assert batch.state is not None, "the rung is 'full'"
+        assert self._online is not None, "there is a sequence"
+        entities, fields = {name: application.fields.get(name) for name in self._entities}, application.fields
+        with self._timed("reasons"):
+            return self._online.coalitions(batch.state.folds(), as_of, application.position, entities, fields)
 
     def _repeated(self, batch: _Staged, name: str, position: int) -> Decided | ObligorError:
         """Return the decision on an application that the log has already, in this batch or before it."""

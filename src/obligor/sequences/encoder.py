@@ -27,7 +27,7 @@ from obligor.sequences.kernels import gru, linear_attention, pooling, transforme
 from obligor.sequences.kernels.head import head
 from obligor.sequences.kernels.matrices import fold
 from obligor.sequences.kernels.tokens import first_wrong_slice
-from obligor.sequences.state import NEVER, Layout, RecurrentState, State, TailState, aligned
+from obligor.sequences.state import Layout, RecurrentState, State, TailState, aligned
 from obligor.sequences.weights import Config, Tensors, Weights, readout_size
 
 __all__ = ["FOLDED_BYTES_MAX", "Codes", "Encoder", "Floats", "Parts", "Times"]
@@ -55,7 +55,8 @@ class _Runtime(Protocol):
     def parsed(self, content: bytes) -> State: ...
     def advance(self, state: Any, codes: Codes, parts: Parts, time: Times) -> int: ...
     def read(self, state: Any, as_of: int, out: Floats) -> None: ...
-    def encode(self, events: _Slices, part: _Range, out: Floats) -> None: ...
+    def behind(self, state: Any, events: _Slices) -> _Slices: ...
+    def encode(self, state: Any, events: _Slices, part: _Range, out: Floats) -> None: ...
 
 
 class Encoder:
@@ -142,14 +143,25 @@ class Encoder:
         return self.encode_slices(codes, parts, time, offsets[:-1], offsets[1:], as_of, threads)
 
     def encode_slices(
-        self, codes: Codes, parts: Parts, time: Times, begins: Times, ends: Times, as_of: Times, threads: int = 1
+        self,
+        codes: Codes,
+        parts: Parts,
+        time: Times,
+        begins: Times,
+        ends: Times,
+        as_of: Times,
+        threads: int = 1,
+        after: State | None = None,
     ) -> Floats:
         """Return the readouts (B, 5h + 2) of B slices of flat events, each with the bits that streaming gives.
 
         Slice b is the events begins[b]..ends[b] of codes (n, F), parts (n, F) and time (n,); begins, ends and as_of
         int64 (B,). Slices may overlap; of a recurrent encoder one that begins with the slice before it costs only what
-        is new, so questions to one entity stand best in order. Raises as `advance` and `readout` do, naming the slice.
+        is new, so questions to one entity stand best in order. Each goes on from the state `after`, which stays as it
+        is. Raises as `advance` and `readout` do, naming the slice.
         """
+        after = self._runtime.start() if after is None else after
+        _same_encoder(after, self._layout)
         if not (codes.dtype == np.int32 and parts.dtype == np.float32 and time.dtype == np.int64):
             raise _wrong_types(codes, parts, time)
         if codes.shape != (len(time), self._fields) or parts.shape != codes.shape or time.ndim != 1:
@@ -157,13 +169,18 @@ class Encoder:
         _check_slices(begins, ends, as_of, len(time))
         columns = (_read_only(codes), _read_only(parts), _read_only(time))
         slices = (_read_only(begins), _read_only(ends), _read_only(as_of))
-        number, wrong = first_wrong_slice(self._runtime.first, *columns, *slices, NEVER)
+        last = int(after.counts[1])
+        number, wrong = first_wrong_slice(self._runtime.first, *columns, *slices, last)
         if wrong:
-            raise BadInput(self._problem_of(number, wrong, *columns, *slices))
+            raise BadInput(self._problem_of(number, wrong, *columns, *slices, last))
+        events = self._runtime.behind(after, (*columns, *slices))
         out = np.empty((len(as_of), self.size))
-        ranges = _ranges(begins, ends, threads * RANGES_A_THREAD if threads > 1 else 1)
-        with ThreadPoolExecutor(max(1, threads)) as pool:
-            for _ in pool.map(lambda part: self._runtime.encode((*columns, *slices), part, out), ranges):
+        if threads <= 1:
+            self._runtime.encode(after, events, (0, len(as_of)), out)
+            return self._finite(out)
+        with ThreadPoolExecutor(threads) as pool:
+            ranges = _ranges(begins, ends, threads * RANGES_A_THREAD)
+            for _ in pool.map(lambda part: self._runtime.encode(after, events, part, out), ranges):
                 pass
         return self._finite(out)
 
@@ -183,13 +200,14 @@ class Encoder:
         return Problem(f"{path}.codes[{event}, {field}]", f"{expected}; got code {code}, part {part}")
 
     def _problem_of(
-        self, number: int, wrong: int, codes: Codes, parts: Parts, time: Times, begins: Times, ends: Times, as_of: Times
-    ) -> Problem:
+        self, number: int, wrong: int, codes: Codes, parts: Parts, time: Times, begins: Times, ends: Times,
+        as_of: Times, last: int,
+    ) -> Problem:  # fmt: skip
         own, path = slice(begins[number], ends[number]), f"$.slices[{number}]"
         if wrong < 0:
-            message = f"expected the last event's {int(time[own][-1])} or later, got {int(as_of[number])}"
-            return Problem(f"{path}.as_of", message)
-        return self._problem(wrong, codes[own], parts[own], time[own], NEVER, path)
+            latest = int(time[own][-1]) if len(time[own]) else last
+            return Problem(f"{path}.as_of", f"expected the last event's {latest} or later, got {int(as_of[number])}")
+        return self._problem(wrong, codes[own], parts[own], time[own], last, path)
 
 
 class _Recurrent:
@@ -222,10 +240,13 @@ class _Recurrent:
     def read(self, state: RecurrentState, as_of: int, out: Floats) -> None:
         pooling.readout(state.kept, state.counts, as_of, self._empty, out)
 
-    def encode(self, events: _Slices, part: _Range, out: Floats) -> None:
+    def behind(self, state: RecurrentState, events: _Slices) -> _Slices:
+        return events
+
+    def encode(self, state: RecurrentState, events: _Slices, part: _Range, out: Floats) -> None:
         own = self.start()
-        arrays = (own.kept, own.counts, own.rows, own.work)
-        self._encode(*self._weights, *events[:3], *arrays, *events[3:], *part, self._empty, out)
+        arrays = (state.kept, state.counts, *events[:3], own.kept, own.counts, own.rows, own.work)
+        self._encode(*self._weights, *arrays, *events[3:], *part, self._empty, out)
 
 
 class _Transformer:
@@ -271,7 +292,22 @@ class _Transformer:
         tail = (state.codes, state.parts, state.time, state.counts)
         transformer.run(self._layers, self._desk(), self._config.heads, *tail, as_of, self._empty, out)
 
-    def encode(self, events: _Slices, part: _Range, out: Floats) -> None:
+    def behind(self, state: TailState, events: _Slices) -> _Slices:
+        """Return the slices with the tail's tokens put before each."""
+        *columns, begins, ends, as_of = events
+        held, oldest = int(state.counts[0]), int(state.counts[2])
+        if held == 0 or not len(begins):
+            return events
+        tail = (oldest + np.arange(held)) % len(state.time)
+        sizes = held + ends - begins
+        stops = np.cumsum(sizes)
+        within = np.arange(int(stops[-1])) - np.repeat(stops - sizes, sizes)
+        taken = np.where(within < held, tail[within % held], len(state.time) + within - held + np.repeat(begins, sizes))
+        own = (state.codes, state.parts, state.time)
+        codes, parts, time = (np.concatenate([a, b])[taken] for a, b in zip(own, columns, strict=True))
+        return _read_only(codes), _read_only(parts), _read_only(time), stops - sizes, stops, as_of
+
+    def encode(self, state: TailState, events: _Slices, part: _Range, out: Floats) -> None:
         transformer.encode(self._layers, self._desk(), self._config.heads, *events, *part, self._empty, out)
 
     def _desk(self) -> transformer.Desk:

@@ -32,13 +32,14 @@ from obligor.features.plan import FeatureSpec, Plan
 from obligor.features.sequence_spec import SequenceSpec
 
 __all__ = [
-    "DESCRIPTION", "GROUPS_MAX", "PARTS", "TOKENIZER", "WEIGHTS", "EventGroup", "SequenceHead", "described",
-    "event_groups", "score_spec",
+    "DESCRIPTION", "GROUPS_MAX", "PARTS", "TOKENIZER", "TRUTHS", "WEIGHTS", "EventGroup", "Events", "SequenceHead",
+    "described", "event_groups", "parsed", "score_spec",
 ]  # fmt: skip
 
 DESCRIPTION, TOKENIZER, WEIGHTS = "sequence.json", "tokenizer.json", "encoder.safetensors"
 PARTS: Final = (DESCRIPTION, TOKENIZER, WEIGHTS)  # of a bundle with a sequence's score
 GROUPS_MAX: Final = 5  # of events, between which a score's contribution is divided
+TRUTHS: Final = ("false", "true")  # values of a boolean field, as the log holds them: 0 and 1
 FOLDS_MAX: Final = 20
 UNITS_MAX: Final = 1024
 _EVENT: Final = re.compile(r"(?P<type>\w+)(\.(?P<field>\w+)=(?P<value>.+))?")
@@ -115,7 +116,7 @@ class SequenceHead:
             return
         if len(self.groups) > GROUPS_MAX:
             yield _problem("groups", f"expected at most {GROUPS_MAX} groups, got {len(self.groups)}: join some")
-        known: dict[str, tuple[str, _Event]] = {}
+        known: dict[str, tuple[str, Events]] = {}
         for code, events in self.groups.items():
             if code == self.reason:
                 yield _problem(f"groups.{code}", "is the code of the score itself, of what is in no group")
@@ -123,7 +124,7 @@ class SequenceHead:
                 yield _problem(f"groups.{code}", f"expected a list of events such as ('Repayment',), got {events!r}")
                 continue
             for text in events:
-                event = _parsed(text)
+                event = parsed(text)
                 if event is None:
                     expected = "expected an event type or <type>.<category>=<value>"
                     yield _problem(f"groups.{code}", f"{expected}, got {text!r}")
@@ -137,21 +138,24 @@ class SequenceHead:
                 known.setdefault(text, (code, event))
 
 
-class _Event(NamedTuple):
+class Events(NamedTuple):
+    """What a group names: all events of a type, or those with a category's value."""
+
     type: str  # as the plan names it
     field: str | None
     value: str | None
 
-    def meets(self, other: _Event) -> bool:
+    def meets(self, other: Events) -> bool:
         """Whether one event may be both: of one type, unless they are two values of one field."""
         return self.type == other.type and not (
             self.field is not None and self.field == other.field and self.value != other.value
         )
 
 
-def _parsed(text: object) -> _Event | None:
+def parsed(text: object) -> Events | None:
+    """Return what `Payment` or `Payment.cause=late` names; None where it is neither."""
     found = _EVENT.fullmatch(text) if isinstance(text, str) else None
-    return None if found is None else _Event(snake_case(found["type"]), found["field"], found["value"])
+    return None if found is None else Events(snake_case(found["type"]), found["field"], found["value"])
 
 
 def event_groups(head: SequenceHead, plan: Plan) -> tuple[EventGroup, ...]:
@@ -165,7 +169,7 @@ def event_groups(head: SequenceHead, plan: Plan) -> tuple[EventGroup, ...]:
         problems.append(_problem("name", f"a feature has the name {head.feature!r} already; give name="))
     spec, groups = plan.sequence(head.sequence), []
     for code, texts in head.groups.items():
-        events = [_parsed(text) for text in texts]
+        events = [parsed(text) for text in texts]
         for text, event in zip(texts, events, strict=True):
             fault = None if event is None else _fault(plan, spec, event)
             if fault is not None:
@@ -177,7 +181,7 @@ def event_groups(head: SequenceHead, plan: Plan) -> tuple[EventGroup, ...]:
     return tuple(groups)
 
 
-def _fault(plan: Plan, spec: SequenceSpec, event: _Event) -> str | None:
+def _fault(plan: Plan, spec: SequenceSpec, event: Events) -> str | None:
     """Return what a sequence lacks of an event."""
     timeline = plan.timelines[spec.timeline]
     types = {place: timeline.selections[place].event for place in spec.selections}
@@ -195,7 +199,8 @@ def _fault(plan: Plan, spec: SequenceSpec, event: _Event) -> str | None:
     }
     if event.field not in slots:
         return f"the sequence reads no category {event.field!r} of it; {did_you_mean(event.field, sorted(slots))}"
-    values, value = slots[event.field].values, str(event.value)
+    slot, value = slots[event.field], str(event.value)
+    values = TRUTHS if slot.coding == "integer" else slot.values
     if values is not None and value not in values:
         return f"{event.field} has no value {value!r}; {did_you_mean(value, values)}"
     return None

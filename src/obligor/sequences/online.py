@@ -24,28 +24,17 @@ from obligor.features.kernels.integers import NULL
 from obligor.features.plan import Plan
 from obligor.features.requests import composite_key
 from obligor.features.tails import ROW_FIXED
-from obligor.sequences.encoder import Times
+from obligor.sequences.coalitions import Coalitions
+from obligor.sequences.division import TAIL_MAX, Division, SequenceView
 from obligor.sequences.score import SequenceScore
 from obligor.sequences.state import State
 from obligor.sequences.tokens import Encoder as Tokenizing
 from obligor.sequences.tokens import Tokens
 
-__all__ = ["NEWEST", "Before", "EncoderFold", "OnlineScore", "SequenceView"]
+__all__ = ["Before", "EncoderFold", "OnlineScore"]
 
 Words = NDArray[np.int64]
 Entities = Mapping[str, str | None]
-NEWEST = 64  # rows of a view that are told apart
-
-
-class SequenceView(NamedTuple):
-    """What one question sees of a sequence: the newest rows as tokens, all before them as a state."""
-
-    before: State  # of all older rows that count
-    previous: int  # when the row before the newest ones happened, that the question sees; NULL where there is none
-    rows: Tokens  # (n, F) of the newest rows, oldest first
-    time: Times  # (n,) when they happened
-    application: Tokens  # (1, F) of the application alone, the last of all
-    as_of: int  # its time, and the readout's
 
 
 class Before(NamedTuple):
@@ -133,7 +122,7 @@ class OnlineScore:
     """Scores applications from the states that are folded of their entities."""
 
     def __init__(self, score: SequenceScore, plan: Plan) -> None:
-        self._score, self.fold = score, EncoderFold(score, plan)
+        self._score, self.fold, self._division = score, EncoderFold(score, plan), Division(score, plan)
 
     def before(self, reader: FoldReader, as_of: int, self_root: int, entities: Entities) -> Before:
         """Return what an application's entity did before `as_of`, of which `finish` makes a score.
@@ -173,7 +162,7 @@ class OnlineScore:
         self_root: int,
         entities: Entities,
         fields: Mapping[str, object],
-        count: int = NEWEST,
+        count: int = TAIL_MAX,
     ) -> SequenceView:
         """Return the sequence that `score_one` scores, its newest `count` rows token by token."""
         fold, key = self.fold, self._key(entities)
@@ -191,8 +180,15 @@ class OnlineScore:
         own = fold.tokens.application_row(fields, as_of, last)
         return SequenceView(before, previous, newest, rows[0, first:].copy(), own, as_of)
 
+    def coalitions(
+        self, reader: FoldReader, as_of: int, self_root: int, entities: Entities, fields: Mapping[str, object]
+    ) -> Coalitions:
+        """Return the score that `score_one` gives without some of the newest events, for reasons."""
+        return self._division.coalitions(self.view_one(reader, as_of, self_root, entities, fields))
+
     def warm_up(self) -> None:
-        """Load or compile all that a score needs, for nobody."""
+        """Load or compile all that a score and its reasons need, for nobody."""
+        self._division.warm_up()
         kept = self.fold.after(None, np.ones((len(self.fold.none), 1), np.int64))
         self.finish(Before(kept, 1), 1, {})
 

@@ -17,7 +17,7 @@ import numpy as np
 from obligor.features.kernels.compiling import entry, inlined
 from obligor.sequences.kernels.functions import sigmoid, silu
 from obligor.sequences.kernels.matrices import add_product, add_rows, scale_to_unit
-from obligor.sequences.kernels.pooling import LAST, POOLED, fill_readout, forget, pool
+from obligor.sequences.kernels.pooling import LAST, POOLED, fill_readout, pool, restore
 from obligor.sequences.kernels.tokens import first_wrong, goes_on, token_rows
 
 __all__ = ["advance", "encode", "work_size"]
@@ -101,20 +101,22 @@ def advance(
 @entry
 def encode(
     table: Any, first: Any, vectors: Any, matrix: Any, heads: Any,
-    codes: Any, parts: Any, time: Any, kept: Any, counts: Any, rows: Any, work: Any,
+    begun: Any, held: Any, codes: Any, parts: Any, time: Any, kept: Any, counts: Any, rows: Any, work: Any,
     begins: Any, ends: Any, as_of: Any, start: Any, stop: Any, empty: Any, out: Any,
 ) -> None:  # fmt: skip
-    """Write the readouts out (B, 5h + 2) of the slices start..stop, whose events were checked before."""
+    """Write the readouts out (B, 5h + 2) of the slices start..stop, whose events were checked before.
+
+    Each goes on from a state: rows `begun`, which stay, and counts `held`; kept and counts are scratch.
+    """
     shares = work[6 * kept.shape[1] :]
     for b in range(start, stop):
         new = begins[b]
         if b > start and goes_on(begins, ends, b):
             new = ends[b - 1]
         else:
-            forget(kept)
+            restore(kept, begun)
         for t in range(new, ends[b]):
             count = token_rows(first, codes, parts, t, rows, shares)
             _step(table, vectors, matrix, heads, kept, rows, work, count)
-        events = ends[b] - begins[b]
-        last = time[ends[b] - 1] if events else 0
-        fill_readout(kept, events, last, as_of[b], empty, out[b])
+        last = time[ends[b] - 1] if ends[b] > begins[b] else held[1]
+        fill_readout(kept, held[0] + ends[b] - begins[b], last, as_of[b], empty, out[b])

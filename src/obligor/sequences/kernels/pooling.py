@@ -9,7 +9,7 @@ import numpy as np
 from obligor.features.kernels.compiling import entry, inlined
 from obligor.features.kernels.values import log2
 
-__all__ = ["LAST", "LEAST", "MOST", "POOLED", "SQUARES", "SUM", "fill_readout", "forget", "pool", "readout"]
+__all__ = ["LAST", "LEAST", "MOST", "POOLED", "SQUARES", "SUM", "fill_readout", "forget", "pool", "readout", "restore"]
 
 LAST, LEAST, MOST, SUM, SQUARES = range(5)  # rows of what is kept (POOLED or more, h)
 POOLED: Final = 5
@@ -26,6 +26,14 @@ def forget(kept: Any) -> None:
             kept[r, j] = 0.0
     for j in range(kept.shape[1]):
         kept[LEAST, j], kept[MOST, j] = np.inf, -np.inf
+
+
+@inlined
+def restore(kept: Any, begun: Any) -> None:
+    """Begin with what was kept before."""
+    for r in range(kept.shape[0]):
+        for j in range(kept.shape[1]):
+            kept[r, j] = begun[r, j]
 
 
 @inlined

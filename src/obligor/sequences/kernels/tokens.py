@@ -53,19 +53,20 @@ def goes_on(begins: Any, ends: Any, b: Any) -> Any:
 
 @entry
 def first_wrong_slice(
-    first: Any, codes: Any, parts: Any, time: Any, begins: Any, ends: Any, as_of: Any, never: Any
+    first: Any, codes: Any, parts: Any, time: Any, begins: Any, ends: Any, as_of: Any, before: Any
 ) -> Any:
     """The first slice in which something is wrong, and the place as first_wrong says it: 0 where all is well.
 
-    The place is -1 where as_of is before the slice's last event. `never` is the least integer.
+    The place is -1 where as_of is before the slice's last event. `before` is the last time of what all slices go on
+    from, the least integer if there is none.
     """
     for b in range(begins.shape[0]):
-        new, last = begins[b], never
+        new, last = begins[b], before
         if b > 0 and goes_on(begins, ends, b) and ends[b - 1] > begins[b]:
             new, last = ends[b - 1], time[ends[b - 1] - 1]
         wrong = first_wrong(first, codes, parts, time, new, ends[b], last)
         if wrong != 0:
             return b, wrong + (new - begins[b]) * first.shape[0]
-        if ends[b] > begins[b] and as_of[b] < time[ends[b] - 1]:
+        if as_of[b] < (time[ends[b] - 1] if ends[b] > begins[b] else before):
             return b, -1
     return 0, 0
