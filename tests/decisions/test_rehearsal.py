@@ -18,5 +18,5 @@ def test_anybody_has_one_row_however_it_is_kept() -> None:
         assert lying.read(timeline, "anybody", None).indexed is None
         assert kept.read(timeline, "anybody", None).indexed is not None
     entities = dict.fromkeys(("consumer", "merchant"), "anybody")
-    found = [evaluate_one(plan, reader, 1, -1, entities, {}) for reader in (lying, kept)]
-    np.testing.assert_array_equal(*found)
+    one, other = (evaluate_one(plan, reader, 1, -1, entities, {}) for reader in (lying, kept))
+    np.testing.assert_array_equal(one, other)
