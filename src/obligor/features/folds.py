@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from obligor.features.edits import ENTITIES_AT_ONCE, Edits
+from obligor.features.edits import ENTITIES_AT_ONCE, Edits, StateMisfit
 from obligor.features.entries import (
     Row,
     after_all,
@@ -184,8 +184,8 @@ class Folds:
     # ---- questions
 
     def names(self, keys: Sequence[bytes]) -> list[bytes]:
-        """Return the keys of what is folded of entities, to be fetched."""
-        return [fold_key(start) for start in prefixes(self._number, keys)]
+        """Return the keys to be fetched for what is folded of entities; where none is, the tail says why."""
+        return [name for start in prefixes(self._number, keys) for name in (fold_key(start), tail_key(start))]
 
     def folded(self, key: str, as_of: int, self_root: int) -> Folded | None:
         """See FoldReader."""
@@ -305,6 +305,8 @@ def _encoded(folded: Folded) -> bytes:
 
 
 def _head_of(entry: Entry) -> tuple[int, int, int, int]:
+    if len(entry) < _HEAD.size:
+        raise StateMisfit(f"the online state holds {len(entry)} bytes where something is folded; expected more")
     found: tuple[int, int, int, int] = _HEAD.unpack_from(entry)
     return found
 
