@@ -26,6 +26,7 @@ from obligor.features.requests import composite_key
 from obligor.features.tails import ROW_FIXED
 from obligor.sequences.coalitions import Coalitions
 from obligor.sequences.division import TAIL_MAX, Division, SequenceView
+from obligor.sequences.encoder import Times
 from obligor.sequences.score import SequenceScore
 from obligor.sequences.state import State
 from obligor.sequences.tokens import Encoder as Tokenizing
