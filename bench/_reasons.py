@@ -127,5 +127,5 @@ def reasons(like: Config, n: int, seed: int) -> tuple[NDArray[np.float64], bool]
         parts = shapley(worth)
         taken.append((time.perf_counter_ns() - began) / 1e6)
         whole = attribution.contributions(own)[-1]
-        same &= len(parts) == GROUPS and abs(sum(parts) + worth[0] - whole) < 1e-9
+        same &= len(parts) == GROUPS and bool(abs(sum(parts) + worth[0] - whole) < 1e-9)
     return np.array(taken[3:]), same

@@ -45,7 +45,7 @@ def serve(folder: Path, bundle: Path, port: int, *, fault: bool) -> None:
         write_late(log)
     service = Service(
         log,
-        open_state(folder / "state", loaded.plan),
+        open_state(folder / "state", loaded.plan, loaded.fold),
         loaded,
         clock=lambda: time.time_ns() // 1000,
     )

@@ -39,8 +39,15 @@ from obligor.sequences.weights import Config, Kind, dump, parse
 __all__ = ["HISTORY", "Scored", "sequenced_plan"]
 
 HISTORY = "history"
-HEAD = SequenceHead(HISTORY, "HISTORY", groups={"REPAID": ("Repayment",)})
-TEXTS = 'HISTORY = "The course of the account"\nREPAID = "What was repaid and when"\n'
+HEAD = SequenceHead(
+    HISTORY, "HISTORY", groups={"REPAID": ("Repayment",), "ASKED": ("LoanApplication",), "BOUGHT": ("Sale",)}
+)
+TEXTS = """
+HISTORY = "The course of the account"
+REPAID = "What was repaid and when"
+ASKED = "Earlier applications"
+BOUGHT = "What was bought and when"
+"""
 
 
 def sequenced_plan() -> Plan:
@@ -55,12 +62,25 @@ class Scored:
         self.root, self.plan = root, sequenced_plan()
         self.tokenizer = _tokenizer(self.plan)
 
-    def bundle(self, kind: Kind = "gru", encoder: int = 0, heads: int = 0, policy: str = "") -> Bundle:
-        """Train a bundle on made features and made scores; `policy` follows the desk's."""
+    def bundle(
+        self,
+        kind: Kind = "gru",
+        encoder: int = 0,
+        heads: int = 0,
+        policy: str = "",
+        approve_below: float = 0.99,
+        loud: float = 1.0,
+    ) -> Bundle:
+        """Train a bundle on made features and made scores; `policy` follows the desk's, of another cut-off.
+
+        The heads say `loud` times as much of what they see.
+        """
         more = {"gru": {}, "linear_attention": {"heads": 2}, "transformer": {"heads": 2, "layers": 1, "tail": 9}}[kind]
         config = Config(kind=kind, width=6, hidden=8, sizes=self.tokenizer.sizes, **more)  # type: ignore[arg-type]
         names = ("fold_0", "fold_1")
         own, other = (tensors(config, seed, dict.fromkeys(names, 1)) for seed in (encoder, 100 + heads))
+        for name in names:
+            other[f"head.{name}.out"] *= np.float32(loud)
         content = dump(config, own | {name: one for name, one in other.items() if name.startswith("head.")})
         weights = parse(content, hashlib.sha256(content).hexdigest())
         groups = event_groups(HEAD, self.plan)
@@ -70,7 +90,8 @@ class Scored:
         model = Model(cutoff="2027-01-01", search=1, rounds_max=20, bootstrap=2, threads=1)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(training, "_fused", lambda *_: Fused(score, made, content, {}))
-            text = POLICY.replace("[reasons.texts]\n", f"[reasons.texts]\n{TEXTS}") + policy
+            text = POLICY.replace("[reasons.texts]\n", f"[reasons.texts]{TEXTS}") + policy
+            text = text.replace("approve_below = 0.99", f"approve_below = {approve_below}")
             return training.train(data, model, policy=text.encode(), outcome={"format": 1}, root=self.root)
 
 

@@ -26,13 +26,14 @@ from tests.decisions.desk import (
     Clock,
     application,
     batch_of,
-    desk_bundle,
     open_log,
     open_state,
     repayment,
     sale,
 )
+from tests.decisions.sequenced import Scored
 
+from obligor.decisions.parity import check_state
 from obligor.decisions.record import decode
 from obligor.decisions.replay import audit
 from obligor.decisions.service import Service
@@ -47,7 +48,7 @@ SECONDS_MAX = 60.0
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return desk_bundle(tmp_path_factory.mktemp("bundles"))
+    return Scored(tmp_path_factory.mktemp("bundles")).bundle()
 
 
 class Servers:
@@ -177,6 +178,12 @@ def test_nothing_acknowledged_is_lost_or_doubled(tmp_path: Path, bundle: Bundle)
         report = audit(log, {bundle.hash: bundle})
         assert report.broken == ()
         assert Counter(one.verdict for one in report.verdicts) == {"identical": len(list(log.decisions()))}
+        state = open_state(tmp_path / "state", bundle.plan, bundle.fold)
+        assert state.head is not None, "it was not lost with the process"
+        state.catch_up(log)
+        found = check_state(log, state, bundle, entities=None, chance=chance, clock=Clock(log.last_known_time))
+        assert (found.differences, found.checked > 30) == (0, True)
+        state.close()
 
 
 def test_an_acknowledgement_before_the_write_is_caught(tmp_path: Path, bundle: Bundle) -> None:
@@ -226,7 +233,7 @@ def _assert_all_there(log: EventLog, clients: list[Client]) -> int:
 @pytest.fixture
 def service(tmp_path: Path, bundle: Bundle) -> Iterator[Service]:
     ready = threading.Event()
-    log, state = open_log(tmp_path / "log"), open_state(tmp_path / "state", bundle.plan)
+    log, state = open_log(tmp_path / "log"), open_state(tmp_path / "state", bundle.plan, bundle.fold)
     service = Service(log, state, bundle, clock=Clock(), ready=ready.set)
     service.start()
     assert ready.wait(SECONDS_MAX)

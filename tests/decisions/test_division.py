@@ -134,6 +134,17 @@ def test_nothing_is_divided_that_is_no_reason(unchanged: dict[str, Any]) -> None
     assert decision == take(**unchanged)
 
 
+def test_a_score_that_lowers_the_risk_is_not_blamed_for_features_of_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    named = [{**one, "reason": "HISTORY"} if one["name"] == "late_90d" else one for one in PLAN["features"]]
+    monkeypatch.setattr(lender, "PLAN", {"features": named})
+    asked = Asked()
+    lowered, raised = (take(asked, scorer=Nested(0.5, reference=reference)) for reference in (1.75, 1.25))
+    assert codes(lowered) == ["HISTORY", "REPAYMENT"]
+    assert lowered.contributions["HISTORY"] == 0.75
+    assert raised.contributions["HISTORY"] == 1.0 + 0.375 - 1.25
+    assert asked.times == 1
+
+
 def test_a_referral_and_a_counter_offer_for_the_score_are_adverse_too() -> None:
     asked = Asked()
     referred = take(asked, pd=0.15)

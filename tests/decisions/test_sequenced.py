@@ -194,6 +194,15 @@ def _cut_off(entry: bytes) -> bytes:
     return entry[:-3]
 
 
+def _all_but_nothing(entry: bytes) -> bytes:
+    return entry[:9]
+
+
+def _later(entry: bytes) -> bytes:
+    """Return an entry whose encoder has seen an event that is yet to come."""
+    return entry[:56] + (2**62).to_bytes(8, "little") + entry[64:]
+
+
 def _of_another_encoder(entry: bytes) -> bytes:
     """Return an entry with other bytes in the header of the encoder's state."""
     return entry[:32] + bytes(8) + entry[40:]
@@ -204,14 +213,19 @@ def _flipped(entry: bytes) -> bytes:
     return entry[:-8] + bytes([entry[-8] ^ 1]) + entry[-7:]
 
 
-def test_a_damaged_state_is_built_anew_before_anybody_is_decided_on(bundle: Bundle, tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", [_cut_off, _all_but_nothing, _of_another_encoder, _later])
+def test_a_damaged_state_is_built_anew_before_anybody_is_decided_on(
+    change: Callable[[bytes], bytes], bundle: Bundle, tmp_path: Path
+) -> None:
     desk = Desk(tmp_path, bundle)
     list(live(desk, 5, 15))
-    for number, change in enumerate((_cut_off, _of_another_encoder)):
+    for meeting in ("an event", "a decision"):
         _damage(desk.state, "c-1", change)
-        assert desk.decide(f"after-{number}", "c-1")["rung"] == "full"
-        assert b'obligor_failures_total{error="StateMisfit"}' in desk.metrics.render()
+        if meeting == "an event":
+            desk.one(desk.events(repayment("after", "c-1", event_time=moment(desk.clock.at_us))))
+        assert desk.decide(meeting, "c-1")["rung"] == "full"
         assert_sound(desk)
+    assert b'obligor_failures_total{error="StateMisfit"} 2.0' in desk.metrics.render()
     desk.close()
 
 

@@ -28,6 +28,7 @@ from obligor.models.bundle import ALONE, PARTS, SEQUENCE_PARTS, Bundle, write_bu
 from obligor.models.fusing import Fused, check_encoder, fuse, out_of_fold, scored
 from obligor.models.metrics import auc
 from obligor.models.model import Model
+from obligor.models.report import render_report, verdicts
 from obligor.models.splits import folds
 from obligor.models.training import cutoff_us, evaluate_bundle, split_of, train
 from obligor.parts import read_parts, write_parts
@@ -130,6 +131,23 @@ def test_a_later_evaluation_says_what_each_part_is_worth(world: World) -> None:
     assert pds["sequence"][row] == alone.sequence_calibration.pd(float(score))
     columns = alone.inputs.expand(data.features[[row], :-1])[0]
     assert pds["trees"][row] == alone.trees_calibration.pd(alone.trees.margin(columns))
+
+
+def test_the_report_says_what_the_sequence_adds(world: World) -> None:
+    bundle, evaluation = world.bundle, world.bundle.evaluation
+    page = render_report(evaluation, training=bundle.training, outcome=bundle.outcome, bundle_hash=bundle.hash)
+    assert "What does the sequence add?" in page
+    gained = evaluation["fusion"]["difference"]["auc"]
+    assert f"{gained['value']:+.4f}" in page
+    assert ("ok", "The sequence adds to the trees") in [one[:2] for one in verdicts(evaluation)]
+    for low, high, heading in ((-0.02, -0.01, "The sequence takes"), (-0.01, 0.01, "No proven gain from the sequence")):
+        other = {
+            "models": evaluation["fusion"]["models"],
+            "difference": {"auc": {"value": 0.0, "low": low, "high": high}},
+        }
+        assert any(one[1].startswith(heading) for one in verdicts({**evaluation, "fusion": other}))
+    plain = {name: part for name, part in evaluation.items() if name != "fusion"}
+    assert "sequence" not in render_report(plain, training={}, outcome=bundle.outcome, bundle_hash=bundle.hash)
 
 
 def test_the_fallback_sees_no_sequence(world: World) -> None:

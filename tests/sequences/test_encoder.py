@@ -343,10 +343,15 @@ def test_encoders_that_differ_in_a_head_share_states(kind: Kind) -> None:
     assert one.sha256 != two.sha256
 
 
-def test_the_service_does_not_import_torch() -> None:
-    script = "import sys, obligor.sequences.encoder; print(sorted({'torch', 'numba'} & set(sys.modules)))"
+def test_the_service_imports_no_torch_and_encoders_only_where_a_bundle_has_one() -> None:
+    script = """
+import sys, obligor.decisions.service
+print("obligor.sequences.encoder" in sys.modules)
+import obligor.sequences.online, obligor.sequences.scoring
+print(sorted({"torch", "numba"} & set(sys.modules)))
+"""
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['numba']"
+    assert done.stdout.split("\n")[:2] == ["False", "['numba']"]
 
 
 def test_vocabularies_too_large_to_serve(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,16 +17,20 @@ from tests.features.test_shards import World as Shards
 from tests.postgres_server import Server
 from tests.sequences.scored import Scored, lender_plan, naive_scores, score_of, tokenizer_of
 from tests.stores.memory import MemoryStateStore
+from tests.stores.redis_server import RedisServer
 
 from obligor.events.log import EventLog
 from obligor.features import edits, folds
 from obligor.features import state as state_module
+from obligor.features.online import evaluate_one, fetch
 from obligor.features.requests import Requests, cut_rows
 from obligor.features.state import OnlineState
 from obligor.features.state_store import StateStore
 from obligor.sequences.online import OnlineScore
 from obligor.sequences.score import SequenceScore
 from obligor.sequences.weights import Kind
+from obligor.stores.redis import RedisStateStore
+from obligor.stores.redis.transaction import RedisTransaction
 
 DAY = 86_400_000_000
 NewStore = Callable[[], StateStore]
@@ -214,6 +218,28 @@ def test_a_view_is_the_sequence_that_is_scored(kind: Kind, limit: int | None, co
 def _kept_max(score: SequenceScore) -> int:
     config = score.weights.config
     return config.tail if config.kind == "transformer" else 1 << 30
+
+
+def test_a_far_state_is_asked_once(redis_server: RedisServer, tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.grow(3)
+    state = world.state(RedisStateStore(redis_server.address, "asked-once"))
+    state.catch_up(world.log)
+    as_of = world.log.last_known_time + 2 * DAY
+    with state.begin() as staged:
+        store = staged._store
+        assert isinstance(store, RedisTransaction)
+        trips, fetched = list[int](), store._fetch
+        store._fetch = lambda keys, pages: trips.append(len(keys)) or fetched(keys, pages)  # type: ignore[func-returns-value]
+        for key in (*CONSUMERS, "nobody"):
+            entities = {"consumer": key, "merchant": "m-0"}
+            fetch(world.plan, staged, as_of, entities)
+            asked = len(trips)
+            evaluate_one(world.plan, staged, as_of, -1, entities, FIELDS)
+            world.scoring.score_one(staged.folds(), as_of, -1, entities, FIELDS)
+            assert len(trips) == asked
+        assert len(trips) == len(CONSUMERS) + 1
+    state.close()
 
 
 def test_an_application_is_one_token_online_and_offline(tmp_path: Path) -> None:

@@ -538,8 +538,8 @@ class Writer:
         fields, root = application.fields, application.position
         found = list(evaluate_one(self._plan, state, as_of, root, entities, fields, self_time=event_time).tolist())
         if self._online is not None:
-            with self._timed("sequence"):
-                found.append(self._online.score_one(state.folds(), as_of, root, entities, fields))
+            with self._timed("sequence"):  # the application itself is staged, and not in the state yet
+                found.append(self._online.score_one(state.folds(), as_of, -1, entities, fields))
         return found
 
     def _coalitions(self, batch: _Staged, application: Application, as_of: int) -> Coalitions:

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 import msgspec
 
 from obligor.features.arranging import compiled
-from obligor.features.folds import Fold
+from obligor.features.folds import MARK_ROWS, Fold
 from obligor.features.plan import Plan
 from obligor.features.state_store import Entry
 
@@ -54,5 +54,6 @@ def state_hash(plan: Plan, fold: Fold | None = None) -> str:
 
     Plans of one share a state.
     """
-    held = [plan.timelines_hash, sorted(reaches(plan).items()), *([] if fold is None else [fold.name])]
+    folded = [] if fold is None else [fold.name, MARK_ROWS]
+    held = [plan.timelines_hash, sorted(reaches(plan).items()), *folded]
     return hashlib.sha256(msgspec.json.encode(held)).hexdigest()

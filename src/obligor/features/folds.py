@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from obligor.features.edits import ENTITIES_AT_ONCE, Edits
+from obligor.features.edits import ENTITIES_AT_ONCE, Edits, StateMisfit
 from obligor.features.entries import (
     Row,
     after_all,
@@ -43,6 +43,7 @@ __all__ = ["MARK_ROWS", "Fold", "FoldReader", "Folded", "Folds"]
 MARK_ROWS = 256  # between two marks
 _CHUNKS_AT_ONCE = 64  # of an entity that are read together; bounds memory
 _MARKS_MAX = 1 << 20
+_NAMES_AT_ONCE = 64  # where reading is a round trip; an entity has several
 _HEAD = struct.Struct("=qqqq")
 
 Words = NDArray[np.int64]
@@ -158,22 +159,33 @@ class Folds:
 
     def complete(self, begin: bytes, entities_max: int) -> bytes | None:
         """Fold the next entities whose fold is missing; return the key to go on from, None where there are no more."""
-        at, stop = max(begin, bytes([self._number])), bytes([self._number + 1])
-        for _ in range(entities_max):
-            names = self._store.names(at, stop, 1)
+        starts, following = self._entities(begin, entities_max)
+        folds = [fold_key(start) for start in starts]
+        if self._store.far:
+            self._store.fetch([*folds, *map(tail_key, starts)])
+        missing = [start for start, entry in zip(starts, self._store.get_many(folds), strict=True) if entry is None]
+        made = [item for start in missing for item in self._made(start, None)]
+        self._store.put_many(made)
+        return following
+
+    def _entities(self, begin: bytes, entities_max: int) -> tuple[list[bytes], bytes | None]:
+        """Return how the keys of the next entities begin, and the key behind them, None where there are no more."""
+        at, stop, starts = max(begin, bytes([self._number])), bytes([self._number + 1]), list[bytes]()
+        while len(starts) < entities_max:
+            names = self._store.names(at, stop, _NAMES_AT_ONCE if self._store.far else 1)
             if not names:
-                return None
-            start, _ = entity_of(names[0])
-            if self._store.get(fold_key(start)) is None:
-                self._store.put_many(self._made(start, None))
-            at = after_all(start)
-        return at
+                return starts, None
+            for name in names:
+                if name >= at and len(starts) < entities_max:
+                    starts.append(entity_of(name)[0])
+                    at = after_all(starts[-1])
+        return starts, at
 
     # ---- questions
 
     def names(self, keys: Sequence[bytes]) -> list[bytes]:
-        """Return the keys of what is folded of entities, to be fetched."""
-        return [fold_key(start) for start in prefixes(self._number, keys)]
+        """Return the keys to be fetched for what is folded of entities; where none is, the tail says why."""
+        return [name for start in prefixes(self._number, keys) for name in (fold_key(start), tail_key(start))]
 
     def folded(self, key: str, as_of: int, self_root: int) -> Folded | None:
         """See FoldReader."""
@@ -293,6 +305,8 @@ def _encoded(folded: Folded) -> bytes:
 
 
 def _head_of(entry: Entry) -> tuple[int, int, int, int]:
+    if len(entry) < _HEAD.size:
+        raise StateMisfit(f"the online state holds {len(entry)} bytes where something is folded; expected more")
     found: tuple[int, int, int, int] = _HEAD.unpack_from(entry)
     return found
 

@@ -72,7 +72,8 @@ def read_pool(plan: Plan, log: EventLog, positions: Iterable[int]) -> Pool:
 
 def questions(plan: Plan, pool: Pool, chance: random.Random) -> Iterator[Question]:
     """Yield a question for each event of the pool; whom it does not name is drawn from the others."""
-    sources = list(dict.fromkeys((measure.timeline, measure.via) for measure in plan.measures))
+    looks = [(one.timeline, one.via) for one in plan.measures] + [(one.timeline, one.via) for one in plan.sequences]
+    sources = list(dict.fromkeys(looks))
     others = {timeline: [row[timeline] for row in pool.together if timeline in row] for timeline, _ in sources}
     for row in pool.together:
         entities: dict[str, str | None] = {}

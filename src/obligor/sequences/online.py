@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from obligor.errors import IntegrityError
+from obligor.errors import BadInput, IntegrityError
 from obligor.features.edits import StateMisfit
 from obligor.features.folds import Folded, FoldReader
 from obligor.features.kernels.integers import NULL
@@ -26,6 +26,7 @@ from obligor.features.requests import composite_key
 from obligor.features.tails import ROW_FIXED
 from obligor.sequences.coalitions import Coalitions
 from obligor.sequences.division import TAIL_MAX, Division, SequenceView
+from obligor.sequences.encoder import Times
 from obligor.sequences.score import SequenceScore
 from obligor.sequences.state import State
 from obligor.sequences.tokens import Encoder as Tokenizing
@@ -109,8 +110,14 @@ class EncoderFold:
         return self.tokens.rows(rows[0], rows[2], rows[3:], before)
 
     def _advance(self, state: State, rows: Words, previous: int) -> None:
-        found = self.of(rows, previous)
-        self._score.encoder.advance(state, found.codes, found.parts, np.array(rows[0]))
+        self.take(state, self.of(rows, previous), np.array(rows[0]))
+
+    def take(self, state: State, tokens: Tokens, time: Times) -> None:
+        """Take tokens into a state; StateMisfit where it does not end before them."""
+        try:
+            self._score.encoder.advance(state, tokens.codes, tokens.parts, time)
+        except BadInput as error:
+            raise StateMisfit(f"the online state is not of the rows before: {error}") from None
 
     @property
     def none(self) -> Words:
@@ -142,12 +149,12 @@ class OnlineScore:
     def finish(self, before: Before, as_of: int, fields: Mapping[str, object]) -> float:
         """Return the score of an application with these stored fields, read at `as_of` after all that was before.
 
-        Raises LimitError where the encoder's numbers grew beyond float64.
+        Raises LimitError where the encoder's numbers grew beyond float64, StateMisfit as `before` does.
         """
-        state, encoder = self.fold.state(before.kept), self._score.encoder
+        state = self.fold.state(before.kept)
         own = self.fold.tokens.application_row(fields, as_of, before.previous)
-        encoder.advance(state, own.codes, own.parts, np.array([as_of]))
-        return self._score.of(encoder.readout(state, as_of))
+        self.fold.take(state, own, np.array([as_of]))
+        return self._score.of(self._score.encoder.readout(state, as_of))
 
     def score_one(
         self, reader: FoldReader, as_of: int, self_root: int, entities: Entities, fields: Mapping[str, object]
