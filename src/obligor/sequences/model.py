@@ -19,7 +19,7 @@ _WHOLE = {
     "steps_min": (0, None), "patience": (1, None), "tokens_max": (1, None), "intervals": (1, None),
     "count_min": (1, None), "seed": (0, None),
 }  # fmt: skip
-_WEIGHTS = ("contrastive", "next_event", "masked")
+_WEIGHTS = ("contrastive", "next_event", "masked", "times_ahead")
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,16 @@ class SequenceModel:
     layers: int = 1  # of a Transformer
     heads: int = 4  # of linear attention and of a Transformer
     tail: int = 256  # events that a Transformer looks back; the others look at all
-    contrastive: float = 1.0  # weight: pieces of one entity's sequence are told from those of others
-    next_event: float = 0.5  # weight: the event that follows is foretold
+    contrastive: float = 0.0  # weight: pieces of one entity's sequence are told from those of others
+    next_event: float = 0.0  # weight: the event that follows is foretold
     masked: float = 0.0  # weight: hidden fields are found from the others
+    times_ahead: float = 1.0  # weight: when each kind of event comes next is foretold
     slices: int = 5  # of each entity, that are compared
     slice_min: int = 25  # events
     slice_max: int = 200  # events
     epochs: int = 10  # at most; it stops where what is held back gets no better
     steps_min: int = 400  # on small data more epochs are made until there are so many steps
-    rate: float = 2e-3  # of learning, at its highest
+    rate: float = 6e-3  # of learning, at its highest
     patience: int = 5  # looks at what is held back without a better one
     held_share: float = 0.1  # of the entities, held back to stop by
     tokens_max: int = 16_384  # of a batch
