@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from tests.cli.conftest import Run
+from tests.tracking.recorded import client_of, curve_of, runs_of
 
 import obligor
 from obligor.cli.sequences import _alone, pretrain_project
@@ -166,6 +168,39 @@ def test_a_run_that_was_broken_off_goes_on(
         assert pretrain_project(opened, **arguments).hash == whole.hash
     assert steps == list(range(2, whole.training["learnt"]["steps"]))
     assert not work.exists()
+
+
+def test_a_pretraining_is_recorded_as_one_run_whether_it_was_broken_off_or_not(
+    run: Run, project: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    folder = Path(shutil.copytree(project, tmp_path / "lender"))
+    settings = folder / "obligor.toml"
+    settings.write_text(settings.read_text() + '\n[tracking]\nmlflow = "runs.db"\nexperiment = "encoders"\n')
+    with monkeypatch.context() as patch:
+        patch.setattr("obligor.project.Project.encoders", None)
+        assert run("pretrain", "--project", str(folder), code=1) is not None  # broken off once it has learnt
+    run("pretrain", "--project", str(folder))
+    held = _encoder(folder)
+    assert held.hash == _encoder(project).hash
+    client = client_of(folder / "runs.db")
+    [found] = runs_of(client, "encoders")
+    assert (found.info.run_name, found.info.status) == ("pretrain", "FINISHED")
+    training, tags = held.training, found.data.tags
+    expected = {**training["snapshot"], "plan": training["plan"], "encoder": held.hash}
+    assert {"log", "cut", "chain", "cutoff_us"} <= set(expected)
+    for name, value in expected.items():
+        assert tags[f"obligor.{name}"] == (value if isinstance(value, str) else json.dumps(value))
+    assert found.data.params["hidden"] == "8"
+    learnt = training["learnt"]
+    assert sorted({*curve_of(client, found, "held_back")}) == [
+        (look["step"], look["score"]) for look in learnt["curve"]
+    ]
+    assert sorted({step for step, _ in curve_of(client, found, "loss")}) == list(range(1, learnt["steps"] + 1))
+    assert found.data.metrics["best"] == learnt["best"]
+    names = {file.path for file in client.list_artifacts(found.info.run_id)}
+    assert names == {"manifest.json", "training.json", "tokenizer.json"}
+    manifest = client.download_artifacts(found.info.run_id, "manifest.json", str(tmp_path))
+    assert hashlib.sha256(Path(manifest).read_bytes()).hexdigest() == held.hash
 
 
 def _streamed(held: Pretrained, dataset: Dataset, place: int) -> bytes:

@@ -19,6 +19,7 @@ from obligor.cli.options import AsJson, InProject, instant
 from obligor.cli.output import Output, progress_bar
 from obligor.cli.snapshots import snapshot_of
 from obligor.errors import BadInput, Conflict, ObligorError, Problem
+from obligor.parts import MANIFEST
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from obligor.sequences.dataset import Dataset
     from obligor.sequences.model import SequenceModel
     from obligor.sequences.pretrained import Pretrained
+    from obligor.tracking import Run
 
 __all__ = ["embed", "encoders", "pretrain", "pretrain_project"]
 
@@ -79,15 +81,28 @@ def pretrain_project(
         with progress_bar("tokenizer and dataset", hidden=quiet), project.log(read_only=True) as log:
             snapshot = _begun(project, log, model, work)
             dataset = _dataset(project, log, work, model, snapshot, threads)
-        learnt = pretrained(model, dataset, work, threads=threads, quiet=quiet)
-        training = {
-            "format": FORMAT, "model": dataclasses.asdict(model), "threads": threads, "snapshot": snapshot,
-            "plan": project.plan.hash, "learnt": learnt.record,
-        }  # fmt: skip
-        found = project.encoders.write(dataset.tokenizer, learnt.weights, training)
-        project.encoders.promote(found)
+        with project.tracked("pretrain", kept=work / "tracking.json") as run:
+            run.parameters({**dataclasses.asdict(model), "threads": threads})
+            run.tags({**snapshot, "plan": project.plan.hash})
+            learnt = pretrained(model, dataset, work, threads=threads, quiet=quiet, progress=run.step)
+            training = {
+                "format": FORMAT, "model": dataclasses.asdict(model), "threads": threads, "snapshot": snapshot,
+                "plan": project.plan.hash, "learnt": learnt.record,
+            }  # fmt: skip
+            found = project.encoders.write(dataset.tokenizer, learnt.weights, training)
+            project.encoders.promote(found)
+            _record(run, found)
         shutil.rmtree(work)
     return found
+
+
+def _record(run: Run, found: Pretrained) -> None:
+    """Record what a pretraining has come to."""
+    learnt = found.training["learnt"]
+    run.measured({"best": learnt["best"], "best_step": learnt["best_step"]}, learnt["steps"])
+    run.tags({"encoder": found.hash})
+    for name in (MANIFEST, "training.json", "tokenizer.json"):
+        run.file(found.path / name)
 
 
 def _work(project: Project, model: SequenceModel, threads: int) -> Path:

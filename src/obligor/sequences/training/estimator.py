@@ -29,7 +29,7 @@ from obligor.sequences.training.finetuning import Finetuning, embed, log_odds
 from obligor.sequences.training.hazard import Lived, pd_by
 from obligor.sequences.training.heads import Bottom, Head, Heads, Targets, check_targets
 from obligor.sequences.training.pretraining import Objectives, Pretraining
-from obligor.sequences.training.trainer import Result, TrainerConfig, threads, train
+from obligor.sequences.training.trainer import Progress, Result, Step, TrainerConfig, threads, train
 from obligor.sequences.weights import Config, Kind
 
 __all__ = ["SequenceClassifier"]
@@ -60,6 +60,7 @@ class SequenceClassifier:
     checkpoints: Path | None = None  # folder to go on from after an interruption
     seed: int = 0
     quiet: bool = False
+    progress: Progress | None = None  # called after each step too: to record a run, or to stop it by an exception
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the parameters by name, as scikit-learn asks for them."""
@@ -186,7 +187,13 @@ class SequenceClassifier:
         identity: dict[str, Any],
     ) -> Result:
         file = self.checkpoints / f"{what}.safetensors" if self.checkpoints else None
-        with watched(what, quiet=self.quiet) as progress:
+        with watched(what, quiet=self.quiet) as shown:
+
+            def progress(now: Step) -> None:
+                shown(now)
+                if self.progress is not None:
+                    self.progress(now)
+
             result = train(task, source, config, checkpoint=file, identity=identity, progress=progress)
         task.requires_grad_(True)
         return result

@@ -92,6 +92,7 @@ class Step(NamedTuple):
     events: int  # of this step
     score: float | None  # the latest look at what is held back
     best: float | None
+    looked: int = 0  # the step of that look
 
 
 Progress = Callable[[Step], None]
@@ -281,7 +282,7 @@ def _precision(config: TrainerConfig) -> Any:
 
 def _told(run: _Run, found: Loss | None) -> Step:
     curve = run.result.curve
-    score = curve[-1]["score"] if curve else None
+    score, looked = (curve[-1]["score"], int(curve[-1]["step"])) if curve else (None, 0)
     loss = math.nan if found is None else found.total.item()
     events = 0 if found is None else found.events
-    return Step(run.step, run.steps, loss, found.parts if found else {}, events, score, run.result.best)
+    return Step(run.step, run.steps, loss, found.parts if found else {}, events, score, run.result.best, looked)
