@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -184,6 +186,16 @@ def test_nothing_is_recorded_and_nothing_loaded_where_nothing_is_asked(
     with pytest.raises(ImportError), tracked(Tracking("m.db"), tmp_path, "none"):
         pass  # the control
     assert list(tmp_path.iterdir()) == []
+
+
+def test_mlflow_reports_to_nobody_and_prints_nothing(tmp_path: Path) -> None:
+    script = "import os; import obligor.tracking.mlflow_run; print(*(os.environ.get(name) for name in {0!r}.split()))"
+    names = "MLFLOW_DISABLE_TELEMETRY DO_NOT_TRACK MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
+    bare = {name: value for name, value in os.environ.items() if name not in names.split()}
+    done = subprocess.run(
+        [sys.executable, "-c", script.format(names)], env=bare, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["true"] * 3
 
 
 @pytest.mark.parametrize("given", ["", "file:///mlruns", "databricks://profile"])

@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING, Any, Final
 from obligor.errors import ObligorError
 from obligor.parts import write_whole
 
-# Nothing is reported to anybody, and nobody waits minutes for a server that is gone, unless one says so.
+# Nothing is reported to anybody, nothing goes to standard output, which is a command's own, and nobody waits minutes for
+# a server that is gone, unless one says so.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
@@ -46,6 +48,7 @@ POINTS_MAX: Final = 1000  # of a curve
 METRICS_MAX: Final = 1000  # of one request
 NAMES_MAX: Final = 100  # parameters or tags of one request
 TEXT_MAX: Final = 5000  # characters of a parameter or a tag
+CAUSE_MAX: Final = 300  # characters of what a warning says of a failure
 LOST = (MlflowException, SQLAlchemyError, OSError)  # requests' exceptions are OSErrors
 
 _log = logging.getLogger("obligor.tracking")
@@ -109,7 +112,7 @@ class MlflowRun:
         if (lost := self._send()) is not None:
             _log.warning(
                 "the run %r could not be recorded in MLflow at %s (%s); what it has come to stands all the same",
-                self._name, self._address, str(lost).strip().splitlines()[0],
+                self._name, self._address, str(lost).strip().splitlines()[0][:CAUSE_MAX],
             )  # fmt: skip
 
     def _later(self, call: Callable[[MlflowClient], None]) -> None:
