@@ -29,6 +29,7 @@ CONFINED = {
     "fastavro": "stores/kafka/",
     "lmdb": "stores/lmdb/",
     "mlflow": "tracking/",
+    "optuna": "sequences/training/search.py",
     "psycopg": "stores/postgres/",
     "py4j": "engines/spark/",
     "pyspark": "engines/spark/",

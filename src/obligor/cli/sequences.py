@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from obligor.sequences.dataset import Dataset
     from obligor.sequences.model import SequenceModel
     from obligor.sequences.pretrained import Pretrained
+    from obligor.sequences.training.pretrained import Learnt
     from obligor.tracking import Run
 
 __all__ = ["embed", "encoders", "pretrain", "pretrain_project"]
@@ -47,6 +48,10 @@ def pretrain(
         int | None, typer.Option(min=1, help="So many at most, on small data too.", show_default="as in model.py")
     ] = None,
     threads: Threads = 1,
+    search: Annotated[
+        int | None,
+        typer.Option(min=2, help="Try so many settings, model.py's first, and keep the best encoder."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Learn the encoder of model.py from all events known at the cut-off; a run that was broken off goes on."""
@@ -54,19 +59,33 @@ def pretrain(
 
     out = Output(as_json)
     opened = obligor.open(project)
-    found = pretrain_project(opened, cutoff=cutoff, epochs=epochs, threads=threads, quiet=as_json)
+    found = pretrain_project(opened, cutoff=cutoff, epochs=epochs, threads=threads, search=search, quiet=as_json)
     how = found.training["learnt"]
     out.say(f"Encoder [bold]{found.hash[:12]}[/] of {how['entities']:,} entities with {how['events']:,} events")
     curve = [[look["step"], look["score"]] for look in how["curve"]]
     if curve:
         out.say(f"{how['steps']:,} steps, the best at {how['best_step']:,}")
         out.table("", ["step", "loss held back"], curve)
+    _show_search(out, how.get("search", []))
     out.say("It is the current one: [bold]obligor embed[/] uses it.")
     out.result({"encoder": found.hash, "path": str(found.path), "training": found.training})
 
 
+def _show_search(out: Output, trials: list[dict[str, Any]]) -> None:
+    if trials:
+        names = list(trials[0]["settings"])
+        rows = [[*one["settings"].values(), one["step"], one["score"], one["pruned"]] for one in trials]
+        out.table("Trials", [*names, "steps", "loss held back", "ended early"], rows)
+
+
 def pretrain_project(
-    project: Project, *, cutoff: str | None, epochs: int | None, threads: int, quiet: bool
+    project: Project,
+    *,
+    cutoff: str | None,
+    epochs: int | None,
+    threads: int,
+    quiet: bool,
+    search: int | None = None,
 ) -> Pretrained:
     """Learn a project's encoder on its log, make it the current one and return it."""
     try:
@@ -76,7 +95,7 @@ def pretrain_project(
     model = project.encoder_model
     given: dict[str, Any] = {} if epochs is None else {"epochs": epochs, "steps_min": 0}
     model = dataclasses.replace(model, cutoff=cutoff or model.cutoff or project.model.cutoff, **given)
-    work = _work(project, model, threads)
+    work = _work(project, model, threads, searched=search is not None)
     with _alone(work):
         with progress_bar("tokenizer and dataset", hidden=quiet), project.log(read_only=True) as log:
             snapshot = _begun(project, log, model, work)
@@ -84,7 +103,10 @@ def pretrain_project(
         with project.tracked("pretrain", kept=work / "tracking.json") as run:
             run.parameters({**dataclasses.asdict(model), "threads": threads})
             run.tags({**snapshot, "plan": project.plan.hash})
-            learnt = pretrained(model, dataset, work, threads=threads, quiet=quiet, progress=run.step)
+            if search is None:
+                learnt = pretrained(model, dataset, work, threads=threads, quiet=quiet, progress=run.step)
+            else:
+                learnt, model = _searched(model, dataset, work, run, trials=search, threads=threads, quiet=quiet)
             training = {
                 "format": FORMAT, "model": dataclasses.asdict(model), "threads": threads, "snapshot": snapshot,
                 "plan": project.plan.hash, "learnt": learnt.record,
@@ -96,6 +118,21 @@ def pretrain_project(
     return found
 
 
+def _searched(
+    model: SequenceModel, dataset: Dataset, work: Path, run: Run, *, trials: int, threads: int, quiet: bool
+) -> tuple[Learnt, SequenceModel]:
+    """Return the best encoder of some trials, and the settings that gave it."""
+    from obligor.sequences.training.search import pretrained_by_search
+
+    best, learnt = pretrained_by_search(model, dataset, work, trials=trials, threads=threads, quiet=quiet)
+    for number, trial in enumerate(learnt.record["search"]):
+        run.measured({"trial.held_back": trial["score"], "trial.steps": trial["step"]}, number)
+    for look in learnt.record["curve"]:
+        run.measured({"held_back": look["score"]}, look["step"])
+    run.tags({"best": dataclasses.asdict(best)})
+    return learnt, best
+
+
 def _record(run: Run, found: Pretrained) -> None:
     """Record what a pretraining has come to."""
     learnt = found.training["learnt"]
@@ -105,12 +142,12 @@ def _record(run: Run, found: Pretrained) -> None:
         run.file(found.path / name)
 
 
-def _work(project: Project, model: SequenceModel, threads: int) -> Path:
+def _work(project: Project, model: SequenceModel, threads: int, *, searched: bool) -> Path:
     """Return the folder of a run: the same wherever the log has got to, so that one that was broken off is found."""
     from obligor.features.files import digest
     from obligor.parts import encode_json
 
-    asked = encode_json([FORMAT, project.plan.hash, dataclasses.asdict(model), threads])
+    asked = encode_json([FORMAT, project.plan.hash, dataclasses.asdict(model), threads, searched])
     return project.path(project.settings.store.pretraining) / digest(asked)
 
 

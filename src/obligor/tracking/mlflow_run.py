@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Final
 from obligor.errors import ObligorError
 from obligor.parts import write_whole
 
-# Nothing is reported to anybody, nothing goes to standard output, which is a command's own, and nobody waits minutes for
-# a server that is gone, unless one says so.
+# Unless one says so, nothing is reported to anybody, nothing goes to standard output, which is a command's own, and
+# nobody waits minutes for a server that is gone.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")

@@ -23,7 +23,7 @@ from obligor.sequences.batches import BatchSource
 from obligor.sequences.training.chance import Chance
 from obligor.sequences.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 
-__all__ = ["Loss", "Progress", "Result", "Step", "Task", "TrainerConfig", "device_of", "threads", "train"]
+__all__ = ["Diverged", "Loss", "Progress", "Result", "Step", "Task", "TrainerConfig", "device_of", "threads", "train"]
 
 WARM_UP_SHARE: Final = 0.05  # of the steps, until the full rate
 RATE_SHARE_MIN: Final = 0.05  # of the rate, at the last step
@@ -115,6 +115,10 @@ def device_of(config: TrainerConfig) -> torch.device:
     return torch.device(config.device)
 
 
+class Diverged(ObligorError):
+    """A loss that is no longer a finite number."""
+
+
 @contextmanager
 def threads(count: int) -> Iterator[None]:
     """Let torch use so many threads, and as many as before afterwards."""
@@ -150,7 +154,7 @@ class _Run:
     def learn(self, found: Loss) -> None:
         """Take one step down."""
         if not bool(torch.isfinite(found.total)):
-            raise ObligorError(f"the loss of step {self.step} is not finite ({found.parts}); try a lower rate")
+            raise Diverged(f"the loss of step {self.step} is not finite ({found.parts}); try a lower rate")
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate()
         self.optimiser.zero_grad(set_to_none=True)
