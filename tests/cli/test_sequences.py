@@ -203,6 +203,23 @@ def test_a_pretraining_is_recorded_as_one_run_whether_it_was_broken_off_or_not(
     assert hashlib.sha256(Path(manifest).read_bytes()).hexdigest() == held.hash
 
 
+def test_a_search_keeps_the_best_of_its_encoders(run: Run, project: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(project, tmp_path / "lender"))
+    found = run("pretrain", "--project", str(folder), "--search", "3", "--json")
+    training, trials = found["training"], found["training"]["learnt"]["search"]
+    assert trials[0] == {
+        "settings": {"rate": 2e-3, "width": 8, "hidden": 8}, "pruned": False,
+        "score": _encoder(project).training["learnt"]["best"], "step": _encoder(project).training["learnt"]["steps"],
+    }  # fmt: skip
+    best = min(trials, key=lambda one: one["score"])
+    assert {name: training["model"][name] for name in best["settings"]} == best["settings"]
+    assert len(trials) == 3
+    assert training["learnt"]["best"] == best["score"] < trials[0]["score"]
+    assert _encoder(folder).hash == found["encoder"] != _encoder(project).hash
+    assert _encoder(folder).weights.config.hidden == best["settings"]["hidden"]
+    assert list((folder / "store" / "pretraining").iterdir()) == []
+
+
 def _streamed(held: Pretrained, dataset: Dataset, place: int) -> bytes:
     """Return the vector of one slice, event by event."""
     length = dataset.columns.length[[place]].astype(np.int64)

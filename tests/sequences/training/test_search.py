@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +30,20 @@ def _score(settings: dict[str, Any], step: int) -> float:
     return float((np.log(settings["x"]) ** 2 + settings["shift"]) * (1 + 1 / step))
 
 
-def _walk(settings: dict[str, Any], progress: Progress, seen: Callable[[], None] = lambda: None) -> float:
-    """Go through a training whose looks get better step by step."""
-    for step in range(1, LOOKS + 1):
+def _walk(settings: dict[str, Any], own: Path, progress: Progress, seen: Callable[[], None] = lambda: None) -> float:
+    """Go through a training whose looks get better step by step, from its last step on where it was stopped."""
+    kept = own / "step"
+    for step in range(int(kept.read_text()) + 1 if kept.exists() else 1, LOOKS + 1):
         seen()
         score = _score(settings, step)
         progress(Step(step, LOOKS, score, {}, 1, score, score, step))
+        own.mkdir(exist_ok=True)
+        kept.write_text(str(step))
     return _score(settings, LOOKS)
 
 
 def _searched(folder: Path, trials: int = 12, seed: int = 0) -> list[Trial]:
-    return search(SPACE, FIRST, lambda s, _, p: _walk(s, p), folder, trials=trials, seed=seed)
+    return search(SPACE, FIRST, _walk, folder, trials=trials, seed=seed)
 
 
 def test_trials_follow_the_seed_and_begin_with_what_is_given(tmp_path: Path) -> None:
@@ -83,17 +87,17 @@ def test_a_search_that_was_stopped_goes_on(tmp_path: Path, moment: int) -> None:
 
     folder = tmp_path / "stopped"
     with pytest.raises(KeyboardInterrupt):
-        search(SPACE, FIRST, lambda s, _, p: _walk(s, p, stopping), folder, trials=12, seed=0)
+        search(SPACE, FIRST, partial(_walk, seen=stopping), folder, trials=12, seed=0)
     assert _searched(folder) == whole
     assert _searched(folder, trials=14) == _searched(tmp_path / "whole", trials=14)  # and further, when asked
     assert _searched(folder, trials=5) == whole[:5]
 
 
 def test_a_trial_that_diverges_ends_itself_alone(tmp_path: Path) -> None:
-    def learn(settings: dict[str, Any], _: Path, progress: Progress) -> float:
+    def learn(settings: dict[str, Any], own: Path, progress: Progress) -> float:
         if settings["shift"] == 2:
             raise Diverged("no number")
-        return _walk(settings, progress)
+        return _walk(settings, own, progress)
 
     found = search(SPACE, FIRST, learn, tmp_path, trials=8, seed=0)
     assert found[0] == Trial(FIRST, True, None, 0)
