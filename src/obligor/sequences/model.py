@@ -19,7 +19,7 @@ _WHOLE = {
     "steps_min": (0, None), "patience": (1, None), "tokens_max": (1, None), "intervals": (1, None),
     "count_min": (1, None), "seed": (0, None),
 }  # fmt: skip
-_WEIGHTS = ("contrastive", "next_event", "masked")
+_WEIGHTS = ("contrastive", "next_event", "masked", "times_ahead")
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class SequenceModel:
     contrastive: float = 1.0  # weight: pieces of one entity's sequence are told from those of others
     next_event: float = 0.5  # weight: the event that follows is foretold
     masked: float = 0.0  # weight: hidden fields are found from the others
+    times_ahead: float = 0.0  # weight: when each kind of event comes next is foretold
     slices: int = 5  # of each entity, that are compared
     slice_min: int = 25  # events
     slice_max: int = 200  # events

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -26,7 +28,7 @@ CPU = torch.device("cpu")
 HIDDEN = 16
 
 
-def _encoder(kind: Kind, **given: int) -> SequenceEncoder:
+def _encoder(kind: Kind, **given: Any) -> SequenceEncoder:
     deep = kind == "transformer"
     config = Config(
         kind=kind, width=8, hidden=HIDDEN, sizes=SIZES, layers=2 if deep else 1, heads=1 if kind == "gru" else 2,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,15 +16,16 @@ from obligor.sequences.training.chance import Chance
 from obligor.sequences.training.contrastive import contrastive_loss, random_slices
 from obligor.sequences.training.encoder import SequenceEncoder
 from obligor.sequences.training.fields_ahead import FieldsAhead, masked_codes, with_next
-from obligor.sequences.training.pretraining import Objectives, Pretraining, slow_moving
-from obligor.sequences.training.ragged import Rows, ragged
+from obligor.sequences.training.pretraining import VALUES_MAX, Objectives, Pretraining, identifying, slow_moving
+from obligor.sequences.training.ragged import Ragged, Rows, ragged
+from obligor.sequences.training.times_ahead import SPANS_DAYS, TimesAhead, kinds, waits
 from obligor.sequences.training.trainer import train
 from obligor.sequences.weights import Config
 
 CPU = torch.device("cpu")
 
 
-def _encoder(sizes: tuple[int, ...] = SIZES, **given: int) -> SequenceEncoder:
+def _encoder(sizes: tuple[int, ...] = SIZES, **given: Any) -> SequenceEncoder:
     return SequenceEncoder(Config(kind="gru", width=8, hidden=16, sizes=sizes), seed=1, **given)
 
 
@@ -93,14 +95,77 @@ def test_masked_fields_are_asked_and_no_others() -> None:
     assert 0.1 < float((asked > 0).double().mean()) < 0.2
 
 
-@pytest.mark.parametrize("weights", [(1.0, 0.5, 0.5), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (1.0, 0.0, 0.0)])
-def test_every_objective_falls(weights: tuple[float, float, float]) -> None:
+def test_waits_are_those_of_each_row_looked_through() -> None:
+    made, _ = source(30, 1, events=(2, 12), tokens_max=10_000)
+    tokens = ragged(next(made.batches(0, 0)), CPU)
+    asked = kinds(SIZES, (0, 1))
+    assert asked == (*((0, code) for code in range(1, 6)), *((1, code) for code in range(1, 7)))
+    place = np.arange(0, len(tokens.time), 2)
+    wait, seen = waits(tokens, place, asked)
+    for i, at in enumerate(place.tolist()):
+        row = int(np.searchsorted(tokens.rows.start, at, side="right")) - 1
+        end = int(tokens.rows.start[row] + tokens.rows.length[row])
+        assert seen[i] == tokens.as_of[row] - tokens.time[at]
+        for k, (field, code) in enumerate(asked):
+            coming = [j for j in range(at + 1, end) if tokens.codes[j, field] == code]
+            assert wait[i, k] == (tokens.time[coming[0]] - tokens.time[at] if coming else np.inf)
+
+
+def test_a_kind_that_is_known_to_come_or_not_costs_what_its_hazard_says() -> None:
+    """Two rows of two events: a day later the second event comes, of kind 1 in one row and of kind 2 in the other."""
+    day = 86_400_000_000
+    codes = torch.tensor([[3], [1], [3], [2]], dtype=torch.int32)
+    rows = Rows(np.array([2, 2]), CPU)
+    tokens = Ragged(codes, torch.zeros(4, 1), np.array([0, day, 0, day]), rows, np.array([40 * day, 2 * day]))
+    ahead = TimesAhead((4,), 2, (0,), torch.Generator().manual_seed(1))
+    ahead(torch.zeros(4, 2), tokens, Chance(0, 0))  # it begins at the rates
+    begun = ahead.bias.detach().clone().reshape(3, len(SPANS_DAYS))
+    # Kind 1: at risk in the spans up to a day are all four events, of which one sees it come in the third span.
+    assert torch.sigmoid(begun[0, 0]).item() == pytest.approx(0.5 / 5)
+    assert torch.sigmoid(begun[0, 2]).item() == pytest.approx(1.5 / 5)
+    # Beyond it one event alone was watched for 30 days without it.
+    assert torch.sigmoid(begun[0, 6]).item() == pytest.approx(0.5 / 2)
+    assert ahead(torch.zeros(4, 2), tokens, Chance(0, 0)).item() == pytest.approx(1.0)
+    with torch.no_grad():
+        ahead.bias.zero_()
+    shares = [_loss(torch.zeros_like(begun[k]), tokens, k) / _loss(begun[k], tokens, k) for k in (0, 1)]
+    assert ahead(torch.zeros(4, 2), tokens, Chance(0, 0)).item() == pytest.approx(np.mean(shares), rel=1e-5)
+
+
+def _loss(log_odds: torch.Tensor, tokens: Ragged, kind: int) -> float:
+    """What a hazard costs, span by span."""
+    total = 0.0
+    wait, seen = waits(tokens, np.arange(4), ((0, kind + 1),))
+    for i in range(4):
+        begin = 0.0
+        for odds, end in zip(log_odds.tolist(), np.array(SPANS_DAYS) * 86_400e6, strict=True):
+            came = wait[i, 0] <= end
+            if wait[i, 0] > begin and (came or seen[i] >= end):
+                total += float(np.log1p(np.exp(-odds if came else odds)))
+            begin = end
+    return total
+
+
+def test_fields_of_very_many_values_are_not_foretold() -> None:
+    made = _with_identifier(source(40, 1)[0])
+    sizes = (*SIZES, VALUES_MAX + 1)
+    task = Pretraining(_encoder(sizes), Objectives(1.0, 1.0, 1.0), replace(made, sizes=sizes), seed=1)
+    assert task.next_event is not None
+    assert task.masked is not None
+    assert task.next_event.kept == task.masked.kept == (0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [(1.0, 0.5, 0.5, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (1.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0)],
+)
+def test_every_objective_falls(weights: tuple[float, float, float, float]) -> None:
     made, _ = source(400, 1, tokens_max=2048)
     wanted = Objectives(*weights, slice_min=3, slice_max=12)
     held = np.arange(400) % 5 == 0
     task = Pretraining(_encoder(), wanted, made, seed=1, held=held)
     first = task.score()
-    result = train(task, made, QUICK)
+    result = train(task, made, replace(QUICK, epochs=6))
     assert first is not None
     assert result.best is not None
     assert result.best < first * 0.97
@@ -119,20 +184,20 @@ def test_next_event_sees_a_carried_state() -> None:
     assert float(losses[0].total.detach()) == pytest.approx(float(losses[1].total.detach()), abs=1e-6)
 
 
-def test_a_field_that_names_its_row_is_found_and_kept_out() -> None:
+def test_a_field_that_names_its_row_is_found() -> None:
     made, _ = source(300, 1)
     named = _with_identifier(made)
     assert slow_moving(made.batches(0, 0), 3) == ()
     assert slow_moving(named.batches(0, 0), 4) == (3,)
-    declared = Pretraining(_encoder(named.sizes), PRETRAIN, replace(named, slow=(False, True, False, False)), seed=1)
-    assert declared.identifiers == (1, 3)
-    assert Pretraining(_encoder(named.sizes), Objectives(0.0, 1.0), named, seed=1).identifiers == ()
-    encoder = _encoder(named.sizes)
-    task = Pretraining(encoder, PRETRAIN, named, seed=1)
-    train(task, named, QUICK)
-    task.close()
-    table = encoder.token.tables()[3]
-    assert torch.equal(table, table[:1].expand_as(table))
+    assert identifying(replace(named, slow=(False, True, False, False))) == (1, 3)
+
+
+def test_what_an_encoder_is_blind_to_says_nothing() -> None:
+    named = _with_identifier(source(300, 1)[0])
+    encoder = _encoder(named.sizes, blind=(3,))
+    wanted = replace(PRETRAIN, masked=0.5, times_ahead=1.0)
+    train(Pretraining(encoder, wanted, named, seed=1), named, QUICK)
+    assert not encoder.token.tables()[3].any()  # so serving, which adds it, adds nothing
     tokens = ragged(next(named.batches(0, 0)), CPU)
     with torch.no_grad():
         other = tokens._replace(codes=tokens.codes.clone())
@@ -145,20 +210,15 @@ def test_contrast_by_an_identifier_alone_learns_nothing_else() -> None:
     named = _with_identifier(source(300, 1)[0])
     wanted = Objectives(next_event=0.0, slice_min=3, slice_max=12)
     scores: list[float] = []
-    for identifiers in ((), None):
-        task = Pretraining(_encoder(named.sizes), _with(wanted, identifiers), named, seed=1, held=np.arange(300) < 60)
+    for blind in ((), (3,)):
+        task = Pretraining(_encoder(named.sizes, blind=blind), wanted, named, seed=1, held=np.arange(300) < 60)
         result = train(task, named, QUICK)
         scores.append(float(result.best or np.nan))
     assert scores[0] < 0.8 * scores[1]
 
 
-def _with(wanted: Objectives, identifiers: tuple[int, ...] | None) -> Objectives:
-    return Objectives(**{**vars(wanted), "identifiers": identifiers})
-
-
 def test_objectives_that_ask_for_nothing_are_refused() -> None:
     with pytest.raises(BadInput, match="expected weights of at least 0, not all 0"):
         Objectives(0.0, 0.0, 0.0)
-    made, _ = source(20, 1)
-    with pytest.raises(BadInput, match=r"\$\.identifiers: expected a field"):
-        Pretraining(_encoder(), Objectives(identifiers=(0, 1, 2)), made, seed=1)
+    with pytest.raises(BadInput, match=r"\$\.blind: expected a field"):
+        _encoder(blind=(0, 1, 2))

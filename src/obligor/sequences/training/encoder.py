@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from obligor.errors import BadInput
+from obligor.errors import BadInput, Problem
 from obligor.sequences.batches import Batch, Branched
 from obligor.sequences.training.embedding import TokenEmbedding
 from obligor.sequences.training.gru import GRU
@@ -30,14 +30,25 @@ __all__ = ["SequenceEncoder"]
 class SequenceEncoder(nn.Module):
     """Tokens in, one hidden vector an event and one readout a row out."""
 
-    def __init__(self, config: Config, seed: int, *, chunk_events: int = 512, gradient_events: int = 8192) -> None:
+    def __init__(
+        self,
+        config: Config,
+        seed: int,
+        *,
+        blind: tuple[int, ...] = (),
+        chunk_events: int = 512,
+        gradient_events: int = 8192,
+    ) -> None:
         super().__init__()
         if problems := tuple(config.problems()):
             raise BadInput(problems)
+        if len(set(blind)) >= len(config.sizes):
+            raise BadInput(Problem("$.blind", "expected a field that the encoder reads, got none"))
         self.config, self.chunk_events, self.gradient_events = config, chunk_events, gradient_events
+        self.blind = blind  # fields that are not read
         generator = torch.Generator().manual_seed(seed)
         width, hidden = config.width, config.hidden
-        self.token = TokenEmbedding(config.sizes, width, generator)
+        self.token = TokenEmbedding(config.sizes, width, generator, blind)
         self.body: GRU | LinearAttention | Transformer
         if config.kind == "gru":
             self.body = GRU(width, hidden, generator)

@@ -28,7 +28,7 @@ from obligor.sequences.training.export import export
 from obligor.sequences.training.finetuning import Finetuning, embed, log_odds
 from obligor.sequences.training.hazard import Lived, pd_by
 from obligor.sequences.training.heads import Bottom, Head, Heads, Targets, check_targets
-from obligor.sequences.training.pretraining import Objectives, Pretraining
+from obligor.sequences.training.pretraining import Objectives, Pretraining, identifying
 from obligor.sequences.training.trainer import Progress, Result, Step, TrainerConfig, threads, train
 from obligor.sequences.weights import Config, Kind
 
@@ -50,7 +50,8 @@ class SequenceClassifier:
     heads: tuple[Head, ...] = (Head("default"),)
     bottom: Bottom = "own"  # of the heads
     units: int = 64  # of a head's hidden layer
-    dropout: float = 0.1  # of a readout's coordinates, before the heads
+    dropout: float = 0.5  # of a readout's coordinates, before the heads
+    blind: tuple[int, ...] | None = None  # fields that are not read; None: those that say who it is, known or found
     pretrained: bool = True  # whether fit pretrains an encoder that has not been
     frozen: bool = False  # whether fit leaves the encoder as pretraining made it
     objectives: Objectives = field(default_factory=Objectives)
@@ -81,11 +82,11 @@ class SequenceClassifier:
         task = Pretraining(encoder, self.objectives, source, self.seed, held)
         identity = {
             "encoder": encoder.config.to_json(),
+            "blind": encoder.blind,
             "objectives": asdict(self.objectives),
             "held": _digest({"held": held}),
         }
         self.pretraining_ = self._train(task, source, self.pretrainer, "pretraining", identity)
-        task.close()
         self.encoder_ = encoder
         return self
 
@@ -120,7 +121,8 @@ class SequenceClassifier:
         with threads(self.trainer.threads):
             task.prepare()
         identity = {
-            "encoder": encoder.config.to_json(), "heads": [head.to_data() for head in self.heads],
+            "encoder": encoder.config.to_json(), "blind": encoder.blind,
+            "heads": [head.to_data() for head in self.heads],
             "bottom": self.bottom, "units": self.units, "dropout": self.dropout, "frozen": self.frozen,
             "targets": _digest({**targets, "held": held}),
         }  # fmt: skip
@@ -176,7 +178,7 @@ class SequenceClassifier:
             heads=1 if self.kind == "gru" else self.attention_heads,
             tail=self.tail if self.kind == "transformer" else 0,
         )
-        return SequenceEncoder(config, self.seed)
+        return SequenceEncoder(config, self.seed, blind=identifying(source) if self.blind is None else self.blind)
 
     def _train(
         self,

@@ -32,7 +32,7 @@ class Finetuning(nn.Module):
         targets: Targets,
         held: NDArray[np.bool_],
         *,
-        dropout: float = 0.1,
+        dropout: float = 0.5,
         frozen: bool = False,
     ) -> None:
         super().__init__()
@@ -56,8 +56,12 @@ class Finetuning(nn.Module):
         mine = batch.take((self.told & ~self.held)[batch.question])
         if not len(mine.question):
             return None
-        readouts = chance.dropout(self._read(mine), self.dropout)
-        losses = self.heads.losses(self.heads(readouts), self.targets, mine.question)
+        readouts = self._read(mine)
+        if not self.frozen:
+            self.heads.follow_norm(readouts)
+        # What is left out of a standardised readout has its mean; a raw 0 would often lie far outside.
+        given = chance.dropout(self.heads.standardised(readouts), self.dropout)
+        losses = self.heads.losses(self.heads.outputs(given), self.targets, mine.question)
         parts = {name: loss.item() for name, loss in losses.items()}
         return Loss(self.heads.weighted(losses), parts, mine.events)
 

@@ -1,9 +1,11 @@
 """Heads: what is predicted from a readout, several things at once.
 
-Head m is out = W_out silu(W_hidden r + b) + b over a readout that is standardised once and for all. A bottom can be
-each head's own, one for all of them (Caruana 1997; it is written once a head, so that serving knows one form), or a
-mixture of experts with a gate for each head (MMoE, Ma et al. 2018). Their losses are added with learnt weights, the log
-variances of Kendall, Gal and Cipolla (2018), so that no scale has to be chosen by hand.
+Head m is out = W_out silu(W_hidden r + b) + b over a readout that is standardised: by a running estimate while the
+encoder learns (a fresh one's readouts hardly vary, so what standardised them once would soon blow them up), and by what
+that has come to afterwards. A bottom can be each head's own, one for all of them (Caruana 1997; it is written once a
+head, so that serving knows one form), or a mixture of experts with a gate for each head (MMoE, Ma et al. 2018). Their
+losses are added with learnt weights, the log variances of Kendall, Gal and Cipolla (2018), so that no scale has to be
+chosen by hand.
 
     binary   log-odds of an event; its loss is the cross entropy, rows whose outcome is not known are left out
     share    log-odds of a quantity in [0, 1], such as the loss as a share of the exposure: a fractional logit
@@ -33,6 +35,7 @@ Targets = Mapping[str, NDArray[np.float64] | Lived]  # of each head, by question
 
 NAME: Final = re.compile("[A-Za-z0-9_]+")
 SPREAD_MIN: Final = 1e-3  # a coordinate that varies less is not blown up
+NORM_SHARE: Final = 0.02  # what the latest step counts in what readouts are standardised by
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,13 @@ class Heads(nn.Module):
         self.get_buffer("norm_mean").copy_(readouts.double().mean(dim=0))
         self.get_buffer("norm_scale").copy_(1.0 / spread)
 
+    def follow_norm(self, readouts: Tensor) -> None:
+        """Take some readouts (n, size) of an encoder that learns into what is standardised by."""
+        mean, scale, given = self.get_buffer("norm_mean"), self.get_buffer("norm_scale"), readouts.detach().float()
+        mean.lerp_(given.mean(dim=0), NORM_SHARE)
+        variance = torch.lerp(scale.pow(-2), (given - mean).square().mean(dim=0), NORM_SHARE)
+        scale.copy_(variance.clamp(min=SPREAD_MIN**2).rsqrt())
+
     def start_at(self, targets: Targets) -> None:
         """Begin each head at the level of its target, so that the first steps need not find it."""
         with torch.no_grad():
@@ -128,8 +138,15 @@ class Heads(nn.Module):
 
     def forward(self, r: Tensor) -> dict[str, Tensor]:
         """Return the log-odds of each head, (B, outputs), from readouts (B, size)."""
+        return self.outputs(self.standardised(r))
+
+    def standardised(self, r: Tensor) -> Tensor:
+        """Return readouts with about mean 0 and variance 1, (B, size)."""
+        return (r - self.get_buffer("norm_mean")) * self.get_buffer("norm_scale")
+
+    def outputs(self, r: Tensor) -> dict[str, Tensor]:
+        """Return the log-odds of each head, (B, outputs), from standardised readouts (B, size)."""
         linear, silu = nn.functional.linear, nn.functional.silu
-        r = (r - self.get_buffer("norm_mean")) * self.get_buffer("norm_scale")
         bottoms = [silu(linear(r, w, b)) for w, b in zip(self.hidden, self.hidden_bias, strict=True)]  # (B, u) each
         found = {}
         for m, head in enumerate(self.heads):

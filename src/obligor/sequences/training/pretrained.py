@@ -53,7 +53,7 @@ def pretrained(
     held = held_back(dataset, model.held_share, model.seed)
     estimator = SequenceClassifier(
         kind=model.kind, width=model.width, hidden=model.hidden, layers=model.layers, attention_heads=model.heads,
-        tail=model.tail, objectives=_objectives(model, kept_out), checkpoints=work, seed=model.seed, quiet=quiet,
+        tail=model.tail, objectives=_objectives(model), blind=kept_out, checkpoints=work, seed=model.seed, quiet=quiet,
         progress=progress,
         pretrainer=TrainerConfig(
             epochs=model.epochs, steps_min=model.steps_min, rate=model.rate, patience=model.patience, seed=model.seed,
@@ -70,8 +70,8 @@ def pretrained(
     return Learnt(weights.dump(estimator.encoder_.config, exported_weights(estimator.encoder_)), record)
 
 
-def _objectives(model: SequenceModel, kept_out: tuple[int, ...]) -> Objectives:
+def _objectives(model: SequenceModel) -> Objectives:
     return Objectives(
-        contrastive=model.contrastive, next_event=model.next_event, masked=model.masked, slices=model.slices,
-        slice_min=model.slice_min, slice_max=model.slice_max, identifiers=kept_out,
+        contrastive=model.contrastive, next_event=model.next_event, masked=model.masked,
+        times_ahead=model.times_ahead, slices=model.slices, slice_min=model.slice_min, slice_max=model.slice_max,
     )  # fmt: skip

@@ -1,9 +1,12 @@
-"""Pretraining without labels: a weighted sum of contrastive, next-event and masked losses, in one pass of the encoder.
+"""Pretraining without labels: a weighted sum of several losses, in one pass of the encoder.
 
-Contrastive learning tells entities apart, so a field that names an entity (a device, a postcode: it hardly changes
-within a row and differs between rows) would be all that it learns. Such fields are left out: the encoder sees them as
-absent while it is pretrained, and their tables end as one row repeated, so that they mean nothing until fine-tuning
-gives them a meaning. Those that the source knows of are left out, and those that are found by looking.
+    contrastive   pieces of one entity's sequence are told from those of others
+    next_event    the fields of the event that follows
+    times_ahead   when each kind of event comes next
+    masked        fields that are hidden, from the others
+
+Fields with very many values are not foretold: one softmax over all merchants costs more than all the rest, and who it
+is hardly depends on what happened. Nor are the fields that the encoder is blind to.
 """
 
 from __future__ import annotations
@@ -18,12 +21,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from obligor.errors import BadInput, Problem
-from obligor.sequences.batches import Batch, BatchSource
+from obligor.sequences.batches import Batch, BatchSource, Branched, QuestionSource
 from obligor.sequences.training.chance import Chance
 from obligor.sequences.training.contrastive import contrastive_loss, random_slices
 from obligor.sequences.training.encoder import SequenceEncoder
 from obligor.sequences.training.fields_ahead import FieldsAhead, masked_codes, with_next
 from obligor.sequences.training.ragged import Ragged, ragged
+from obligor.sequences.training.times_ahead import TimesAhead
 from obligor.sequences.training.trainer import Loss
 
 __all__ = ["Objectives", "Pretraining", "identifying", "slow_moving"]
@@ -31,6 +35,7 @@ __all__ = ["Objectives", "Pretraining", "identifying", "slow_moving"]
 AGREEMENT_MIN: Final = 0.9  # of two successive values of one row, for a field to be slow-moving
 CONCENTRATION_MAX: Final = 0.2  # chance that two rows share a value, for it to tell rows apart
 ROWS_LOOKED_AT: Final = 2000
+VALUES_MAX: Final = 256  # rows of a field's table, for it to be foretold
 
 
 @dataclass(frozen=True)
@@ -40,16 +45,16 @@ class Objectives:
     contrastive: float = 1.0  # weight
     next_event: float = 0.5  # weight
     masked: float = 0.0  # weight
+    times_ahead: float = 0.0  # weight
     slices: int = 5  # of each row
     slice_min: int = 25  # events
     slice_max: int = 200  # events
     margin: float = 0.5  # that slices of two rows are to be apart
     negatives: int = 5  # nearest slices of other rows that each is pushed away from
     masked_share: float = 0.15  # of the fields
-    identifiers: tuple[int, ...] | None = None  # fields that are left out; None: those known or found to be slow-moving
 
     def __post_init__(self) -> None:
-        weights = (self.contrastive, self.next_event, self.masked)
+        weights = (self.contrastive, self.next_event, self.masked, self.times_ahead)
         if min(weights) < 0 or max(weights) == 0:
             raise BadInput(Problem("$.objectives", f"expected weights of at least 0, not all 0, got {weights}"))
 
@@ -82,17 +87,11 @@ def _spread(values: list[int]) -> bool:
     return bool(((counts / counts.sum()) ** 2).sum() <= CONCENTRATION_MAX)
 
 
-def identifying(source: BatchSource[Batch]) -> tuple[int, ...]:
+def identifying(source: QuestionSource) -> tuple[int, ...]:
     """Return the fields that say who a row is about: those that the source calls slow, and those found to be."""
-    found = slow_moving(source.batches(0, 0), len(source.sizes))
+    batches = (one.trunk if isinstance(one, Branched) else one for one in source.batches(0, 0))
+    found = slow_moving(batches, len(source.sizes))
     return tuple(sorted({*found, *np.flatnonzero(source.slow).tolist()}))
-
-
-def _identifiers(objectives: Objectives, source: BatchSource[Batch]) -> tuple[int, ...]:
-    """Return the fields to leave out: those that are named, else those known or found to be slow-moving."""
-    if objectives.identifiers is not None:
-        return objectives.identifiers
-    return identifying(source) if objectives.contrastive else ()
 
 
 class Pretraining(nn.Module):
@@ -109,14 +108,13 @@ class Pretraining(nn.Module):
         super().__init__()
         self.encoder, self.objectives, self.source, self.held = encoder, objectives, source, held
         sizes = encoder.config.sizes
-        self.identifiers = _identifiers(objectives, source)
-        kept = tuple(f for f in range(len(sizes)) if f not in self.identifiers)
-        if not kept:
-            raise BadInput(Problem("$.identifiers", "expected a field that is no slow-moving identifier, got none"))
+        kept = tuple(f for f in range(len(sizes)) if f not in encoder.blind)
+        told = tuple(f for f in kept if sizes[f] <= VALUES_MAX)
         generator = torch.Generator().manual_seed(seed)
         hidden = encoder.config.hidden
-        self.next_event = FieldsAhead(sizes, hidden, kept, generator) if objectives.next_event else None
-        self.masked = FieldsAhead(sizes, hidden, kept, generator) if objectives.masked else None
+        self.next_event = FieldsAhead(sizes, hidden, told, generator) if objectives.next_event else None
+        self.masked = FieldsAhead(sizes, hidden, told, generator) if objectives.masked else None
+        self.times_ahead = TimesAhead(sizes, hidden, kept, generator) if objectives.times_ahead else None
 
     def loss(self, batch: Batch, chance: Chance) -> Loss | None:
         """Return the loss on the rows of a batch that are learnt from; nothing if there are none.
@@ -144,13 +142,6 @@ class Pretraining(nn.Module):
                 rows += len(mine.length)
         return total / rows if rows else None
 
-    def close(self) -> None:
-        """Make the tables of identifiers say nothing."""
-        with torch.no_grad():
-            for field in self.identifiers:
-                table = torch.split(self.encoder.token.table, list(self.encoder.config.sizes))[field]
-                table.copy_(table[:1].expand_as(table))
-
     def _loss(self, batch: Batch, chance: Chance) -> Loss | None:
         wanted, device = self.objectives, self.encoder.token.table.device
         if wanted.contrastive:
@@ -160,8 +151,6 @@ class Pretraining(nn.Module):
             tokens, row = ragged(batch, device), np.arange(len(batch.length))
         if not len(tokens.time):
             return None
-        for field in self.identifiers:
-            tokens.codes[:, field], tokens.parts[:, field] = 0, 0.0
         given, asked = tokens, tokens.codes
         if self.masked is not None:
             codes, parts, asked = masked_codes(tokens.codes, tokens.parts, wanted.masked_share, chance)
@@ -183,5 +172,7 @@ class Pretraining(nn.Module):
         if self.masked is not None:
             asked = self.encoder.seen(tokens._replace(codes=asked)).codes
             losses["masked"] = wanted.masked * self.masked(y, asked, chance)
+        if self.times_ahead is not None:
+            losses["times_ahead"] = wanted.times_ahead * self.times_ahead(y, self.encoder.seen(tokens), chance)
         total = torch.stack(list(losses.values())).sum()
         return Loss(total, {name: loss.item() for name, loss in losses.items()}, len(seen.time))
