@@ -21,7 +21,7 @@ from tests.cli.conftest import Run
 from tests.tracking.recorded import client_of, curve_of, runs_of
 
 import obligor
-from obligor.cli.sequences import _alone, pretrain_project
+from obligor.cli.sequences import Means, _alone, pretrain_project
 from obligor.cli.snapshots import snapshot_of
 from obligor.errors import Conflict, DefinitionError
 from obligor.features.requests import Requests
@@ -137,7 +137,7 @@ def test_a_run_that_was_broken_off_goes_on(
     often = partial(trainer.TrainerConfig, checkpoint_steps=2)
     monkeypatch.setattr("obligor.sequences.training.pretrained.TrainerConfig", often)
     opened = obligor.open(folder)
-    arguments: Any = {"cutoff": None, "epochs": None, "threads": 1, "quiet": True}
+    arguments: Any = {"cutoff": None, "epochs": None, "means": Means(), "quiet": True}
     write = checkpoint.write_checkpoint
 
     def killed(*arguments: Any) -> None:

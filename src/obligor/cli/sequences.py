@@ -8,8 +8,9 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
     from obligor.sequences.training.pretrained import Learnt
     from obligor.tracking import Run
 
-__all__ = ["embed", "encoders", "pretrain", "pretrain_project"]
+    Learning = Callable[[SequenceModel, Dataset, Path, Run, bool], tuple[SequenceModel, Learnt]]
+
+__all__ = ["Means", "embed", "encoders", "pretrain", "pretrain_project"]
 
 RUN = "run.json"  # of a pretraining under way: what it learns from
 FORMAT = 1
@@ -52,6 +55,13 @@ def pretrain(
         int | None,
         typer.Option(min=2, help="Try so many settings, model.py's first, and keep the best encoder."),
     ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="So many processes on Ray learn it together, each with --threads.")
+    ] = 1,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="Address of a Ray cluster; its machines must see the project.", show_default="this machine"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Learn the encoder of model.py from all events known at the cut-off; a run that was broken off goes on."""
@@ -59,7 +69,8 @@ def pretrain(
 
     out = Output(as_json)
     opened = obligor.open(project)
-    found = pretrain_project(opened, cutoff=cutoff, epochs=epochs, threads=threads, search=search, quiet=as_json)
+    means = Means(threads, search, workers, cluster)
+    found = pretrain_project(opened, cutoff=cutoff, epochs=epochs, means=means, quiet=as_json)
     how = found.training["learnt"]
     out.say(f"Encoder [bold]{found.hash[:12]}[/] of {how['entities']:,} entities with {how['events']:,} events")
     curve = [[look["step"], look["score"]] for look in how["curve"]]
@@ -78,37 +89,45 @@ def _show_search(out: Output, trials: list[dict[str, Any]]) -> None:
         out.table("Trials", [*names, "steps", "loss held back", "ended early"], rows)
 
 
+@dataclasses.dataclass(frozen=True)
+class Means:
+    """By what an encoder is learnt."""
+
+    threads: int = 1  # of each process
+    search: int | None = None  # settings that are tried
+    workers: int = 1  # processes; several of them are on Ray
+    cluster: str | None = None  # the address of Ray's; None: one on this machine
+
+    def __post_init__(self) -> None:
+        if self.search is not None and self.workers > 1:
+            raise BadInput(Problem("--workers", f"expected 1 with --search, got {self.workers}"))
+        if self.cluster is not None and self.workers == 1:
+            raise BadInput(Problem("--cluster", "expected --workers of at least 2 with it"))
+
+    def to_data(self) -> dict[str, int]:
+        """Return what of it the result depends on."""
+        return {"threads": self.threads, **({"workers": self.workers} if self.workers > 1 else {})}
+
+
 def pretrain_project(
-    project: Project,
-    *,
-    cutoff: str | None,
-    epochs: int | None,
-    threads: int,
-    quiet: bool,
-    search: int | None = None,
+    project: Project, *, cutoff: str | None, epochs: int | None, means: Means, quiet: bool
 ) -> Pretrained:
     """Learn a project's encoder on its log, make it the current one and return it."""
-    try:
-        from obligor.sequences.training.pretrained import pretrained
-    except ImportError as error:
-        raise ObligorError(f"{error}") from error
     model = project.encoder_model
     given: dict[str, Any] = {} if epochs is None else {"epochs": epochs, "steps_min": 0}
     model = dataclasses.replace(model, cutoff=cutoff or model.cutoff or project.model.cutoff, **given)
-    work = _work(project, model, threads, searched=search is not None)
+    work = _work(project, model, means)
+    learn = _learning(project, means)
     with _alone(work):
         with progress_bar("tokenizer and dataset", hidden=quiet), project.log(read_only=True) as log:
             snapshot = _begun(project, log, model, work)
-            dataset = _dataset(project, log, work, model, snapshot, threads)
+            dataset = _dataset(project, log, work, model, snapshot, means.threads)
         with project.tracked("pretrain", kept=work / "tracking.json") as run:
-            run.parameters({**dataclasses.asdict(model), "threads": threads})
+            run.parameters({**dataclasses.asdict(model), **means.to_data()})
             run.tags({**snapshot, "plan": project.plan.hash})
-            if search is None:
-                learnt = pretrained(model, dataset, work, threads=threads, quiet=quiet, progress=run.step)
-            else:
-                learnt, model = _searched(model, dataset, work, run, trials=search, threads=threads, quiet=quiet)
+            model, learnt = learn(model, dataset, work, run, quiet)
             training = {
-                "format": FORMAT, "model": dataclasses.asdict(model), "threads": threads, "snapshot": snapshot,
+                "format": FORMAT, "model": dataclasses.asdict(model), **means.to_data(), "snapshot": snapshot,
                 "plan": project.plan.hash, "learnt": learnt.record,
             }  # fmt: skip
             found = project.encoders.write(dataset.tokenizer, learnt.weights, training)
@@ -118,19 +137,51 @@ def pretrain_project(
     return found
 
 
-def _searched(
-    model: SequenceModel, dataset: Dataset, work: Path, run: Run, *, trials: int, threads: int, quiet: bool
-) -> tuple[Learnt, SequenceModel]:
-    """Return the best encoder of some trials, and the settings that gave it."""
+def _learning(project: Project, means: Means) -> Learning:
+    """Return what learns by these means; ObligorError where they are not there, before anything is made."""
+    try:
+        from obligor.sequences.training.member import pretrained_together
+        from obligor.sequences.training.pretrained import pretrained
+    except ImportError as error:
+        raise ObligorError(f"{error}") from error
+    if means.search is not None:
+        return _searching(means.search, means.threads)
+    if means.workers > 1:
+        from obligor.engines.ray import RayEngine
+        from obligor.engines.shipping import shipped
+
+        engine = RayEngine(shipped(project.settings.store.s3), cluster=means.cluster, slots=means.workers)
+
+        def by_several(
+            model: SequenceModel, dataset: Dataset, work: Path, run: Run, quiet: bool
+        ) -> tuple[SequenceModel, Learnt]:
+            start = partial(engine.together, members=means.workers, folder=work / "ray")
+            return model, pretrained_together(
+                model, dataset, work, start, threads=means.threads, quiet=quiet, progress=run.step
+            )
+
+        return by_several
+    return lambda model, dataset, work, run, quiet: (
+        model, pretrained(model, dataset, work, threads=means.threads, quiet=quiet, progress=run.step),
+    )  # fmt: skip
+
+
+def _searching(trials: int, threads: int) -> Learning:
+    """Return what keeps the best encoder of some trials, with the settings that gave it."""
     from obligor.sequences.training.search import pretrained_by_search
 
-    best, learnt = pretrained_by_search(model, dataset, work, trials=trials, threads=threads, quiet=quiet)
-    for number, trial in enumerate(learnt.record["search"]):
-        run.measured({"trial.held_back": trial["score"], "trial.steps": trial["step"]}, number)
-    for look in learnt.record["curve"]:
-        run.measured({"held_back": look["score"]}, look["step"])
-    run.tags({"best": dataclasses.asdict(best)})
-    return learnt, best
+    def learn(
+        model: SequenceModel, dataset: Dataset, work: Path, run: Run, quiet: bool
+    ) -> tuple[SequenceModel, Learnt]:
+        best, learnt = pretrained_by_search(model, dataset, work, trials=trials, threads=threads, quiet=quiet)
+        for number, trial in enumerate(learnt.record["search"]):
+            run.measured({"trial.held_back": trial["score"], "trial.steps": trial["step"]}, number)
+        for look in learnt.record["curve"]:
+            run.measured({"held_back": look["score"]}, look["step"])
+        run.tags({"best": dataclasses.asdict(best)})
+        return best, learnt
+
+    return learn
 
 
 def _record(run: Run, found: Pretrained) -> None:
@@ -142,12 +193,12 @@ def _record(run: Run, found: Pretrained) -> None:
         run.file(found.path / name)
 
 
-def _work(project: Project, model: SequenceModel, threads: int, *, searched: bool) -> Path:
+def _work(project: Project, model: SequenceModel, means: Means) -> Path:
     """Return the folder of a run: the same wherever the log has got to, so that one that was broken off is found."""
     from obligor.features.files import digest
     from obligor.parts import encode_json
 
-    asked = encode_json([FORMAT, project.plan.hash, dataclasses.asdict(model), threads, searched])
+    asked = encode_json([FORMAT, project.plan.hash, dataclasses.asdict(model), means.to_data(), means.search is None])
     return project.path(project.settings.store.pretraining) / digest(asked)
 
 

@@ -202,11 +202,13 @@ def train(
     checkpoint: Path | None = None,
     identity: dict[str, Any] | None = None,
     progress: Progress = lambda step: None,
+    writes: bool = True,
 ) -> Result:
     """Train a task, a torch module, on a source; it ends with the weights of the best look, or else the last.
 
     With a checkpoint file the run goes on from it if it is there, and writes it as it goes. `identity` says what run
-    the file is of (data, configuration); one of another run raises, as one that is cut short or altered does.
+    the file is of (data, configuration); one of another run raises, as one that is cut short or altered does. `writes`:
+    whether the file is written here, or by another process that takes the same steps.
     """
     if not isinstance(task, nn.Module):
         raise TypeError(f"expected a torch module, got {type(task).__name__}")
@@ -220,7 +222,7 @@ def train(
     with threads(config.threads):
         if checkpoint is not None and checkpoint.exists():
             run.restore(read_checkpoint(checkpoint, whole, device))
-        _steps(run, task, source, length, progress, lambda: _save(run, checkpoint, whole))
+        _steps(run, task, source, length, progress, lambda: _save(run, checkpoint if writes else None, whole))
         if run.kept:
             task.load_state_dict(run.kept)
     run.result.steps = run.step
