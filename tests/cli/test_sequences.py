@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -220,6 +221,27 @@ def test_a_search_keeps_the_best_of_its_encoders(run: Run, project: Path, tmp_pa
     assert list((folder / "store" / "pretraining").iterdir()) == []
 
 
+@pytest.mark.skipif("OBLIGOR_SOAK" not in os.environ, reason="half a minute: with OBLIGOR_SOAK=1")
+def test_several_processes_learn_an_encoder(run: Run, project: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(project, tmp_path / "lender"))
+    settings = folder / "obligor.toml"
+    settings.write_text(settings.read_text() + '\n[tracking]\nmlflow = "runs.db"\n')
+    found = run("pretrain", "--project", str(folder), "--workers", "2", "--json")
+    alone = _encoder(project).training
+    assert found["training"] == {**alone, "workers": 2, "learnt": found["training"]["learnt"]}
+    assert found["training"]["learnt"]["entities"] == alone["learnt"]["entities"]
+    assert found["training"]["learnt"]["steps"] == 2 * -(-alone["learnt"]["steps"] // 4)  # two epochs of half the steps
+    assert _encoder(folder).weights.sha256 != _encoder(project).weights.sha256
+    client = client_of(folder / "runs.db")
+    [recorded] = runs_of(client, "lender")
+    assert recorded.data.params["workers"] == "2"
+    assert [step for step, _ in curve_of(client, recorded, "loss")] == list(
+        range(1, found["training"]["learnt"]["steps"] + 1)
+    )
+    ray = sys.modules["ray"]
+    ray.shutdown()
+
+
 def _streamed(held: Pretrained, dataset: Dataset, place: int) -> bytes:
     """Return the vector of one slice, event by event."""
     length = dataset.columns.length[[place]].astype(np.int64)
@@ -315,6 +337,8 @@ def test_mistakes_are_named(run: Run, project: Path, tmp_path: Path) -> None:
     assert "no single encoder 'beef'" in run("embed", *at, "--encoder", "beef", "--to", "v.parquet", code=4)
     assert ".parquet" in run("embed", *at, "--to", "v.csv", code=3)
     assert "a folder that exists" in run("embed", *at, "--to", str(tmp_path / "none" / "v.parquet"), code=3)
+    assert "expected 1 with --search" in run("pretrain", *at, "--search", "2", "--workers", "2", code=3)
+    assert "--workers" in run("pretrain", *at, "--cluster", "auto", code=3)
     assert "--as-of" in run("embed", *at, "--applications", "--as-of", CUTOFF, "--to", "v.parquet", code=3)
     folder = tmp_path / "lender"
     run("init", str(folder))
