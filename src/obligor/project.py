@@ -19,7 +19,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -59,6 +59,7 @@ from obligor.stores.delta import DeltaLake, Place, S3Options, place_of
 from obligor.stores.kafka import KafkaSettings
 from obligor.stores.lmdb import StateFolder
 from obligor.stores.place import LogPlace
+from obligor.tracking import Run, Tracking, tracked
 from obligor.worker import work_with
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     server: Server = Server()
     shards: Shards | None = None  # of a log of several
     kafka: KafkaSettings | None = None  # topics that come in, decisions that go out
+    tracking: Tracking | None = None  # where runs of training are recorded
 
     @classmethod
     def read(cls, path: Path) -> Settings:
@@ -429,6 +431,13 @@ class Project:
             return self.plan.data
         spec = score_spec(head.feature, head.sequence, head.reason)
         return described(self.plan, spec, event_groups(head, self.plan))
+
+    def tracked(self, what: str, kept: Path | None = None) -> AbstractContextManager[Run]:
+        """Return a run of training, recorded where the settings say: `with project.tracked("fit") as run: ...`.
+
+        `kept`: a file for the run's name, by which one that was broken off goes on.
+        """
+        return tracked(self.settings.tracking, self.root, what, kept)
 
     def promote(self, bundle: Bundle) -> None:
         """Make `bundle` the champion: what `serve` loads."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from tests.cli.conftest import Run
+from tests.tracking.recorded import client_of, curve_of, runs_of
 
 import obligor
 from obligor.simulator.history import TRUTH
 
 
-def test_training_again_gives_the_same_bundle(run: Run, copy: Path) -> None:
+def test_training_again_gives_the_same_bundle_and_is_recorded(run: Run, copy: Path) -> None:
     first = obligor.open(copy).bundle().hash
+    settings = copy / "obligor.toml"
+    settings.write_text(settings.read_text() + '\n[tracking]\nmlflow = "runs.db"\n')
     arguments = ["--cutoff", "2026-04-05", "--ceiling", str(copy / "raw" / TRUTH)]
     again = run("train", "--project", str(copy), *arguments, "--no-promote", "--json")
     assert again["bundle"] == first
@@ -19,6 +24,27 @@ def test_training_again_gives_the_same_bundle(run: Run, copy: Path) -> None:
     page = Path(again["report"]).read_text()
     assert page.lstrip().lower().startswith("<!doctype html")
     assert "http://" not in page.replace("http://www.w3.org", "")
+    _is_recorded(copy, again)
+
+
+def _is_recorded(folder: Path, said: Any) -> None:
+    client = client_of(folder / "runs.db")
+    [found] = runs_of(client, "lender")
+    bundle, data = obligor.open(folder).bundle(said["bundle"]), found.data
+    assert (found.info.run_name, found.info.status) == ("train", "FINISHED")
+    assert data.tags["obligor.bundle"] == said["bundle"]
+    assert data.tags["obligor.plan"] == bundle.plan.hash
+    for name, value in bundle.training["snapshot"].items():
+        assert data.tags[f"obligor.{name}"] == (value if isinstance(value, str) else json.dumps(value))
+    assert {"log", "cut", "chain", "seen_at_us"} <= set(bundle.training["snapshot"])
+    assert data.params["seed"] == str(bundle.training["model"]["seed"])
+    measured = said["evaluation"]["models"]["xgboost"]["metrics"]["auc"]["value"]
+    assert data.metrics["xgboost.auc"] == measured
+    trials = curve_of(client, found, "trial.log_loss")
+    assert [value for _, value in trials] == [trial["log_loss"] for trial in bundle.training["trials"]]
+    names = {file.path for file in client.list_artifacts(found.info.run_id)}
+    page = Path(said["report"]).name
+    assert names == {"manifest.json", "training.json", page, page.replace(".html", ".json")}
 
 
 def test_a_scored_feature_without_reason_stops_training(run: Run, copy: Path) -> None:

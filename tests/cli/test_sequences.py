@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -17,9 +19,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from tests.cli.conftest import Run
+from tests.tracking.recorded import client_of, curve_of, runs_of
 
 import obligor
-from obligor.cli.sequences import _alone, pretrain_project
+from obligor.cli.sequences import Means, _alone, pretrain_project
 from obligor.cli.snapshots import snapshot_of
 from obligor.errors import Conflict, DefinitionError
 from obligor.features.requests import Requests
@@ -135,7 +138,7 @@ def test_a_run_that_was_broken_off_goes_on(
     often = partial(trainer.TrainerConfig, checkpoint_steps=2)
     monkeypatch.setattr("obligor.sequences.training.pretrained.TrainerConfig", often)
     opened = obligor.open(folder)
-    arguments: Any = {"cutoff": None, "epochs": None, "threads": 1, "quiet": True}
+    arguments: Any = {"cutoff": None, "epochs": None, "means": Means(), "quiet": True}
     write = checkpoint.write_checkpoint
 
     def killed(*arguments: Any) -> None:
@@ -166,6 +169,77 @@ def test_a_run_that_was_broken_off_goes_on(
         assert pretrain_project(opened, **arguments).hash == whole.hash
     assert steps == list(range(2, whole.training["learnt"]["steps"]))
     assert not work.exists()
+
+
+def test_a_pretraining_is_recorded_as_one_run_whether_it_was_broken_off_or_not(
+    run: Run, project: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    folder = Path(shutil.copytree(project, tmp_path / "lender"))
+    settings = folder / "obligor.toml"
+    settings.write_text(settings.read_text() + '\n[tracking]\nmlflow = "runs.db"\nexperiment = "encoders"\n')
+    with monkeypatch.context() as patch:
+        patch.setattr("obligor.project.Project.encoders", None)
+        assert run("pretrain", "--project", str(folder), code=1) is not None  # broken off once it has learnt
+    run("pretrain", "--project", str(folder))
+    held = _encoder(folder)
+    assert held.hash == _encoder(project).hash
+    client = client_of(folder / "runs.db")
+    [found] = runs_of(client, "encoders")
+    assert (found.info.run_name, found.info.status) == ("pretrain", "FINISHED")
+    training, tags = held.training, found.data.tags
+    expected = {**training["snapshot"], "plan": training["plan"], "encoder": held.hash}
+    assert {"log", "cut", "chain", "cutoff_us"} <= set(expected)
+    for name, value in expected.items():
+        assert tags[f"obligor.{name}"] == (value if isinstance(value, str) else json.dumps(value))
+    assert found.data.params["hidden"] == "8"
+    learnt = training["learnt"]
+    assert sorted({*curve_of(client, found, "held_back")}) == [
+        (look["step"], look["score"]) for look in learnt["curve"]
+    ]
+    assert sorted({step for step, _ in curve_of(client, found, "loss")}) == list(range(1, learnt["steps"] + 1))
+    assert found.data.metrics["best"] == learnt["best"]
+    names = {file.path for file in client.list_artifacts(found.info.run_id)}
+    assert names == {"manifest.json", "training.json", "tokenizer.json"}
+    manifest = client.download_artifacts(found.info.run_id, "manifest.json", str(tmp_path))
+    assert hashlib.sha256(Path(manifest).read_bytes()).hexdigest() == held.hash
+
+
+def test_a_search_keeps_the_best_of_its_encoders(run: Run, project: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(project, tmp_path / "lender"))
+    found = run("pretrain", "--project", str(folder), "--search", "3", "--json")
+    training, trials = found["training"], found["training"]["learnt"]["search"]
+    assert trials[0] == {
+        "settings": {"rate": 2e-3, "width": 8, "hidden": 8}, "pruned": False,
+        "score": _encoder(project).training["learnt"]["best"], "step": _encoder(project).training["learnt"]["steps"],
+    }  # fmt: skip
+    best = min(trials, key=lambda one: one["score"])
+    assert {name: training["model"][name] for name in best["settings"]} == best["settings"]
+    assert len(trials) == 3
+    assert training["learnt"]["best"] == best["score"] < trials[0]["score"]
+    assert _encoder(folder).hash == found["encoder"] != _encoder(project).hash
+    assert _encoder(folder).weights.config.hidden == best["settings"]["hidden"]
+    assert list((folder / "store" / "pretraining").iterdir()) == []
+
+
+@pytest.mark.skipif("OBLIGOR_SOAK" not in os.environ, reason="half a minute: with OBLIGOR_SOAK=1")
+def test_several_processes_learn_an_encoder(run: Run, project: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(project, tmp_path / "lender"))
+    settings = folder / "obligor.toml"
+    settings.write_text(settings.read_text() + '\n[tracking]\nmlflow = "runs.db"\n')
+    found = run("pretrain", "--project", str(folder), "--workers", "2", "--json")
+    alone = _encoder(project).training
+    assert found["training"] == {**alone, "workers": 2, "learnt": found["training"]["learnt"]}
+    assert found["training"]["learnt"]["entities"] == alone["learnt"]["entities"]
+    assert found["training"]["learnt"]["steps"] == 2 * -(-alone["learnt"]["steps"] // 4)  # two epochs of half the steps
+    assert _encoder(folder).weights.sha256 != _encoder(project).weights.sha256
+    client = client_of(folder / "runs.db")
+    [recorded] = runs_of(client, "lender")
+    assert recorded.data.params["workers"] == "2"
+    assert [step for step, _ in curve_of(client, recorded, "loss")] == list(
+        range(1, found["training"]["learnt"]["steps"] + 1)
+    )
+    ray = sys.modules["ray"]
+    ray.shutdown()
 
 
 def _streamed(held: Pretrained, dataset: Dataset, place: int) -> bytes:
@@ -263,6 +337,8 @@ def test_mistakes_are_named(run: Run, project: Path, tmp_path: Path) -> None:
     assert "no single encoder 'beef'" in run("embed", *at, "--encoder", "beef", "--to", "v.parquet", code=4)
     assert ".parquet" in run("embed", *at, "--to", "v.csv", code=3)
     assert "a folder that exists" in run("embed", *at, "--to", str(tmp_path / "none" / "v.parquet"), code=3)
+    assert "expected 1 with --search" in run("pretrain", *at, "--search", "2", "--workers", "2", code=3)
+    assert "--workers" in run("pretrain", *at, "--cluster", "auto", code=3)
     assert "--as-of" in run("embed", *at, "--applications", "--as-of", CUTOFF, "--to", "v.parquet", code=3)
     folder = tmp_path / "lender"
     run("init", str(folder))

@@ -14,6 +14,7 @@ from obligor.cli.options import AsJson, InProject, instant
 from obligor.cli.output import Output, progress_bar
 from obligor.cli.snapshots import sequence_source, snapshot_of
 from obligor.errors import BadInput, Problem
+from obligor.parts import MANIFEST
 
 if TYPE_CHECKING:
     from obligor.events.log import EventLog
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from obligor.models.training_set import TrainingSet
     from obligor.project import Project
     from obligor.sequences.coalitions import Coalitions
+    from obligor.tracking import Run
 
 __all__ = ["backtest", "evaluate", "train", "train_project", "write_reports"]
 
@@ -51,11 +53,13 @@ def train(
 
     out = Output(as_json)
     opened = obligor.open(project)
-    with progress_bar("training", hidden=as_json) as step:
-        bundle = train_project(opened, cutoff=cutoff, seen_at=seen_at, ceiling=ceiling, step=step)
-    if promote:
-        opened.promote(bundle)
-    report = write_reports(opened, bundle, bundle.evaluation)
+    with opened.tracked("train") as run:
+        with progress_bar("training", hidden=as_json) as step:
+            bundle = train_project(opened, cutoff=cutoff, seen_at=seen_at, ceiling=ceiling, step=step)
+        if promote:
+            opened.promote(bundle)
+        report = write_reports(opened, bundle, bundle.evaluation)
+        _record(run, bundle, report)
     _show(out, bundle, bundle.evaluation, report)
     if promote:
         out.say("It is the champion now: [bold]obligor serve[/] loads it.")
@@ -86,6 +90,18 @@ def train_project(
             encoder=encoder,
             reading=reading(model.sequence.sequence) if model.sequence is not None else None,
         )
+
+
+def _record(run: Run, bundle: Bundle, report: Path) -> None:
+    """Record what a training learnt from, and what it has come to."""
+    run.parameters(bundle.training["model"])
+    run.tags({**bundle.training["snapshot"], "plan": bundle.plan.hash, "bundle": bundle.hash})
+    for number, trial in enumerate(bundle.training["trials"]):  # best first
+        run.measured({"trial.log_loss": trial["log_loss"], "trial.auc": trial["auc"]}, number)
+    for model, judged in bundle.evaluation["models"].items():
+        run.measured({f"{model}.{name}": one["value"] for name, one in judged["metrics"].items()})
+    for path in (bundle.path / MANIFEST, bundle.path / "training.json", report, report.with_suffix(".json")):
+        run.file(path)
 
 
 def _training_set(

@@ -8,8 +8,9 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,7 @@ from obligor.cli.options import AsJson, InProject, instant
 from obligor.cli.output import Output, progress_bar
 from obligor.cli.snapshots import sequence_source, snapshot_of
 from obligor.errors import BadInput, Conflict, ObligorError, Problem
+from obligor.parts import MANIFEST
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,8 +32,12 @@ if TYPE_CHECKING:
     from obligor.sequences.dataset import Dataset
     from obligor.sequences.model import SequenceModel
     from obligor.sequences.pretrained import Pretrained
+    from obligor.sequences.training.pretrained import Learnt
+    from obligor.tracking import Run
 
-__all__ = ["embed", "encoders", "pretrain", "pretrain_project"]
+    Learning = Callable[[SequenceModel, Dataset, Path, Run, bool], tuple[SequenceModel, Learnt]]
+
+__all__ = ["Means", "embed", "encoders", "pretrain", "pretrain_project"]
 
 RUN = "run.json"  # of a pretraining under way: what it learns from
 FORMAT = 1
@@ -45,6 +51,17 @@ def pretrain(
         int | None, typer.Option(min=1, help="So many at most, on small data too.", show_default="as in model.py")
     ] = None,
     threads: Threads = 1,
+    search: Annotated[
+        int | None,
+        typer.Option(min=2, help="Try so many settings, model.py's first, and keep the best encoder."),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="So many processes on Ray learn it together, each with --threads.")
+    ] = 1,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="Address of a Ray cluster; its machines must see the project.", show_default="this machine"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Learn the encoder of model.py from all events known at the cut-off; a run that was broken off goes on."""
@@ -52,50 +69,136 @@ def pretrain(
 
     out = Output(as_json)
     opened = obligor.open(project)
-    found = pretrain_project(opened, cutoff=cutoff, epochs=epochs, threads=threads, quiet=as_json)
+    means = Means(threads, search, workers, cluster)
+    found = pretrain_project(opened, cutoff=cutoff, epochs=epochs, means=means, quiet=as_json)
     how = found.training["learnt"]
     out.say(f"Encoder [bold]{found.hash[:12]}[/] of {how['entities']:,} entities with {how['events']:,} events")
     curve = [[look["step"], look["score"]] for look in how["curve"]]
     if curve:
         out.say(f"{how['steps']:,} steps, the best at {how['best_step']:,}")
         out.table("", ["step", "loss held back"], curve)
+    _show_search(out, how.get("search", []))
     out.say("It is the current one: [bold]obligor embed[/] uses it.")
     out.result({"encoder": found.hash, "path": str(found.path), "training": found.training})
 
 
+def _show_search(out: Output, trials: list[dict[str, Any]]) -> None:
+    if trials:
+        names = list(trials[0]["settings"])
+        rows = [[*one["settings"].values(), one["step"], one["score"], one["pruned"]] for one in trials]
+        out.table("Trials", [*names, "steps", "loss held back", "ended early"], rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class Means:
+    """By what an encoder is learnt."""
+
+    threads: int = 1  # of each process
+    search: int | None = None  # settings that are tried
+    workers: int = 1  # processes; several of them are on Ray
+    cluster: str | None = None  # the address of Ray's; None: one on this machine
+
+    def __post_init__(self) -> None:
+        if self.search is not None and self.workers > 1:
+            raise BadInput(Problem("--workers", f"expected 1 with --search, got {self.workers}"))
+        if self.cluster is not None and self.workers == 1:
+            raise BadInput(Problem("--cluster", "expected --workers of at least 2 with it"))
+
+    def to_data(self) -> dict[str, int]:
+        """Return what of it the result depends on."""
+        return {"threads": self.threads, **({"workers": self.workers} if self.workers > 1 else {})}
+
+
 def pretrain_project(
-    project: Project, *, cutoff: str | None, epochs: int | None, threads: int, quiet: bool
+    project: Project, *, cutoff: str | None, epochs: int | None, means: Means, quiet: bool
 ) -> Pretrained:
     """Learn a project's encoder on its log, make it the current one and return it."""
-    try:
-        from obligor.sequences.training.pretrained import pretrained
-    except ImportError as error:
-        raise ObligorError(f"{error}") from error
     model = project.encoder_model
     given: dict[str, Any] = {} if epochs is None else {"epochs": epochs, "steps_min": 0}
     model = dataclasses.replace(model, cutoff=cutoff or model.cutoff or project.model.cutoff, **given)
-    work = _work(project, model, threads)
+    work = _work(project, model, means)
+    learn = _learning(project, means)
     with _alone(work):
         with progress_bar("tokenizer and dataset", hidden=quiet), project.log(read_only=True) as log:
             snapshot = _begun(project, log, model, work)
-            dataset = _dataset(project, log, work, model, snapshot, threads)
-        learnt = pretrained(model, dataset, work, threads=threads, quiet=quiet)
-        training = {
-            "format": FORMAT, "model": dataclasses.asdict(model), "threads": threads, "snapshot": snapshot,
-            "plan": project.plan.hash, "learnt": learnt.record,
-        }  # fmt: skip
-        found = project.encoders.write(dataset.tokenizer, learnt.weights, training)
-        project.encoders.promote(found)
+            dataset = _dataset(project, log, work, model, snapshot, means.threads)
+        with project.tracked("pretrain", kept=work / "tracking.json") as run:
+            run.parameters({**dataclasses.asdict(model), **means.to_data()})
+            run.tags({**snapshot, "plan": project.plan.hash})
+            model, learnt = learn(model, dataset, work, run, quiet)
+            training = {
+                "format": FORMAT, "model": dataclasses.asdict(model), **means.to_data(), "snapshot": snapshot,
+                "plan": project.plan.hash, "learnt": learnt.record,
+            }  # fmt: skip
+            found = project.encoders.write(dataset.tokenizer, learnt.weights, training)
+            project.encoders.promote(found)
+            _record(run, found)
         shutil.rmtree(work)
     return found
 
 
-def _work(project: Project, model: SequenceModel, threads: int) -> Path:
+def _learning(project: Project, means: Means) -> Learning:
+    """Return what learns by these means; ObligorError where they are not there, before anything is made."""
+    try:
+        from obligor.sequences.training.member import pretrained_together
+        from obligor.sequences.training.pretrained import pretrained
+    except ImportError as error:
+        raise ObligorError(f"{error}") from error
+    if means.search is not None:
+        return _searching(means.search, means.threads)
+    if means.workers > 1:
+        from obligor.engines.ray import RayEngine
+        from obligor.engines.shipping import shipped
+
+        engine = RayEngine(shipped(project.settings.store.s3), cluster=means.cluster, slots=means.workers)
+
+        def by_several(
+            model: SequenceModel, dataset: Dataset, work: Path, run: Run, quiet: bool
+        ) -> tuple[SequenceModel, Learnt]:
+            start = partial(engine.together, members=means.workers, folder=work / "ray")
+            return model, pretrained_together(
+                model, dataset, work, start, threads=means.threads, quiet=quiet, progress=run.step
+            )
+
+        return by_several
+    return lambda model, dataset, work, run, quiet: (
+        model, pretrained(model, dataset, work, threads=means.threads, quiet=quiet, progress=run.step),
+    )  # fmt: skip
+
+
+def _searching(trials: int, threads: int) -> Learning:
+    """Return what keeps the best encoder of some trials, with the settings that gave it."""
+    from obligor.sequences.training.search import pretrained_by_search
+
+    def learn(
+        model: SequenceModel, dataset: Dataset, work: Path, run: Run, quiet: bool
+    ) -> tuple[SequenceModel, Learnt]:
+        best, learnt = pretrained_by_search(model, dataset, work, trials=trials, threads=threads, quiet=quiet)
+        for number, trial in enumerate(learnt.record["search"]):
+            run.measured({"trial.held_back": trial["score"], "trial.steps": trial["step"]}, number)
+        for look in learnt.record["curve"]:
+            run.measured({"held_back": look["score"]}, look["step"])
+        run.tags({"best": dataclasses.asdict(best)})
+        return best, learnt
+
+    return learn
+
+
+def _record(run: Run, found: Pretrained) -> None:
+    """Record what a pretraining has come to."""
+    learnt = found.training["learnt"]
+    run.measured({"best": learnt["best"], "best_step": learnt["best_step"]}, learnt["steps"])
+    run.tags({"encoder": found.hash})
+    for name in (MANIFEST, "training.json", "tokenizer.json"):
+        run.file(found.path / name)
+
+
+def _work(project: Project, model: SequenceModel, means: Means) -> Path:
     """Return the folder of a run: the same wherever the log has got to, so that one that was broken off is found."""
     from obligor.features.files import digest
     from obligor.parts import encode_json
 
-    asked = encode_json([FORMAT, project.plan.hash, dataclasses.asdict(model), threads])
+    asked = encode_json([FORMAT, project.plan.hash, dataclasses.asdict(model), means.to_data(), means.search is None])
     return project.path(project.settings.store.pretraining) / digest(asked)
 
 

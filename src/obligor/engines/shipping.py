@@ -35,11 +35,12 @@ def shipped(storage: msgspec.Struct) -> Shipped:
     return Shipped(source_hash(), source_archive(), msgspec.json.encode(storage).decode())
 
 
-def worker_function() -> Callable[[str, bytes, str, str], str]:
-    """Return what a worker calls with (code, archive, storage, task): it returns the task's report."""
-    hash_of = hasher()
+def worker_function(entry: str = ENTRY) -> Callable[[str, bytes, str, str], str]:
+    """Return what a worker calls with (code, archive, storage, task): it returns the task's report.
 
-    entry = ENTRY
+    `entry`: the module whose `work(storage, task)` carries the task out.
+    """
+    hash_of = hasher()
 
     def carry_out(code: str, archive: bytes, storage: str, task: str) -> str:
         import importlib

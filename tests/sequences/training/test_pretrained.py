@@ -27,7 +27,8 @@ MODEL = SequenceModel(
 )
 
 
-def _dataset(folder: Path, end: int) -> Dataset:
+def dataset_of(folder: Path, end: int) -> Dataset:
+    """Return 800 repayments of 40 consumers, as they are known at a moment."""
     facts = [
         repaid_at(i + 1, START + i * 1000, i, consumer=f"c{consumer}")
         for i, consumer in enumerate(np.random.default_rng(1).integers(0, 40, 800).tolist())
@@ -37,7 +38,7 @@ def _dataset(folder: Path, end: int) -> Dataset:
 
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
-    dataset = _dataset(tmp_path / "d", START + 10**9)
+    dataset = dataset_of(tmp_path / "d", START + 10**9)
     found = set()
     for kind in ("gru", "linear_attention", "transformer"):
         model = replace(MODEL, kind=kind)
@@ -58,4 +59,4 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_nobody_known_is_nothing_to_learn_from(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="nothing to learn from"):
-        pretrained(MODEL, _dataset(tmp_path / "d", START), tmp_path / "w")
+        pretrained(MODEL, dataset_of(tmp_path / "d", START), tmp_path / "w")

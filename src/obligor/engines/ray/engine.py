@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+from obligor.engines.ray.together import carry_out_together
 from obligor.engines.shipping import Shipped, worker_function
 from obligor.errors import ObligorError
 from obligor.features.engine import Outcome
@@ -41,7 +43,7 @@ class RayEngine:
             ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING, **own)
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         self.slots = max(1, int(resources.get("CPU", 1)))
-        self._code, self._storage = shipped.code, shipped.storage
+        self._shipped, self._code, self._storage = shipped, shipped.code, shipped.storage
         self._archive = ray.put(shipped.archive)
         self._remote = ray.remote(max_retries=0, num_cpus=1)(worker_function())
 
@@ -65,3 +67,13 @@ class RayEngine:
         finally:
             for one in places:
                 ray.cancel(one, force=True)
+
+    def together(self, entry: str, task: str, members: int, folder: Path) -> None:
+        """Have `entry.work` carried out by so many processes at once, which torch's process group joins (gloo).
+
+        Where one dies all begin again, three times at most. Ray's own files go into `folder`, which all machines must
+        see. ObligorError where there are fewer CPUs, and where it failed in the end.
+        """
+        if members > self.slots:
+            raise ObligorError(f"expected a cluster with {members} CPUs for as many processes, it has {self.slots}")
+        carry_out_together(self._shipped, entry, task, members, folder)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from obligor.errors import BadInput, ObligorError, Problem
 from obligor.sequences.batches import Batch, BatchSource, QuestionSource
+from obligor.sequences.training.crew import Crew, Portion, Together
 from obligor.sequences.training.display import watched
 from obligor.sequences.training.encoder import SequenceEncoder
 from obligor.sequences.training.export import export
@@ -29,7 +30,7 @@ from obligor.sequences.training.finetuning import Finetuning, embed, log_odds
 from obligor.sequences.training.hazard import Lived, pd_by
 from obligor.sequences.training.heads import Bottom, Head, Heads, Targets, check_targets
 from obligor.sequences.training.pretraining import Objectives, Pretraining, identifying
-from obligor.sequences.training.trainer import Result, TrainerConfig, threads, train
+from obligor.sequences.training.trainer import Progress, Result, Step, TrainerConfig, threads, train
 from obligor.sequences.weights import Config, Kind
 
 __all__ = ["SequenceClassifier"]
@@ -61,6 +62,8 @@ class SequenceClassifier:
     checkpoints: Path | None = None  # folder to go on from after an interruption
     seed: int = 0
     quiet: bool = False
+    progress: Progress | None = None  # called after each step too: to record a run, or to stop it by an exception
+    crew: Crew | None = None  # processes that learn one model, of which this is one
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the parameters by name, as scikit-learn asks for them."""
@@ -188,8 +191,18 @@ class SequenceClassifier:
         identity: dict[str, Any],
     ) -> Result:
         file = self.checkpoints / f"{what}.safetensors" if self.checkpoints else None
-        with watched(what, quiet=self.quiet) as progress:
-            result = train(task, source, config, checkpoint=file, identity=identity, progress=progress)
+        if self.crew is not None:
+            task, source = Together(task, self.crew), Portion(source, self.crew)
+            identity = {**identity, "crew": self.crew.size}
+        writes = self.crew is None or self.crew.rank == 0
+        with watched(what, quiet=self.quiet) as shown:
+
+            def progress(now: Step) -> None:
+                shown(now)
+                if self.progress is not None:
+                    self.progress(now)
+
+            result = train(task, source, config, checkpoint=file, identity=identity, progress=progress, writes=writes)
         task.requires_grad_(True)
         return result
 

@@ -15,10 +15,11 @@ from obligor.sequences import weights
 from obligor.sequences.dataset import Dataset
 from obligor.sequences.entities import Entities, by_key, held_back
 from obligor.sequences.model import SequenceModel
+from obligor.sequences.training.crew import Crew
 from obligor.sequences.training.estimator import SequenceClassifier
 from obligor.sequences.training.export import exported_weights
 from obligor.sequences.training.pretraining import Objectives, identifying
-from obligor.sequences.training.trainer import TrainerConfig
+from obligor.sequences.training.trainer import Progress, TrainerConfig
 
 __all__ = ["Learnt", "pretrained"]
 
@@ -31,7 +32,16 @@ class Learnt:
     record: dict[str, Any]
 
 
-def pretrained(model: SequenceModel, dataset: Dataset, work: Path, *, threads: int = 1, quiet: bool = True) -> Learnt:
+def pretrained(
+    model: SequenceModel,
+    dataset: Dataset,
+    work: Path,
+    *,
+    threads: int = 1,
+    quiet: bool = True,
+    progress: Progress | None = None,
+    crew: Crew | None = None,
+) -> Learnt:
     """Learn an encoder from everyone in a dataset; what a run left in `work` before it was broken off goes on.
 
     Fields that the tokenizer calls slow, and those that are found to name who it is, are kept out. BadInput where
@@ -46,6 +56,7 @@ def pretrained(model: SequenceModel, dataset: Dataset, work: Path, *, threads: i
     estimator = SequenceClassifier(
         kind=model.kind, width=model.width, hidden=model.hidden, layers=model.layers, attention_heads=model.heads,
         tail=model.tail, objectives=_objectives(model), blind=kept_out, checkpoints=work, seed=model.seed, quiet=quiet,
+        progress=progress, crew=crew,
         pretrainer=TrainerConfig(
             epochs=model.epochs, steps_min=model.steps_min, rate=model.rate, patience=model.patience, seed=model.seed,
             threads=threads,

@@ -23,7 +23,7 @@ from obligor.sequences.batches import BatchSource
 from obligor.sequences.training.chance import Chance
 from obligor.sequences.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 
-__all__ = ["Loss", "Progress", "Result", "Step", "Task", "TrainerConfig", "device_of", "threads", "train"]
+__all__ = ["Diverged", "Loss", "Progress", "Result", "Step", "Task", "TrainerConfig", "device_of", "threads", "train"]
 
 WARM_UP_SHARE: Final = 0.05  # of the steps, until the full rate
 RATE_SHARE_MIN: Final = 0.05  # of the rate, at the last step
@@ -92,6 +92,7 @@ class Step(NamedTuple):
     events: int  # of this step
     score: float | None  # the latest look at what is held back
     best: float | None
+    looked: int = 0  # the step of that look
 
 
 Progress = Callable[[Step], None]
@@ -112,6 +113,10 @@ def device_of(config: TrainerConfig) -> torch.device:
     if config.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(config.device)
+
+
+class Diverged(ObligorError):
+    """A loss that is no longer a finite number."""
 
 
 @contextmanager
@@ -149,7 +154,7 @@ class _Run:
     def learn(self, found: Loss) -> None:
         """Take one step down."""
         if not bool(torch.isfinite(found.total)):
-            raise ObligorError(f"the loss of step {self.step} is not finite ({found.parts}); try a lower rate")
+            raise Diverged(f"the loss of step {self.step} is not finite ({found.parts}); try a lower rate")
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate()
         self.optimiser.zero_grad(set_to_none=True)
@@ -197,11 +202,13 @@ def train(
     checkpoint: Path | None = None,
     identity: dict[str, Any] | None = None,
     progress: Progress = lambda step: None,
+    writes: bool = True,
 ) -> Result:
     """Train a task, a torch module, on a source; it ends with the weights of the best look, or else the last.
 
     With a checkpoint file the run goes on from it if it is there, and writes it as it goes. `identity` says what run
-    the file is of (data, configuration); one of another run raises, as one that is cut short or altered does.
+    the file is of (data, configuration); one of another run raises, as one that is cut short or altered does. `writes`:
+    whether the file is written here, or by another process that takes the same steps.
     """
     if not isinstance(task, nn.Module):
         raise TypeError(f"expected a torch module, got {type(task).__name__}")
@@ -215,7 +222,7 @@ def train(
     with threads(config.threads):
         if checkpoint is not None and checkpoint.exists():
             run.restore(read_checkpoint(checkpoint, whole, device))
-        _steps(run, task, source, length, progress, lambda: _save(run, checkpoint, whole))
+        _steps(run, task, source, length, progress, lambda: _save(run, checkpoint if writes else None, whole))
         if run.kept:
             task.load_state_dict(run.kept)
     run.result.steps = run.step
@@ -281,7 +288,7 @@ def _precision(config: TrainerConfig) -> Any:
 
 def _told(run: _Run, found: Loss | None) -> Step:
     curve = run.result.curve
-    score = curve[-1]["score"] if curve else None
+    score, looked = (curve[-1]["score"], int(curve[-1]["step"])) if curve else (None, 0)
     loss = math.nan if found is None else found.total.item()
     events = 0 if found is None else found.events
-    return Step(run.step, run.steps, loss, found.parts if found else {}, events, score, run.result.best)
+    return Step(run.step, run.steps, loss, found.parts if found else {}, events, score, run.result.best, looked)
