@@ -15,6 +15,7 @@ from tests.models.sequence_lender import (
     MODEL,
     OUTCOME,
     POLICY,
+    Asking,
     World,
     fused_world,
     plan,
@@ -22,6 +23,8 @@ from tests.models.sequence_lender import (
     trained,
 )
 
+from obligor.decisions.backtest import backtest
+from obligor.decisions.policy import load_policy
 from obligor.errors import BadInput, DefinitionError, IntegrityError
 from obligor.models.alone import Alone
 from obligor.models.bundle import ALONE, PARTS, SEQUENCE_PARTS, Bundle, write_bundle
@@ -33,6 +36,8 @@ from obligor.models.splits import folds
 from obligor.models.training import cutoff_us, evaluate_bundle, split_of, train
 from obligor.parts import read_parts, write_parts
 from obligor.sequences.scoring import readouts
+from obligor.sequences.tokens import KNOWN
+from obligor.sequences.views import Views
 
 
 @pytest.fixture(scope="module")
@@ -233,3 +238,25 @@ def test_models_say_what_sequence_they_cannot_have() -> None:
         Model(cutoff=CUTOFF, champion="scorecard", sequence=HEAD)
     assert Model.from_data(json.loads(json.dumps(MODEL.to_data()))) == dataclasses.replace(MODEL)
     assert Model.from_data(Model(cutoff=CUTOFF).to_data()) == Model(cutoff=CUTOFF)
+
+
+def test_who_borrowed_last_is_blamed_for_it_and_who_repaid_last_is_not(world: World) -> None:
+    score = world.bundle.sequence
+    assert score is not None
+    views = Views(score, world.bundle.plan, world.log, world.data.requests(world.log.cut()))
+    data = scored(world.data, score, reading(world.log))
+    policy = load_policy(world.bundle.policy, world.bundle.described, Asking.describe())
+    result = backtest(data, world.bundle, policy, cut=world.log.cut(), seed=len, coalitions=views.coalitions)
+    divided = [row for row, one in enumerate(result.decisions) if "BORROWED" in one.contributions]
+    assert len(divided) > 100
+    place = score.tokenizer.names.index("transfer.way")
+    values = score.tokenizer.fields[place].values
+    assert values is not None
+    borrowed = np.array([values[views[row].rows.codes[-1, place] - KNOWN] == 0 for row in divided])
+    parts = np.array([result.decisions[row].contributions["BORROWED"] for row in divided])
+    assert parts[borrowed].mean() > 0.1 > 0.0 > parts[~borrowed].max(initial=-1.0) - 0.01
+    for row in divided:
+        assert result.decisions[row].outcome != "approve"
+        explained = world.bundle.contributions(data.features[row]).sum()
+        assert sum(result.decisions[row].contributions.values()) == pytest.approx(explained, rel=0, abs=1e-9)
+    assert result.summary()["reasons"]["BORROWED"] > 20
