@@ -1,7 +1,7 @@
 """Hazards on the simulated lender, a third of whose loans are too young to judge: calibrated, and worth those loans.
 
-The readouts are the lender's own features, so that heads and lives are tested without the learning of an encoder. What is
-compared is close to the true chances of default, which the world knows, or not: the luck of outcomes is left out.
+The readouts are the lender's own features, so that heads and lives are tested without the learning of an encoder.
+Models are compared by the true chances of default, which the world knows, so that the luck of outcomes is left out.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def loans(tmp_path_factory: pytest.TempPathFactory) -> tuple[_Loans, _Loans]:
         features = data.features[[place[row["event_id"]] for row in rows]]
         pd = np.array([chance[row["event_id"]] for row in rows])
         found.append((features, lived, matured, pd))
-    return tuple(_Loans(_scaled(features, found[0][0]), *rest) for features, *rest in found)  # type: ignore[return-value]
+    known, later = (_Loans(_scaled(features, found[0][0]), *rest) for features, *rest in found)
+    return known, later
 
 
 def _do(*arguments: str) -> None:
