@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from obligor.features import (
     request,
     reserved,
 )
+from obligor.features import Sequence as Definition
 from obligor.features.plan import Plan
 from obligor.features.state import OnlineState
 from obligor.models.bundle import PARTS, Bundle, write_bundle
@@ -87,7 +88,7 @@ class Sale(Event):
 REGISTRY = Registry([LoanApplication, LoanOpened, Repayment, Sale])
 
 
-def plan() -> Plan:
+def plan(sequences: Mapping[str, Definition] | None = None) -> Plan:
     """Return 60 features: a consumer's repayments, loans and applications, the merchant's sales, the request."""
     repaid, opened = Repayment.by("consumer"), LoanOpened.by("consumer")
     asked, sold = LoanApplication.by("consumer"), Sale.by("merchant")
@@ -131,7 +132,7 @@ def plan() -> Plan:
         "weekday": feature(as_of.day_of_week(), reason="TIME"),
         "exposure": feature(exposure, scored=False),
     }
-    compiled = compile_plan(features, REGISTRY, application=LoanApplication)
+    compiled = compile_plan(features, REGISTRY, application=LoanApplication, sequences=sequences or {})
     assert len(compiled.features) == FEATURES, len(compiled.features)
     return compiled
 

@@ -28,7 +28,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import numpy as np
@@ -42,8 +42,10 @@ from obligor.events.log import EventLog
 from obligor.events.records import parse_records
 from obligor.features.indexes import Indexes
 from obligor.features.parity import Comparison, Question, Sample, answer, answers, compare
+from obligor.features.plan import Plan
 from obligor.features.questions import Instants, Pool, questions, read_pool
 from obligor.features.state import Head, OnlineState, StagedState
+from obligor.sequences.score import SequenceScore
 from obligor.stores.lmdb import LmdbStateStore
 from obligor.stores.sqlite import SQLiteStore
 
@@ -159,6 +161,13 @@ def half(scale: Scale, seed: int) -> dict[str, Any]:
 # ---- planted faults --------------------------------------------------------------------------------------------------
 
 
+class Planned(NamedTuple):
+    """What parity needs of a bundle."""
+
+    plan: Plan
+    sequence: SequenceScore | None
+
+
 class Controls:
     """Plants faults in the last state of a year, and looks whether a comparison of everything finds them."""
 
@@ -185,7 +194,7 @@ class Controls:
         return check_state(
             self.year.log,
             self.year.state,
-            self.year.plan,
+            Planned(self.year.plan, None),
             entities=None,
             chance=random.Random(SEED),
             clock=lambda: 0,

@@ -40,6 +40,7 @@ from obligor.features.compilation import compile_plan
 from obligor.features.definitions import definitions
 from obligor.features.engine import Engine, LocalEngine
 from obligor.features.files import digest
+from obligor.features.folds import Fold
 from obligor.features.frames import Frame, read_frame
 from obligor.features.lake import Lake
 from obligor.features.plan import Plan
@@ -51,6 +52,7 @@ from obligor.features.states import States
 from obligor.models.bundle import Bundle
 from obligor.models.model import Model
 from obligor.parts import point_at
+from obligor.sequences.head import described, event_groups, score_spec
 from obligor.sequences.model import SequenceModel
 from obligor.sources import source_hash
 from obligor.stores.delta import DeltaLake, Place, S3Options, place_of
@@ -211,6 +213,8 @@ class Project:
     def model(self) -> Model:
         """The `model` of model.py."""
         model: Model = self._object("model", "model", Model)
+        if model.sequence is not None:
+            event_groups(model.sequence, self.plan)  # says what does not fit
         return model
 
     @cached_property
@@ -314,13 +318,16 @@ class Project:
 
         return RedisStates(place, self.shard)
 
-    def state(self, plan: Plan) -> OnlineState:
-        """Open the online state of a plan; plans that look at the same rows share it, one process at a time."""
-        return OnlineState(plan, self.states.open(plan))
+    def state(self, plan: Plan, fold: Fold | None = None) -> OnlineState:
+        """Open the online state of a plan with a bundle's `fold`, one process at a time.
 
-    def read_state(self, plan: Plan) -> OnlineState:
+        Plans that look at the same rows share it where they fold the same.
+        """
+        return OnlineState(plan, self.states.open(plan, fold), fold=fold)
+
+    def read_state(self, plan: Plan, fold: Fold | None = None) -> OnlineState:
         """Open the online state for reading, beside a service or without one; NotFound where there is none."""
-        return OnlineState(plan, self.states.read(plan))
+        return OnlineState(plan, self.states.read(plan, fold), fold=fold)
 
     def beside(self, service: Service) -> list[Companion]:
         """Return what the settings say works beside a service: the topics that come in, the decisions that go out."""
@@ -408,12 +415,22 @@ class Project:
         run.files.clear()
         return found
 
-    def check_policy(self, source: bytes, plan: Plan | None = None) -> Policy:
-        """Return the policy of `source`, checked against a plan (the project's own unless given).
+    def check_policy(self, source: bytes, described: Mapping[str, Any] | None = None) -> Policy:
+        """Return the policy of `source`, checked against a plan's data: a bundle's `described`, or the project's own.
 
-        With a plan that is given, which may be older, it may read the application's fields by older names too.
+        With data that is given, which may be older, it may read the application's fields by older names too.
         """
-        return load_policy(source, (plan or self.plan).data, self.application.describe(readable=plan is not None))
+        application = self.application.describe(readable=described is not None)
+        return load_policy(source, self.described if described is None else described, application)
+
+    @property
+    def described(self) -> Mapping[str, Any]:
+        """The data of the plan of features.py, with the score that model.py declares behind its features."""
+        head = self.model.sequence
+        if head is None:
+            return self.plan.data
+        spec = score_spec(head.feature, head.sequence, head.reason)
+        return described(self.plan, spec, event_groups(head, self.plan))
 
     def tracked(self, what: str, kept: Path | None = None) -> AbstractContextManager[Run]:
         """Return a run of training, recorded where the settings say: `with project.tracked("fit") as run: ...`.

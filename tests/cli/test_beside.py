@@ -301,7 +301,7 @@ def test_a_builder_that_fails_says_why_and_one_that_is_not_wanted_is_ended(
     with pytest.raises(Unavailable, match="stopping"):
         beside.build(new.hash, lambda: time.monotonic() > started_s + 0.2)
     beside.build(new.hash, lambda: False)
-    built = beside.open(new.plan)
+    built = beside.open(new)
     with project.log(read_only=True) as log:
         assert built.behind(log) == 0
     built.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,21 @@ from obligor.events.batch import Batch
 from obligor.events.log import EventLog
 from obligor.events.records import parse_records
 from obligor.events.schema import Registry
-from obligor.features import Category, Entity, Event, Money, Text, compile_plan, feature, outstanding, request, reserved
+from obligor.features import (
+    Category,
+    Entity,
+    Event,
+    Money,
+    Sequence,
+    Text,
+    compile_plan,
+    feature,
+    outstanding,
+    request,
+    reserved,
+)
 from obligor.features.evaluate import evaluate
+from obligor.features.folds import Fold
 from obligor.features.plan import Plan
 from obligor.features.requests import Requests
 from obligor.features.state import OnlineState
@@ -66,7 +80,7 @@ class Sale(Event):
 REGISTRY = Registry([LoanApplication, LoanOpened, Repayment, Sale])
 
 
-def desk_plan(**more: Any) -> Plan:
+def desk_plan(sequences: Mapping[str, Sequence] | None = None, **more: Any) -> Plan:
     """Return the plan: windows, a merchant's history, the request, and what the consumer owes or may owe.
 
     `more` features follow.
@@ -90,7 +104,7 @@ def desk_plan(**more: Any) -> Plan:
         "exposure": feature(exposure, scored=False),
         **more,
     }
-    return compile_plan(features, REGISTRY, application=LoanApplication)
+    return compile_plan(features, REGISTRY, application=LoanApplication, sequences=sequences or {})
 
 
 POLICY = """
@@ -131,13 +145,20 @@ EXPOSURE = "The amount outstanding is at its limit"
 
 def desk_bundle(root: Path) -> Bundle:
     """Train a small bundle on made features of the desk's plan; the policy approves nearly every score."""
-    plan, rows = desk_plan(), 1500
+    data = training_rows(desk_plan())
+    model = Model(cutoff="2027-01-01", search=1, rounds_max=20, bootstrap=2, threads=1)
+    return train(data, model, policy=POLICY.encode(), outcome={"format": 1}, root=root)
+
+
+def training_rows(plan: Plan) -> TrainingSet:
+    """Return made features of a plan with outcomes."""
+    rows = 1500
     chance = np.random.default_rng(5)
     features = chance.exponential(50_000, (rows, len(plan.features)))
     features[chance.random(features.shape) < 0.1] = np.nan
     risk = np.nan_to_num(features[:, plan.names.index("asked")]) - np.nan_to_num(features[:, 0])
     as_of = START_US + np.arange(rows) * DAY_US // 3
-    data = TrainingSet(
+    return TrainingSet(
         plan=plan,
         features=features,
         root=np.arange(1, rows + 1),
@@ -150,8 +171,6 @@ def desk_bundle(root: Path) -> Bundle:
         fields=pa.table({via: [f"{via}-{i % 500}" for i in range(rows)] for via in ("consumer", "merchant")}),
         limits={},
     )
-    model = Model(cutoff="2027-01-01", search=1, rounds_max=20, bootstrap=2, threads=1)
-    return train(data, model, policy=POLICY.encode(), outcome={"format": 1}, root=root)
 
 
 def rewritten(bundle: Bundle, root: Path, *, plan: bytes | None = None, policy: bytes | None = None) -> Bundle:
@@ -187,9 +206,9 @@ def open_log(path: Path) -> EventLog:
     )
 
 
-def open_state(path: Path, plan: Plan) -> OnlineState:
+def open_state(path: Path, plan: Plan, fold: Fold | None = None) -> OnlineState:
     """Open the online state in `path`."""
-    return OnlineState(plan, LmdbStateStore(path))
+    return OnlineState(plan, LmdbStateStore(path), fold=fold)
 
 
 def application(number: int | str, consumer: str = "c-1", amount: int = 60_000, **fields: Any) -> dict[str, Any]:
@@ -255,7 +274,8 @@ class Desk:
             self.state,
             plan=self.bundle.plan,
             scorer=self.bundle,
-            policy=load_policy(self.bundle.policy, self.bundle.plan.data, LoanApplication.describe()),
+            policy=load_policy(self.bundle.policy, self.bundle.described, LoanApplication.describe()),
+            sequence=self.bundle.sequence,
             bundle=self.bundle.hash,
             clock=self.clock,
             metrics=self.metrics,
@@ -264,7 +284,7 @@ class Desk:
 
     def open_state(self) -> OnlineState:
         """Open the state."""
-        return open_state(self.path / "state", self.bundle.plan)
+        return open_state(self.path / "state", self.bundle.plan, self.bundle.fold)
 
     def close(self) -> None:
         """Close both."""

@@ -29,7 +29,6 @@ from obligor.decisions.watch import Budget, Watch
 from obligor.errors import ObligorError
 from obligor.events.log import EventLog
 from obligor.features import feature
-from obligor.features.plan import Plan
 from obligor.features.state import OnlineState
 from obligor.features.states import States
 from obligor.models.bundle import Bundle
@@ -65,14 +64,14 @@ class Shelf:
     def find(self) -> Path:
         return self.wanted
 
-    def open(self, plan: Plan) -> OnlineState:
-        return OnlineState(plan, self.states.open(plan))
+    def open(self, bundle: Bundle) -> OnlineState:
+        return OnlineState(bundle.plan, self.states.open(bundle.plan, bundle.fold), fold=bundle.fold)
 
     def build(self, bundle: str, stopping: Callable[[], bool]) -> None:
         self.before_build(stopping)
         self.built += 1
         if self.builds:
-            state = self.open(Bundle.load(self.wanted.parent / bundle).plan)
+            state = self.open(Bundle.load(self.wanted.parent / bundle))
             with _read_log(self._log_path) as log:
                 state.catch_up(log)
             state.close()
@@ -90,7 +89,7 @@ class Served:
         self.log = open_log(folder / "log")
         ready = threading.Event()
         self.service = Service(
-            self.log, self.shelf.open(bundle.plan), bundle, clock=Clock(), ready=ready.set, parity=BY_HAND,
+            self.log, self.shelf.open(bundle), bundle, clock=Clock(), ready=ready.set, parity=BY_HAND,
             sources=self.shelf,
         )  # fmt: skip
         self.service.start()
@@ -139,11 +138,11 @@ class Served:
         for number in range(decisions):
             record = self.decide(f"{bundle.hash[:6]}-{time.monotonic_ns()}-{number}")
             assert record["bundle"] == bundle.hash
-            assert len(record["features"]) == len(bundle.plan.features)
+            assert len(record["features"]) == len(bundle.features)
             assert self.service.replay(record["decision_id"]).verdict == "identical"
         found = self.watch.round()
         assert (found.differences, found.checked > 20) == (0, True)
-        assert self.watch._plan.hash == bundle.plan.hash
+        assert self.watch._bundle.plan.hash == bundle.plan.hash
         assert self.service.bundle.hash == bundle.hash
         labels = f'bundle="{bundle.hash}",plan="{bundle.plan.hash}"'
         assert self.metric(f"obligor_bundle_info{{{labels}}}") == 1

@@ -376,7 +376,7 @@ def test_a_service_that_stops_in_a_move_ends_it(tmp_path: Path, bundles: Bundles
 def test_asked_before_it_is_ready_a_service_moves_when_it_is(tmp_path: Path, bundles: Bundles) -> None:
     shelf = Shelf(tmp_path, StateFolder(tmp_path / "state"), bundles.other_timelines.path)
     log = open_log(tmp_path / "log")
-    service = Service(log, shelf.open(bundles.old.plan), bundles.old, clock=Clock(), parity=None, sources=shelf)
+    service = Service(log, shelf.open(bundles.old), bundles.old, clock=Clock(), parity=None, sources=shelf)
     service.move()
     service.start()
     deadline = time.monotonic() + SECONDS_MAX
@@ -387,7 +387,7 @@ def test_asked_before_it_is_ready_a_service_moves_when_it_is(tmp_path: Path, bun
 
 
 def test_the_exchange_takes_no_more_than_a_batch(served: Served, bundles: Bundles) -> None:
-    state = served.shelf.open(bundles.other_timelines.plan)
+    state = served.shelf.open(bundles.other_timelines)
     served.send(1_000, REMAINDER_EVENTS_MAX)
     with pytest.raises(Unavailable, match="events behind the log"):
         served.service.exchange(bundles.other_timelines, state).result(SECONDS_MAX)

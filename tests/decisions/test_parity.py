@@ -52,7 +52,7 @@ def _state(desk: Desk, entities: int | None = None, seed: int = 1, instants: int
     return check_state(
         desk.log,
         desk.state,
-        PLAN,
+        desk.bundle,
         entities=entities,
         chance=random.Random(seed),
         clock=lambda: desk.now,
@@ -185,12 +185,12 @@ def test_a_state_that_is_behind_is_asked_as_it_stands(tmp_path: Path) -> None:
 def test_a_state_of_nothing_or_of_another_log_is_not_compared(shop: Desk, tmp_path: Path) -> None:
     empty = OnlineState(PLAN, LmdbStateStore(tmp_path / "empty"))
     with pytest.raises(NotFound, match="not built from this log"):
-        check_state(shop.log, empty, PLAN, entities=3, chance=random.Random(1), clock=lambda: START)
+        check_state(shop.log, empty, BUNDLE, entities=3, chance=random.Random(1), clock=lambda: START)
     empty.close()
     other = Desk(tmp_path / "other", BUNDLE)
     other.take([{"type": "sale", "merchant": "m", "amount": 5, "event_id": "s", "event_time": "2025-06-15T00:00:00Z"}])
     with pytest.raises(NotFound, match="not built from this log"):
-        check_state(shop.log, other.state, PLAN, entities=3, chance=random.Random(1), clock=lambda: START)
+        check_state(shop.log, other.state, BUNDLE, entities=3, chance=random.Random(1), clock=lambda: START)
     other.close()
 
 

@@ -125,7 +125,7 @@ def _assert_sound(service: Service, bundle: Bundle, state: StateStore | None = N
     assert check_decisions(service._log, bundles, service._log.decisions()).comparison.differences == 0
     if state is not None:
         asked = check_state(
-            service._log, OnlineState(bundle.plan, state), bundle.plan,
+            service._log, OnlineState(bundle.plan, state), bundle,
             entities=None, chance=random.Random(3), clock=Clock(),
         )  # fmt: skip
         assert asked.checked >= 20

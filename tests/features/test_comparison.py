@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
-from tests.features.lender import LoanOpened, Repayment, Sale, plan_of
+from typing import Any
 
-from obligor.features import Feature, as_of, feature, maximum, request
+import pytest
+from tests.features.lake_world import Purchase, Transfer
+from tests.features.lake_world import Sale as Basket
+from tests.features.lender import LoanOpened, Repayment, Sale, plan_of
+from tests.features.test_sequence import Login, compiled
+
+from obligor.features import Feature, Sequence, as_of, feature, maximum, request
 from obligor.features.comparison import Change, compare_plans
 
 MINE = Repayment.by("consumer")
@@ -117,3 +122,34 @@ def test_a_plan_does_not_differ_from_itself() -> None:
     found = compare_plans(plan, plan)
     assert found.same == tuple(plan.names)
     assert (found.added, found.removed, found.renamed, found.changed) == ((), (), (), ())
+
+
+def test_sequences_are_compared_by_what_an_encoder_reads() -> None:
+    kept = Sequence.by("consumer", [Login, Purchase])
+    old = compiled(
+        history=Sequence.by("consumer", {Login: ["channel"], Basket: ["items"], Purchase: ["amount"]}),
+        gone=Sequence.by("consumer", {Basket: ["items"], Purchase: []}),
+        kept=kept,
+    )
+    later: dict[Any, list[str]] = {Login: ["channel", "mood"], Transfer.by("sender"): ["amount"], Purchase: ["amount"]}
+    new = compiled(
+        history=Sequence.by("consumer", later, slow=["channel"], limit=50),
+        come=Sequence.by("consumer", {Basket: ["items"], Purchase: []}),
+        kept=kept,
+    )
+    found = compare_plans(old, new)
+    assert (found.sequences_added, found.sequences_removed) == (("come",), ("gone",))
+    (change,) = found.sequences_changed
+    assert (change.name, change.computed) == ("history", True)
+    assert change.words == (
+        "how many: all of them → the newest 50",
+        "events, added: transfer",
+        "events, removed: sale",
+        "fields, added: login.mood",
+        "fields, added: transfer.amount",
+        "fields, removed: sale.items",
+        "field login.channel: a category (login.channel) → a category, kept out of contrastive objectives "
+        "(login.channel)",
+    )
+    same = compare_plans(old, old)
+    assert (same.sequences_added, same.sequences_removed, same.sequences_changed) == ((), (), ())

@@ -212,17 +212,58 @@ def test_memory_is_bounded_and_the_least_recently_asked_for_goes_first() -> None
     assert own.find(b"a") is None
 
 
-def test_a_chunk_that_comes_between_others_makes_an_entity_be_read_again() -> None:
+def _names(rows: Indexed) -> list[int]:
+    """The roots of all rows that are there, which must lie in the order of time."""
+    there = rows.masks[: rows.runs * RUN] != 0
+    times = rows.times[: rows.runs * RUN]
+    assert times.tolist() == sorted(times.tolist()), "also what fills runs up"
+    return [int(one) for one in rows.roots[: rows.runs * RUN][there]]
+
+
+def test_a_last_chunk_that_grows_takes_the_run_of_the_one_before() -> None:
     own = Indexes()
     names = [chunk_key(b"", (10 * (i + 1), 0)) for i in range(3)]
     scanned = [(name, encode_chunk(_chunk(10 * i, 10).T)) for i, name in enumerate(names)]
     first = own.keep(b"a", 5, lambda: scanned)
-    last = chunk_key(b"", (40, 0))
     own.changed(b"a", names[2], None)
-    own.changed(b"a", last, encode_chunk(_chunk(20, 20).T))
+    own.changed(b"a", chunk_key(b"", (40, 0)), encode_chunk(_chunk(20, 20).T))
     assert own.find(b"a") is first
     assert first.times[2 * RUN : 2 * RUN + 20].tolist() == list(range(20, 40))
-    own.changed(b"a", chunk_key(b"", (15, 0)), encode_chunk(_chunk(10, 5).T))
+    assert _names(first) == list(range(40))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_chunks_that_come_between_others_move_the_few_up_to_an_empty_run(seed: int) -> None:
+    chance, own, again = random.Random(seed), Indexes(), 0
+    held = {chunk_key(b"", (100 * (i + 1), 0)): (100 * i, 100) for i in range(100)}
+    own.keep(b"a", 5, lambda: [(name, encode_chunk(_chunk(*held[name]).T)) for name in sorted(held)])
+    for _ in range(60):
+        for name in chance.sample(sorted(held)[1:], 2):  # one splits, or goes
+            first, n = held.pop(name)
+            half = n // 2 if chance.random() < 0.8 else 0
+            if half:
+                held |= {chunk_key(b"", (first + half, 0)): (first, half), name: (first + half, n - half)}
+                own.changed(b"a", chunk_key(b"", (first + half, 0)), encode_chunk(_chunk(first, half).T))
+                own.changed(b"a", name, encode_chunk(_chunk(first + half, n - half).T))
+            else:
+                own.changed(b"a", name, None)
+        found = own.find(b"a")
+        if found is None:
+            again += 1
+            scanned = [(name, encode_chunk(_chunk(*held[name]).T)) for name in sorted(held)]
+            found = own.keep(b"a", 5, lambda scanned=scanned: scanned)  # type: ignore[misc]
+        assert _names(found) == [root for name in sorted(held) for root in range(held[name][0], sum(held[name]))]
+    assert len(held) > 150
+    assert again <= 6, "only where an eighth has been added"
+
+
+def test_an_entity_is_read_again_where_no_empty_run_is_near(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexes, "SPARE_EVERY", 1_000)
+    monkeypatch.setattr(indexes, "MOVED_MAX", 3)
+    own = Indexes()
+    held = {chunk_key(b"", (10 * (i + 1), 0)): (10 * i, 10) for i in range(20)}
+    own.keep(b"a", 5, lambda: [(name, encode_chunk(_chunk(*where).T)) for name, where in held.items()])
+    own.changed(b"a", chunk_key(b"", (45, 0)), encode_chunk(_chunk(40, 5).T))
     assert own.find(b"a") is None
 
 

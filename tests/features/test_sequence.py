@@ -251,6 +251,11 @@ def test_a_sequence_alone_is_the_same_whatever_stands_beside_it() -> None:
     assert [one.event for one in alone.timelines["consumer"].selections] == ["login", "sale", "transfer", "purchase"]
     assert sequence_alone(alone, "history").hash == alone.hash
     assert fields(alone) == fields(sequence_alone(by_itself, "history"))
+    assert alone.hash == sequence_alone(by_itself, "history").hash, "encoders learnt on it go on fitting"
+    first = {"moods": Login.by("consumer").where(Login.attempts > 2).last("mood", values=["a"]) == "a"}
+    other = Sequence.by("consumer", {Transfer.by("sender"): ["amount"], NAIRA: ["items"], Login: ["mood", "score"]})
+    beside = compile_plan(first, ALL, Purchase, sequences={"a": other, "history": history})
+    assert sequence_alone(beside, "history").hash == alone.hash
 
 
 def _break(path: str, value: object) -> dict[str, Any]:

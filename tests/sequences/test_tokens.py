@@ -64,7 +64,9 @@ def _numbers(data: dict[str, Any], values: list[int]) -> list[tuple[int, float]]
     """Return code and part of prices of sales."""
     encoder = Tokenizer.load(data).encoder(ALONE, twin.NAME)
     rows = np.full((len(ALONE.timelines["consumer"].fields["sale"]), len(values)), NULL)
-    slot = next(s for f in ALONE.sequences[0].fields if f.name == "price" for s in f.sources if s.selection == 1).slot
+    price = next(field for field in ALONE.sequences[0].fields if field.name == "price")
+    events = [one.event for one in ALONE.timelines["consumer"].selections]
+    slot = next(one.slot for one in price.sources if events[one.selection] == "sale")
     rows[slot] = values
     time = np.zeros(len(values), np.int64)
     mask = np.full(len(values), 1 << ALONE.sequences[0].application)

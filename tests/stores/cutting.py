@@ -15,6 +15,7 @@ __all__ = ["Cut", "CuttingProxy"]
 # Where the connection is cut: the commit does not arrive; half of it does; it arrives and nobody hears of it.
 Cut = Literal["before", "half", "after"]
 SOCKET = ".s.PGSQL.5432"
+FLUSH = b"H\x00\x00\x00\x04"  # else the server keeps its answers until the client says that there is no more
 ANSWER_S = 30.0
 BYTES_MAX = 1 << 20
 
@@ -57,8 +58,8 @@ class CuttingProxy:
                     self.cuts += 1
                     if cut == "after":  # the server has committed, and nobody hears of it
                         swallowing.set()
-                        server.sendall(data)
-                        done.wait(ANSWER_S)
+                        server.sendall(data + FLUSH)
+                        assert done.wait(ANSWER_S), "the server answered"
                         client.shutdown(socket.SHUT_RDWR)
                     else:
                         client.shutdown(socket.SHUT_RDWR)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from obligor.cli.attended import carry_out
 from obligor.decisions.intake import Unavailable
-from obligor.features.plan import Plan
 from obligor.features.state import OnlineState
+from obligor.models.bundle import Bundle
 from obligor.project import Project
 
 __all__ = ["Beside"]
@@ -24,9 +24,9 @@ class Beside:
         """Return the folder of the bundle that has the name now."""
         return self._project.bundle_path(self._bundle)
 
-    def open(self, plan: Plan) -> OnlineState:
-        """Open the state of a plan for writing."""
-        return self._project.state(plan)
+    def open(self, bundle: Bundle) -> OnlineState:
+        """Open the state of a bundle's plan for writing."""
+        return self._project.state(bundle.plan, bundle.fold)
 
     def build(self, bundle: str, stopping: Callable[[], bool]) -> None:
         """Run `obligor state build`, which ends with this process at the latest."""

@@ -99,7 +99,7 @@ def _bundle(project: Project) -> Iterator[Finding]:
         yield warning("bundle", "there is no champion, so nothing can be served", "obligor train")
         return
     bundle = project.bundle()
-    project.check_policy(bundle.policy, bundle.plan)
+    project.check_policy(bundle.policy, bundle.described)
     looked_at = {event for timeline in bundle.plan.timelines.values() for event in timeline.events}
     missing = sorted(looked_at - set(project.registry.names()))
     if missing:
@@ -176,7 +176,8 @@ def _state(project: Project) -> Iterator[Finding]:
     if not (project.bundles / CHAMPION).is_file() or not project.log_place().exists():
         return
     try:
-        state = project.read_state(project.bundle().plan)
+        bundle = project.bundle()
+        state = project.read_state(bundle.plan, bundle.fold)
     except NotFound:
         remedy = "the service builds it, or obligor state build"
         yield warning("online state", "there is none of the champion's plan", remedy)

@@ -75,6 +75,12 @@ def _show(out: Output, old: str, new: str, found: PlanDifference) -> None:
         out.say(f"[bold]{change.name}[/]{'' if change.computed else ' (the numbers are the same)'}")
         _say_words(out, change.words)
     out.say(f"{len(found.same)} features are the same.")
+    for word, names in (("added", found.sequences_added), ("removed", found.sequences_removed)):
+        if names:
+            out.paragraph(f"[bold]sequences {word}[/]: {', '.join(names)}")
+    for change in found.sequences_changed:
+        out.paragraph(f"[bold]sequence {change.name}[/] (encoders that were learnt on it do not fit any more)")
+        _say_words(out, change.words)
 
 
 def _say_words(out: Output, words: Sequence[str]) -> None:

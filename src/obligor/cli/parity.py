@@ -46,11 +46,11 @@ def parity(
     drawn, asked = _count("--decisions", decisions), _count("--entities", entities)
     with opened.log(read_only=True) as log:
         recorded = check_decisions(log, opened.all_bundles(), draw_decisions(log, drawn, chance), threads=2)
-        plan, why, state = opened.bundle(bundle).plan, "", Comparison()
+        loaded, why, state = opened.bundle(bundle), "", Comparison()
         try:
-            online = opened.read_state(plan)
+            online = opened.read_state(loaded.plan, loaded.fold)
             try:
-                state = check_state(log, online, plan, entities=asked, chance=chance, clock=clock_us, threads=2)
+                state = check_state(log, online, loaded, entities=asked, chance=chance, clock=clock_us, threads=2)
             finally:
                 online.close()
         except NotFound as error:

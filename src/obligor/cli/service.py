@@ -122,7 +122,7 @@ def _service(
     loaded, log = project.bundle(bundle), project.log()
     return Service(
         log,
-        project.state(loaded.plan),
+        project.state(loaded.plan, loaded.fold),
         loaded,
         bundles=project.all_bundles(),
         clock=clock_us,

@@ -51,9 +51,9 @@ def build(
     out, started_s = Output(as_json), time.perf_counter()
     opened = obligor.open(project, shard)
     loaded = opened.bundle(bundle)
-    name = state_name(loaded.plan)
+    name = state_name(loaded.plan, loaded.fold)
     with opened.log(read_only=True) as log:
-        online = opened.state(loaded.plan)
+        online = opened.state(loaded.plan, loaded.fold)
         try:
             events, cut = _caught_up(online, log, hidden=as_json)
             entities = 0 if attended else _entities(online, loaded.plan)
@@ -153,7 +153,7 @@ def _owners(opened: Project) -> dict[str, list[dict[str, Any]]]:
     owners: dict[str, list[dict[str, Any]]] = {}
     for name, bundle in opened.all_bundles().items():
         owner = {"bundle": name, "plan": bundle.plan.hash, "champion": name == champion}
-        owners.setdefault(state_name(bundle.plan), []).append(owner)
+        owners.setdefault(state_name(bundle.plan, bundle.fold), []).append(owner)
     return owners
 
 

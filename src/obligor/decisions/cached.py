@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from obligor.decisions.decide import Cached, Cut
 from obligor.decisions.policy import Caching
@@ -22,9 +22,13 @@ from obligor.features.plan import Plan
 from obligor.features.requests import comparand_row, composite_key, key_names
 from obligor.features.state import StagedState
 
+if TYPE_CHECKING:
+    from obligor.sequences.online import Before, OnlineScore
+
 __all__ = ["APPLICANTS_MAX", "Cache", "Found"]
 
 APPLICANTS_MAX = 20_000  # those who were decided on longest ago go first; about two kilobytes each
+STATES_BYTES_MAX = 256 << 20  # of their sequences' states beside that, which are some kilobytes each
 
 Fields = Mapping[str, Any]
 
@@ -34,6 +38,7 @@ class Found(NamedTuple):
 
     at: Cached
     measured: Measured
+    before: Before | None  # what a sequence's score is read after; None where there is no such score
 
 
 class _Entry(NamedTuple):
@@ -44,10 +49,12 @@ class _Entry(NamedTuple):
 class Cache:
     """Entries by applicant, who is the entity that the policy's exposure is measured of; used by one thread."""
 
-    def __init__(self, plan: Plan, caching: Caching) -> None:
-        self._plan, self._caching = plan, caching
+    def __init__(self, plan: Plan, caching: Caching, online: OnlineScore | None = None) -> None:
+        """`online` scores a sequence behind the plan's features."""
+        self._plan, self._caching, self._online = plan, caching, online
         self._keys = key_names(plan)
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._states_bytes = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -65,10 +72,14 @@ class Cache:
                 measured = measure_one(self._plan, state, as_of, -1, entities[applicant], fields)
             except LimitError:  # it would be referred
                 continue
-            self._entries[applicant] = _Entry(self._question(fields), Found(Cached(cut, as_of), measured))
-            self._entries.move_to_end(applicant)
-        while len(self._entries) > APPLICANTS_MAX:
-            self._entries.popitem(last=False)
+            before = None
+            if self._online is not None:
+                before = self._online.before(state.folds(), as_of, -1, entities[applicant])
+            self._forget(applicant)
+            self._entries[applicant] = _Entry(self._question(fields), Found(Cached(cut, as_of), measured, before))
+            self._states_bytes += _bytes_of(before)
+        while len(self._entries) > APPLICANTS_MAX or self._states_bytes > STATES_BYTES_MAX:
+            self._forget(next(iter(self._entries)))
 
     def find(self, fields: Fields, as_of: int) -> Found | None:
         """Return what an application may be decided on; None where nothing is kept, or nothing young enough."""
@@ -82,7 +93,7 @@ class Cache:
         """Forget the applicants whose histories change: these entities of a timeline."""
         if timeline == self._caching.timeline:
             for key in keys if self._entries else ():
-                self._entries.pop(key.decode(), None)
+                self._forget(key.decode())
 
     def drop_changed(self, changes: WinnerChanges) -> None:
         """The same where no state is told of the changes."""
@@ -93,6 +104,12 @@ class Cache:
     def clear(self) -> None:
         """Forget everything, because the state that it came from is in doubt."""
         self._entries.clear()
+        self._states_bytes = 0
+
+    def _forget(self, applicant: str) -> None:
+        entry = self._entries.pop(applicant, None)
+        if entry is not None:
+            self._states_bytes -= _bytes_of(entry.found.before)
 
     def _applicant(self, fields: Fields) -> str | None:
         return composite_key([fields.get(name) for name in self._caching.via])
@@ -100,3 +117,7 @@ class Cache:
     def _question(self, fields: Fields) -> tuple[Any, ...]:
         """Return whose histories are looked at, and what their rows are compared with."""
         return *(fields.get(name) for name in self._keys), comparand_row(self._plan, 0, fields).tobytes()
+
+
+def _bytes_of(before: Before | None) -> int:
+    return 0 if before is None or before.kept is None else len(before.kept)

@@ -21,7 +21,6 @@ from obligor.decisions.intake import Unavailable
 from obligor.decisions.metrics import Metrics
 from obligor.errors import LimitError, ObligorError
 from obligor.events.log import EventLog
-from obligor.features.plan import Plan
 from obligor.features.state import OnlineState
 from obligor.models.bundle import Bundle
 
@@ -61,8 +60,8 @@ class Sources(Protocol):
         ObligorError where that fails, and soon after `stopping` says so.
         """
 
-    def open(self, plan: Plan) -> OnlineState:
-        """Open the state of a plan for writing."""
+    def open(self, bundle: Bundle) -> OnlineState:
+        """Open the state of a bundle's plan, and of what is folded for it, for writing."""
 
 
 class Movable(Protocol):
@@ -75,8 +74,8 @@ class Movable(Protocol):
     def check(self, bundle: Bundle) -> None:
         """Raise ObligorError where the service could not decide with this bundle."""
 
-    def shared(self, plan: Plan) -> OnlineState | None:
-        """Return the state in use where it serves this plan too."""
+    def shared(self, bundle: Bundle) -> OnlineState | None:
+        """Return the state in use where it serves this bundle too: its plan, and the same fold."""
 
     def exchange(self, bundle: Bundle, state: OnlineState) -> Future[OnlineState]:
         """Have `bundle` decide on `state` from the next batch on; the future gives the state that was used before.
@@ -144,7 +143,7 @@ class Mover:
     def _move(self, path: Path) -> None:
         bundle = Bundle.load(path)
         self._service.check(bundle)
-        shared = self._service.shared(bundle.plan)
+        shared = self._service.shared(bundle)
         if shared is not None:  # what is kept in memory of it stays
             self._hand_over(bundle, shared, lambda: None)
             return
@@ -160,7 +159,7 @@ class Mover:
         """Return the state of the bundle's plan, open, with little missing."""
         for _ in range(ROUNDS_MAX):
             self._sources.build(bundle.hash, self._stopping.is_set)
-            state = self._sources.open(bundle.plan)
+            state = self._sources.open(bundle)
             try:
                 if state.behind(self._log) <= NEAR_EVENTS:
                     return state

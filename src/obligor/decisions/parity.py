@@ -7,28 +7,44 @@ and instant, whether or not a decision has ever touched them. Equality is of bit
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from obligor.decisions.record import features_of
 from obligor.decisions.recorded import Applications, Recorded
-from obligor.errors import BadInput, NotFound, ObligorError
+from obligor.decisions.vectors import Planned, scores_of
+from obligor.errors import BadInput, IntegrityError, LimitError, NotFound, ObligorError
 from obligor.events.log import EventLog
 from obligor.events.positions import Cut, nth, pack, stretches
 from obligor.events.store import LedgerRow
 from obligor.features.online import fetch
-from obligor.features.parity import Answers, Comparison, Floats, Question, Sample, answer, answers, compare
+from obligor.features.parity import (
+    DAMAGE,
+    Answers,
+    Comparison,
+    Floats,
+    Question,
+    Sample,
+    answer,
+    answers,
+    compare,
+    difference,
+)
 from obligor.features.plan import Plan
 from obligor.features.questions import Instants, Pool, Together, questions, read_pool
 from obligor.features.state import OnlineState, StagedState
 from obligor.features.state_store import StateMoved
 
-__all__ = ["CheckedDecisions", "Planned", "Walk", "check_decisions", "check_state", "draw_decisions"]
+__all__ = [
+    "Asking", "CheckedDecisions", "Planned", "Walk", "check_decisions", "check_state", "compare_samples",
+    "draw_decisions",
+]  # fmt: skip
 
 RUN = 100  # decisions that are drawn together: they lie side by side in the ledger
 EVENTS_AT_ONCE = 20_000  # of the log, read to learn of its entities
@@ -40,14 +56,6 @@ WALKED_SHARE = 8  # one in so many questions comes from the state itself, which 
 
 
 T = TypeVar("T")
-
-
-class Planned(Protocol):
-    """What parity needs of a bundle."""
-
-    @property
-    def plan(self) -> Plan:
-        """What is computed of an applicant."""
 
 
 @dataclass
@@ -87,15 +95,33 @@ def check_decisions(
             checked.unchecked |= {one.row.decision_id: f"the bundle {name} is not here" for one in taken}
             continue
         try:
-            given = _recorded(log, bundles[name].plan, taken, checked)
-            checked.comparison.join(compare(bundles[name].plan, log, given, threads))
+            given = _recorded(log, bundles[name], taken, checked)
+            checked.comparison.join(compare_vectors(log, bundles[name], given, threads))
         except ObligorError as error:
             checked.unchecked |= {one.row.decision_id: str(error) for one in taken}
     return checked
 
 
-def _recorded(log: EventLog, plan: Plan, taken: Sequence[Recorded], checked: CheckedDecisions) -> Answers:
-    """Return what decisions of one plan recorded; those that computed no features are left out."""
+def compare_vectors(log: EventLog, bundle: Planned, given: Answers, threads: int) -> Comparison:
+    """Compare vectors: the plan's features, and a sequence's score behind them."""
+    score = bundle.sequence
+    if score is None:
+        return compare(bundle.plan, log, given, threads)
+    own = [None if values is None else values[:-1] for values in given.values]
+    found = compare(bundle.plan, log, replace(given, values=own), threads)
+    told = np.array([i for i, values in enumerate(given.values) if values is not None], np.int64)
+    offline = scores_of(log, bundle, given.requests.take(told), threads)
+    assert offline is not None, "the bundle has a score"
+    for row, number in zip(told.tolist(), offline.tolist(), strict=True):
+        recorded = float(given.values[row][-1])
+        if recorded != number:
+            found.add(row, difference(given, row, score.name, recorded, number))
+    return found
+
+
+def _recorded(log: EventLog, bundle: Planned, taken: Sequence[Recorded], checked: CheckedDecisions) -> Answers:
+    """Return what decisions of one bundle recorded; those that computed no features are left out."""
+    plan = bundle.plan
     computed = [one for one in taken if one.record["rung"] != "refer"]
     found = Applications.read(log, plan.application, [one.row.application_position for one in computed])
     here = [one for one in computed if one.row.application_position in found.places]
@@ -103,13 +129,13 @@ def _recorded(log: EventLog, plan: Plan, taken: Sequence[Recorded], checked: Che
         if one.row.application_position not in found.places:
             checked.unchecked[one.row.decision_id] = "its application is missing"
     requests = found.requests(plan, [one.row.application_position for one in here], [one.seen for one in here])
-    given = [_numbers(plan, one) for one in here]
+    given = [_numbers(len(plan.features) + (bundle.sequence is not None), one) for one in here]
     return Answers(
         requests, [values for values, _ in given], [why for _, why in given], [one.row.decision_id for one in here]
     )
 
 
-def _numbers(plan: Plan, one: Recorded) -> tuple[Floats | None, str]:
+def _numbers(count: int, one: Recorded) -> tuple[Floats | None, str]:
     """Return recorded features, or None and why there are none."""
     try:
         values = features_of(one.record)
@@ -118,8 +144,8 @@ def _numbers(plan: Plan, one: Recorded) -> tuple[Floats | None, str]:
         numbers = np.array(values, np.float64)
     except (KeyError, TypeError, ValueError) as error:
         return None, f"the record cannot be read: {error}"
-    if numbers.shape != (len(plan.features),):
-        return None, f"the record holds {len(values)} features, the plan {len(plan.features)}"
+    if numbers.shape != (count,):
+        return None, f"the record holds {len(values)} features, the bundle {count}"
     return numbers, ""
 
 
@@ -142,10 +168,60 @@ class Walk:
         return found
 
 
+class Asking:
+    """Asks online state for what a bundle scores: the plan's features, and a sequence's score behind them."""
+
+    def __init__(self, bundle: Planned) -> None:
+        self._plan, self._online = bundle.plan, None
+        if bundle.sequence is not None:
+            from obligor.sequences.online import OnlineScore  # kernels that no other bundle needs
+
+            self._online = OnlineScore(bundle.sequence, bundle.plan)
+
+    def answer(
+        self, staged: StagedState, question: Question, cut: Cut, as_of: int, chunks_max: int | None = None
+    ) -> Sample:
+        """Ask a state that stands at `cut`; with `chunks_max` TooLong where more than so many would be read."""
+        reader = staged if chunks_max is None else staged.glancing(chunks_max)
+        found = answer(self._plan, reader, question, cut, as_of)
+        if self._online is None or found.values is None:
+            return found
+        try:
+            before = self._online.before(staged.folds(chunks_max), as_of, -1, question.entities)
+            score = self._online.finish(before, as_of, question.fields)
+        except LimitError as error:
+            return Sample(question, cut, as_of, None, str(error))
+        except (*DAMAGE, IntegrityError) as error:
+            return Sample(question, cut, as_of, None, f"{type(error).__name__}: {error}")
+        kept = self._online.fold.state(before.kept).to_bytes()
+        return found._replace(values=np.append(found.values, score), kept=_digest(kept))
+
+
+def compare_samples(log: EventLog, bundle: Planned, samples: Sequence[Sample], threads: int = 1) -> Comparison:
+    """Compute what a state answered again from the log, each at its cut and instant: features, score, folded state."""
+    given = answers(bundle.plan, samples, log.registry[bundle.plan.application])
+    found, score = compare_vectors(log, bundle, given, threads), bundle.sequence
+    told = np.array([i for i, one in enumerate(samples) if one.kept], np.int64)
+    if score is None or not len(told):
+        return found
+    from obligor.sequences.scoring import source_of, states
+
+    requests = given.requests.take(told)
+    offline = states(score, bundle.plan, source_of(log, bundle.plan, score.sequence, requests), requests)
+    for row, kept in zip(told.tolist(), map(_digest, offline), strict=True):
+        if samples[row].kept != kept:
+            found.add(row, difference(given, row, f"(state of {score.sequence})", samples[row].kept, kept))
+    return found
+
+
+def _digest(kept: bytes) -> str:
+    return hashlib.sha256(kept).hexdigest()[:16]
+
+
 def check_state(
     log: EventLog,
     state: OnlineState,
-    plan: Plan,
+    bundle: Planned,
     *,
     entities: int | None,
     chance: random.Random,
@@ -157,6 +233,7 @@ def check_state(
 
     It is asked as it stands, which may be behind the log. NotFound where it is not of this log.
     """
+    plan, asking = bundle.plan, Asking(bundle)
     draw = Instants(plan, chance).draw
     samples: list[Sample] = []
     asked = (question for question in _asked(log, state, plan, entities, chance) for _ in range(instants))
@@ -167,12 +244,12 @@ def check_state(
         for one in some:
             as_of = draw(staged, one, now)
             fetch(plan, staged, as_of, one.entities)
-            found.append(answer(plan, staged, one, cut, as_of))
+            found.append(asking.answer(staged, one, cut, as_of))
         return found
 
     while some := list(islice(asked, ASKED_AT_ONCE)):
         samples += _in_parts(state, some, ask)
-    return compare(plan, log, answers(plan, samples, log.registry[plan.application]), threads)
+    return compare_samples(log, bundle, samples, threads)
 
 
 def _in_parts(

@@ -29,7 +29,6 @@ from obligor.events.log import ClockSkew, EventLog
 from obligor.events.schema import Registry
 from obligor.events.staging import Appended
 from obligor.events.store import OffsetStep
-from obligor.features.plan import Plan
 from obligor.features.state import OnlineState
 from obligor.features.timelines import build_timelines
 from obligor.models.bundle import Bundle
@@ -90,7 +89,7 @@ class Service:
         sources: Sources | None = None,
         routes: Routes | None = None,
     ) -> None:
-        """`log` is open for writing and `state` is of the bundle's plan; both are closed by `stop`.
+        """`log` is open for writing and `state` is of the bundle's plan and fold; both are closed by `stop`.
 
         `bundles` are those that replay may need, by hash; `clock` gives microseconds since 1970 in UTC; `ready` is
         called on the writer's thread when requests are about to be taken; `parity` is what the proof of parity may
@@ -116,9 +115,7 @@ class Service:
         self._watch: Watch | None = None
         if parity is not None:
             watched = _Watched(self, self._writer)
-            self._watch = Watch(
-                log, bundle.plan, self._bundles, watched, metrics=self.metrics, clock=clock, budget=parity
-            )
+            self._watch = Watch(log, bundle, self._bundles, watched, metrics=self.metrics, clock=clock, budget=parity)
         self._mover = None if sources is None else Mover(log, sources, self, self.metrics)
         self.metrics.deciding(bundle.hash, bundle.plan.hash)
         self._watch_gauges()
@@ -131,10 +128,11 @@ class Service:
             state,
             plan=bundle.plan,
             scorer=bundle,
-            policy=load_policy(bundle.policy, bundle.plan.data, application),
+            policy=load_policy(bundle.policy, bundle.described, application),
             bundle=bundle.hash,
             clock=self._clock,
             metrics=self.metrics,
+            sequence=bundle.sequence,
             routes=self._routes,
         )
 
@@ -213,9 +211,9 @@ class Service:
         self._new_writer(bundle, self._state)
         build_timelines(bundle.plan, self._log, {0: 0})  # of nothing: every type and field is known
 
-    def shared(self, plan: Plan) -> OnlineState | None:
-        """Return the state in use where it serves this plan too."""
-        return self._state if self._state.serves(plan) else None
+    def shared(self, bundle: Bundle) -> OnlineState | None:
+        """Return the state in use where it serves this bundle too."""
+        return self._state if self._state.serves(bundle.plan, bundle.fold) else None
 
     def exchange(self, bundle: Bundle, state: OnlineState) -> Future[OnlineState]:
         """Have `bundle` decide on `state` from the next batch on: see `Movable`."""
@@ -247,7 +245,7 @@ class Service:
         self._bundles[bundle.hash] = bundle
         self.bundle, self._state, self._writer = bundle, state, writer
         if self._watch is not None:
-            self._watch.follow(bundle.plan, _Watched(self, writer))
+            self._watch.follow(bundle, _Watched(self, writer))
         self.metrics.deciding(bundle.hash, bundle.plan.hash)
         self.metrics.step("exchange", time.perf_counter() - started_s)
         return before

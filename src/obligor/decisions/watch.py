@@ -25,15 +25,16 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol, TypeVar
 
+import numpy as np
+
 from obligor.decisions.intake import Unavailable
 from obligor.decisions.metrics import Metrics
-from obligor.decisions.parity import Planned, Walk, check_decisions
+from obligor.decisions.parity import Asking, Planned, Walk, check_decisions, compare_samples
 from obligor.errors import ObligorError
 from obligor.events.log import EventLog
 from obligor.events.positions import Cut, pack, stretches
 from obligor.events.store import LedgerRow
-from obligor.features.parity import Answers, Comparison, Difference, Question, Sample, answer, answers, compare
-from obligor.features.plan import Plan
+from obligor.features.parity import Comparison, Difference, Question, Sample
 from obligor.features.questions import Instants, Pool, Together, questions, read_pool
 from obligor.features.state import StagedState, TooLong
 
@@ -90,7 +91,7 @@ class Watch:
     def __init__(
         self,
         log: EventLog,
-        plan: Plan,
+        bundle: Planned,
         bundles: Mapping[str, Planned],
         state: State,
         *,
@@ -98,22 +99,25 @@ class Watch:
         clock: Callable[[], int],
         budget: Budget,
     ) -> None:
-        """`bundles` are those that decisions may have been taken under; `clock` gives microseconds since 1970."""
-        self._log, self._plan, self._bundles, self._state = log, plan, bundles, state
+        """`bundle` is whose state it is, `bundles` are those that decisions may have been taken under.
+
+        `clock` gives microseconds since 1970.
+        """
+        self._log, self._bundles = log, bundles
         self._metrics, self._clock, self._budget = metrics, clock, budget
         self._chance = random.Random(sum(log.cut().values()))  # so that a service started again asks about others
-        self._instants, self._walk = Instants(plan, self._chance), Walk(plan)
-        self._next: tuple[Plan, State] | None = None  # what is watched from the next round on
+        self._next: tuple[Planned, State] | None = None  # what is watched from the next round on
         self._cut, self._ledger = log.cut(), log.head.ledger_sequence  # where the last round ended
         self._known: set[str] = set()
-        self._differing: list[Question] = []  # what differed, until something has been done about it
+        self._take_up(bundle, state)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="obligor-parity", daemon=True)
 
     def warm_up(self) -> None:
         """Compute something of nothing, so that no decision waits while the code of the offline path is loaded."""
-        nobody = Sample(Question({}, {}), {0: 0}, 0, None)
-        compare(self._plan, self._log, self._answers([nobody]))
+        width = len(self._bundle.plan.features) + (self._bundle.sequence is not None)
+        nobody = Sample(Question({}, {}), {0: 0}, 0, np.full(width, np.nan), kept="-")
+        compare_samples(self._log, self._bundle, [nobody])
 
     def start(self) -> None:
         """Start the thread; the first round comes after `round_s`."""
@@ -138,17 +142,20 @@ class Watch:
             wait_s = max(busy_s / self._budget.share, self._budget.round_s) - (time.monotonic() - started_s)
             wait_s = max(RETRY_S if self._differing else wait_s, self._budget.pause_s)
 
-    def follow(self, plan: Plan, state: State) -> None:
-        """Watch another plan's state from the next round on; `state` before it refuses what is asked of it."""
-        self._next = plan, state
+    def follow(self, bundle: Planned, state: State) -> None:
+        """Watch another bundle's state from the next round on; `state` before it refuses what is asked of it."""
+        self._next = bundle, state
+
+    def _take_up(self, bundle: Planned, state: State) -> None:
+        self._bundle, self._state, self._asking = bundle, state, Asking(bundle)
+        self._instants, self._walk = Instants(bundle.plan, self._chance), Walk(bundle.plan)
+        self._differing: list[Question] = []  # what differed, until something has been done about it
 
     def _turn(self) -> None:
         """Take up what is to be followed; what was found of the state before it concerns nobody any more."""
         following, self._next = self._next, None
         if following is not None:
-            self._plan, self._state = following
-            self._instants, self._walk = Instants(self._plan, self._chance), Walk(self._plan)
-            self._differing = []
+            self._take_up(*following)
 
     def round(self) -> Comparison:
         """Compare once; what differs is logged, counted and acted upon."""
@@ -156,7 +163,7 @@ class Watch:
         if self._differing:  # what was to be done about the last round's could not be finished
             self._heal()
         samples = self._samples(list(self._questions()), self._budget.pause_s)
-        asked = compare(self._plan, self._log, self._answers(samples))
+        asked = compare_samples(self._log, self._bundle, samples)
         self._metrics.parity("state", asked.checked, asked.differences)
         taken = check_decisions(self._log, self._bundles, self._decisions()).comparison
         self._metrics.parity("decisions", taken.checked, taken.differences)
@@ -186,9 +193,10 @@ class Watch:
                 part = self._drawn(parts)
                 first = self._chance.choice(part)
                 wanted.update(range(first, min(first + RUN, part.stop)))
-            pool = read_pool(self._plan, self._log, wanted)
+            plan = self._bundle.plan
+            pool = read_pool(plan, self._log, wanted)
             walked = self._await(self._state.look(self._step))
-            yield from questions(self._plan, Pool([*pool.together, *walked], pool.applications), self._chance)
+            yield from questions(plan, Pool([*pool.together, *walked], pool.applications), self._chance)
 
     def _drawn(self, parts: Sequence[range]) -> range:
         """Return one of the parts, larger ones oftener."""
@@ -226,15 +234,12 @@ class Watch:
         for question in left:
             try:
                 as_of = self._instants.draw(reader, question, now)
-                found.append(answer(self._plan, reader, question, cut, as_of))
+                found.append(self._asking.answer(staged, question, cut, as_of, CHUNKS_MAX))
             except TooLong:  # left to `obligor parity`, which holds up nobody
                 pass
             if time.perf_counter() >= until_s:
                 return found
         return found or None
-
-    def _answers(self, samples: Sequence[Sample]) -> Answers:
-        return answers(self._plan, samples, self._log.registry[self._plan.application])
 
     def _await(self, future: Future[T]) -> T:
         """Return what the writer's thread found, however long it is busy; Unavailable when it ends."""
@@ -261,7 +266,7 @@ class Watch:
         """Have the state built anew and say whether it then agrees."""
         _log.error("the online state is in doubt: decisions are refused while it is built anew from the log")
         self._await(self._state.rebuild())
-        again = compare(self._plan, self._log, self._answers(self._samples(self._differing)))
+        again = compare_samples(self._log, self._bundle, self._samples(self._differing))
         if again.differences:
             self._report(again)
             _log.critical("a state that was built anew differs too; decisions are referred until this is resolved")

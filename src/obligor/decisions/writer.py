@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,10 @@ from obligor.features.plan import Plan
 from obligor.features.state import Head, OnlineState, StagedState, StateMisfit
 from obligor.features.state_store import StateGone
 from obligor.features.tails import warm_up
+
+if TYPE_CHECKING:
+    from obligor.sequences.online import OnlineScore
+    from obligor.sequences.score import SequenceScore
 
 __all__ = [
     "REBUILDS_MAX",
@@ -126,14 +130,18 @@ class Writer:
         bundle: str,
         clock: Callable[[], int],
         metrics: Metrics,
+        sequence: SequenceScore | None = None,
         routes: Routes | None = None,
     ) -> None:
         """`bundle` is the hash of what plan, scorer and policy come from; `clock` gives microseconds since 1970.
 
-        `routes` says which shard an application is to be decided by; None: this one decides all.
+        `sequence` is the score behind the plan's features, if the scorer sees one; then its encoder's states are folded
+        in the state. `routes` says which shard an application is to be decided by; None: this one decides all.
         """
         self._log, self._state, self._clock, self._metrics = log, state, clock, metrics
         self._plan, self._scorer, self._policy, self._bundle = plan, scorer, policy, bundle
+        self._sequence = sequence
+        self._online = None if sequence is None else _online(sequence, plan)
         self._routes = routes
         self._application = log.registry[plan.application]
         readable = self._application.readable
@@ -146,7 +154,7 @@ class Writer:
         self._trailing: Changes
         self._expired_s = time.monotonic()  # when rows that no window reaches were last looked for
         self._recovery: Recovery | None = None  # while the state is gone
-        self._cache = None if policy.caching is None else Cache(plan, policy.caching)
+        self._cache = None if policy.caching is None else Cache(plan, policy.caching, self._online)
         self._to_keep: list[Application] = []  # decided by the last batch in full
 
     # -- state
@@ -276,6 +284,8 @@ class Writer:
         warm_up()
         for kept in (False, True):
             evaluate_one(self._plan, _Rehearsal(rows, kept), 1, -1, dict.fromkeys(self._entities, "nobody"), {})
+        if self._online is not None:
+            self._online.warm_up()
         try:
             self._rehearse(batch)
         except StateGone as error:
@@ -292,6 +302,7 @@ class Writer:
             bundle=self._bundle,
             clock=self._clock,
             metrics=Metrics(),
+            sequence=self._sequence,
         )
         with ExitStack() as undo:
             tx = undo.enter_context(self._log.begin(self._clock()))
@@ -433,6 +444,8 @@ class Writer:
             if item.steps and not _FINE.issuperset(appended.status):
                 raise NotTaken(appended)
             return appended
+        except StateMisfit:  # what the state holds is no item's fault
+            raise
         except _ITEM_FAILURES as error:
             batch.tx.undo(mark)
             self._metrics.failure(type(error).__name__)
@@ -525,19 +538,23 @@ class Writer:
         if found is None:
             return _Grounds("refer")
         try:
-            features = finish_one(self._plan, found.measured, found.at.as_of, application.fields)
+            features = finish_one(self._plan, found.measured, found.at.as_of, application.fields).tolist()
+            if self._online is not None and found.before is not None:
+                features.append(self._online.finish(found.before, found.at.as_of, application.fields))
         except LimitError as error:
             return _Grounds("cached", None, str(error), found.at)
-        return _Grounds("cached", list(features.tolist()), "", found.at)
+        return _Grounds("cached", list(features), "", found.at)
 
     def _features(self, state: StagedState, application: Application, as_of: int, event_time: int) -> list[float]:
-        """Return the features from the state; LimitError where a limit was crossed."""
+        """Return the features from the state, a sequence's score behind them; LimitError where a limit was crossed."""
         entities = {name: application.fields.get(name) for name in self._entities}
         fetch(self._plan, state, as_of, entities)
-        values = evaluate_one(
-            self._plan, state, as_of, application.position, entities, application.fields, self_time=event_time
-        )
-        return list(values.tolist())
+        fields, root = application.fields, application.position
+        found = list(evaluate_one(self._plan, state, as_of, root, entities, fields, self_time=event_time).tolist())
+        if self._online is not None:
+            with self._timed("sequence"):
+                found.append(self._online.score_one(state.folds(), as_of, root, entities, fields))
+        return found
 
     def _repeated(self, batch: _Staged, name: str, position: int) -> Decided | ObligorError:
         """Return the decision on an application that the log has already, in this batch or before it."""
@@ -554,6 +571,12 @@ class Writer:
         started = time.perf_counter()
         yield
         self._metrics.step(step, time.perf_counter() - started)
+
+
+def _online(score: SequenceScore, plan: Plan) -> OnlineScore:
+    from obligor.sequences.online import OnlineScore  # kernels that no other bundle needs
+
+    return OnlineScore(score, plan)
 
 
 def _refused(error: Exception) -> ObligorError:

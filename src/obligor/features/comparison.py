@@ -14,8 +14,9 @@ from typing import Any
 from obligor.features.catalogue import Entry, catalogue
 from obligor.features.forms import form_hash
 from obligor.features.looks import Look, looks
-from obligor.features.narrowing import narrowed
+from obligor.features.narrowing import narrowed, sequence_alone
 from obligor.features.plan import FeatureSpec, Plan
+from obligor.features.sequence_words import SequenceEntry, sequence_entries
 from obligor.features.wording import request_piece
 
 __all__ = ["Change", "PlanDifference", "Renamed", "compare_plans"]
@@ -56,13 +57,19 @@ class Renamed:
 
 @dataclass(frozen=True, slots=True)
 class PlanDifference:
-    """From an old plan to a new one. `same` features have neither another number nor other words."""
+    """From an old plan to a new one. `same` features have neither another number nor other words.
+
+    Of sequences a `changed` one gives an encoder other rows or values; encoders that were learnt on it do not fit it.
+    """
 
     added: tuple[str, ...]
     removed: tuple[str, ...]
     renamed: tuple[Renamed, ...]
     changed: tuple[Change, ...]
     same: tuple[str, ...]
+    sequences_added: tuple[str, ...]
+    sequences_removed: tuple[str, ...]
+    sequences_changed: tuple[Change, ...]
 
 
 def compare_plans(old: Plan, new: Plan) -> PlanDifference:
@@ -85,7 +92,32 @@ def compare_plans(old: Plan, new: Plan) -> PlanDifference:
             changed.append(Change(name, computed, tuple(words)))
         else:
             same.append(name)
-    return PlanDifference(tuple(come), tuple(gone), tuple(renamed), tuple(changed), tuple(same))
+    return PlanDifference(
+        tuple(come), tuple(gone), tuple(renamed), tuple(changed), tuple(same), *_sequences(old, new)
+    )  # fmt: skip
+
+
+def _sequences(old: Plan, new: Plan) -> tuple[tuple[str, ...], tuple[str, ...], tuple[Change, ...]]:
+    befores, afters = ({entry.name: entry for entry in sequence_entries(plan)} for plan in (old, new))
+    both = [name for name in afters if name in befores]
+    changed = [name for name in both if sequence_alone(old, name).hash != sequence_alone(new, name).hash]
+    return (
+        tuple(name for name in afters if name not in befores),
+        tuple(name for name in befores if name not in afters),
+        tuple(Change(name, True, tuple(_sequence(befores[name], afters[name]))) for name in changed),
+    )
+
+
+def _sequence(before: SequenceEntry, after: SequenceEntry) -> list[str]:
+    """Return in words how two sequences of one name differ."""
+    words = [*_said("whose history", before.whose, after.whose), *_said("how many", before.limit, after.limit)]
+    olds, news = ({name: f"{what} ({origin})" for name, what, origin in one.fields} for one in (before, after))
+    for what, left, right in (("events", before.events, after.events), ("fields", tuple(olds), tuple(news))):
+        words += [f"{what}, added: {one}" for one in right if one not in left]
+        words += [f"{what}, removed: {one}" for one in left if one not in right]
+    for name in news:
+        words += _said(f"field {name}", olds[name], news[name]) if name in olds else ()
+    return words or ["reads its rows in a way that the words do not tell apart"]
 
 
 def _alike(gone: dict[str, str], come: dict[str, str]) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,8 @@
 
     <timeline> <length> <entity> 01                      the tail: the newest rows, behind the fence
     <timeline> <length> <entity> 00 <event_time> <root>  a closed chunk, by the exclusive upper bound of its rows
+    <timeline> <length> <entity> 01 00                   what is folded of all its rows, where the state has a fold
+    <timeline> <length> <entity> 01 01 <event_time> <root>  a mark: what is folded of the rows up to this one
 
 All numbers are big-endian and shifted to be positive, so that the store's order of bytes is the order of time, and a
 range of an entity's chunks is a range of keys.
@@ -24,6 +26,9 @@ __all__ = [
     "chunks_start",
     "entity_of",
     "fence_of",
+    "fold_key",
+    "mark_key",
+    "marks_start",
     "prefix",
     "prefixes",
     "tail_key",
@@ -88,6 +93,21 @@ def tail_key(start: bytes) -> bytes:
 def chunk_key(start: bytes, upper: Row) -> bytes:
     """Return the key of the chunk whose rows are below `upper`."""
     return start + b"\x00" + bound(upper)
+
+
+def fold_key(start: bytes) -> bytes:
+    """Return the key of what is folded of all rows."""
+    return start + b"\x01\x00"
+
+
+def marks_start(start: bytes, after: bytes = b"") -> bytes:
+    """Return where an entity's marks begin, or with `after` what follows all of them."""
+    return start + b"\x01\x01" + after
+
+
+def mark_key(start: bytes, last: Row) -> bytes:
+    """Return the key of the mark whose newest row is `last`."""
+    return marks_start(start) + bound(last)
 
 
 def chunks_start(start: bytes, row: Row | None = None) -> bytes:

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 import msgspec
 
 from obligor.features.arranging import compiled
+from obligor.features.folds import Fold
 from obligor.features.plan import Plan
 from obligor.features.state_store import Entry
 
@@ -48,6 +49,10 @@ def reaches(plan: Plan) -> dict[str, int]:
     return {timeline: reach_us for timeline, reach_us in found.items() if timeline not in unbounded}
 
 
-def state_hash(plan: Plan) -> str:
-    """Return the sha256 of what a plan's state holds: its timelines, and how far back. Plans of one share a state."""
-    return hashlib.sha256(msgspec.json.encode([plan.timelines_hash, sorted(reaches(plan).items())])).hexdigest()
+def state_hash(plan: Plan, fold: Fold | None = None) -> str:
+    """Return the sha256 of what a plan's state holds: its timelines, how far back, and what is folded over them.
+
+    Plans of one share a state.
+    """
+    held = [plan.timelines_hash, sorted(reaches(plan).items()), *([] if fold is None else [fold.name])]
+    return hashlib.sha256(msgspec.json.encode(held)).hexdigest()

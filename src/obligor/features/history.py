@@ -9,10 +9,15 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+from obligor.errors import ObligorError
 from obligor.features.indexed import Indexed
 from obligor.features.pieces import Pieces
 
-__all__ = ["Asked", "History", "TimelineReader"]
+__all__ = ["Asked", "History", "TimelineReader", "TooLong"]
+
+
+class TooLong(ObligorError):
+    """Reading this would take longer than a glance may."""
 
 
 class Asked(NamedTuple):

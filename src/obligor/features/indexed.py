@@ -78,6 +78,10 @@ class Indexed:
             set_rows(layout, source, tiles, self.times, self.values, self.masks, masks, 0)
         return tiles
 
+    def run(self, run: int) -> Words:
+        """Return a copy of a run, (3 + slots, 256), with what fills it up."""
+        return self._words[:, run * RUN : (run + 1) * RUN].copy()
+
     def replace(self, run: int, chunk: Words, floor: int) -> bool:
         """Put a chunk in the place of a run, or behind the last one; say whether there was room for it."""
         if run >= self.capacity:

@@ -1,15 +1,17 @@
 """The entities that are kept in memory, least recently asked for dropped first; see `indexed.py`.
 
 What becomes of an entity's chunks is noted as it is written, and carried out after the commit or when the entity is
-next asked for: the usual case, a last chunk that grew, costs one run; where chunks came between others the entity is
-read again.
+next asked for: the usual case, a last chunk that grew, costs one run. Some runs are left empty, so that a chunk that
+split under late rows moves the few between it and the next empty one. The entity is read again where none is near,
+where it has grown by more than an eighth, or where its oldest chunk has gone.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,46 +25,89 @@ __all__ = ["BYTES_MAX", "CHUNKS_MIN", "Indexes"]
 
 CHUNKS_MIN = 16  # closed chunks of an entity from which it is kept in memory
 BYTES_MAX = 1 << 30  # memory that the rows may take, about
+SPARE_EVERY = 12  # chunks for which a run is left empty
+MOVED_MAX = 100  # chunks that are moved for a new one: about a millisecond
+_LOWEST = -(2**63 - 1)
 
 Words = NDArray[np.int64]
 Scanned = Sequence[tuple[bytes, Entry]]  # the keys and entries of all of an entity's chunks, in order
 
 
 class _Kept:
-    """One entity: its rows, the keys of its chunks in order, and what became of chunks since."""
+    """One entity: its rows, which chunk lies in each run, and what became of chunks since."""
 
     def __init__(self, chunks: Scanned, width: int) -> None:
-        self.names = [name for name, _ in chunks]
-        self.places = {name: place for place, name in enumerate(self.names)}
-        self.width = width
+        entries: list[Entry | None] = []
+        self.names: list[bytes | None] = []  # of the chunks in the order of runs; None of an empty run
+        for number, (name, entry) in enumerate(chunks):
+            if number and number % SPARE_EVERY == 0:
+                self.names.append(None)
+                entries.append(None)
+            self.names.append(name)
+            entries.append(entry)
+        self.places = {name: run for run, name in enumerate(self.names) if name is not None}
         self.changed: dict[bytes, bytes | None] = {}
-        times = [unbound(name)[0] for name in self.names]
-        self.rows = Indexed([decode_chunk(entry, width) for _, entry in chunks], times)
+        self._nothing = np.empty((width, 0), np.int64)
+        self._width = width
+        times = accumulate((_LOWEST if name is None else unbound(name)[0] for name in self.names), max)
+        self.rows = Indexed([self._chunk(entry) for entry in entries], list(times))
+
+    def _chunk(self, entry: Entry | None) -> Words:
+        return self._nothing if entry is None else decode_chunk(entry, self._width)
 
     def refresh(self) -> bool:
         """Carry out what changed; False where the entity has to be read again."""
         if not self.changed:
             return True
-        gone = {name for name, entry in self.changed.items() if entry is None and name in self.places}
-        end = len(self.names)
-        while end and self.names[end - 1] in gone:
-            gone.discard(self.names[end - 1])
-            end -= 1
-        put = sorted((name, entry) for name, entry in self.changed.items() if entry is not None)
-        more = [name for name, _ in put if self.places.get(name, end) >= end]
-        between = bool(more) and end > 0 and more[0] <= self.names[end - 1]
-        if gone or between or end + len(more) < len(self.names):
+        changed, self.changed = self.changed, {}
+        left = [self.places.pop(name) for name, entry in changed.items() if entry is None and name in self.places]
+        for place in left:
+            self.names[place] = None
+        if self.names[0] is None:  # then nothing would say where the rows begin
             return False
-        for name in self.names[end:]:
-            del self.places[name]
-        self.names[end:] = more
-        self.places.update((name, end + i) for i, name in enumerate(more))
-        self.changed = {}
-        return all(self._replace(self.places[name], entry) for name, entry in put)
+        for name, entry in sorted((name, entry) for name, entry in changed.items() if entry is not None):
+            run = self.places[name] if name in self.places else self._room_for(name)
+            if run is None or not self._put(run, entry):
+                return False
+            self.names[run], self.places[name] = name, run
+        return all(self._put(run, None) for run in left if self.names[run] is None)
 
-    def _replace(self, run: int, entry: bytes) -> bool:
-        floor = unbound(self.names[run - 1])[0] if run else -(2**63 - 1)
-        return self.rows.replace(run, decode_chunk(entry, self.width), floor)
+    def _put(self, run: int, entry: bytes | None) -> bool:
+        before = next((name for name in reversed(self.names[:run]) if name is not None), None)
+        return self.rows.replace(run, self._chunk(entry), _LOWEST if before is None else unbound(before)[0])
+
+    def _room_for(self, name: bytes) -> int | None:
+        """Return a run for a new chunk between those below and above it; None where no empty one is near."""
+        below = next(run for run in range(len(self.names) - 1, -1, -1) if self.names[run] is not None)
+        above = len(self.names)
+        if name < (self.names[below] or b""):
+            present = [(own, run) for run, own in enumerate(self.names) if own is not None]
+            place = bisect_left(present, (name, 0))
+            above, below = present[place][1], present[place - 1][1] if place else -1
+        elif above == below + 1:
+            self.names.append(None)
+            return above
+        for run in range(below + 1, above - 1):  # what fills them may be of later times than the new chunk
+            self._put(run, None)
+        return above - 1 if above - below > 1 else self._moved(below, above)
+
+    def _moved(self, below: int, above: int) -> int | None:
+        """Make one of two neighbouring runs free by moving chunks towards the nearest empty run."""
+        for distance in range(1, MOVED_MAX + 1):
+            right, left = above + distance, below - distance
+            if right == len(self.names) < self.rows.capacity:
+                self.names.append(None)
+            if right < len(self.names) and self.names[right] is None:
+                return above if all(self._move(run - 1, run) for run in range(right, above, -1)) else None
+            if left >= 0 and self.names[left] is None:
+                return below if all(self._move(run + 1, run) for run in range(left, below)) else None
+        return None
+
+    def _move(self, run: int, to: int) -> bool:
+        name = self.names[run]
+        assert name is not None, "only chunks are moved"
+        self.names[to], self.names[run], self.places[name] = name, None, to
+        return self.rows.replace(to, self.rows.run(run), _LOWEST)
 
 
 class Indexes:

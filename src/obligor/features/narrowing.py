@@ -48,16 +48,19 @@ def without_sequences(plan: Plan) -> Plan:
 
 @lru_cache(maxsize=PLANS_KEPT)
 def sequence_alone(plan: Plan, name: str) -> Plan:
-    """Return the plan of one sequence and no features; NotFound for one that it does not have."""
+    """Return the plan of one sequence and no features; NotFound for one that it does not have.
+
+    It is the same whatever else the plan has: selections and slots stand in the order in which the sequence names them.
+    """
     spec = msgspec.to_builtins(plan.sequence(name))
     timeline = plan.data["timelines"][spec["timeline"]]
     events = {place: timeline["selections"][place]["event"] for place in spec["selections"]}
     sources = [source for field in spec["fields"] for source in field["sources"]]
     slots = {
-        event: _places(source["slot"] for source in sources if events[source["selection"]] == event)
+        event: _in_turn(source["slot"] for source in sources if events[source["selection"]] == event)
         for event in events.values()
     }
-    selections = _places(spec["selections"])
+    selections = _in_turn(spec["selections"])
 
     def moved(source: Json) -> Json:
         event = events[source["selection"]]
@@ -110,6 +113,10 @@ def pruned(data: Mapping[str, Any], *, timelines: Literal["pruned", "kept"] = "p
 
 def _places(used: Iterable[int]) -> Places:
     return {old: new for new, old in enumerate(sorted(set(used)))}
+
+
+def _in_turn(used: Iterable[int]) -> Places:
+    return {old: new for new, old in enumerate(dict.fromkeys(used))}
 
 
 def _step(step: Sequence[Any], moved: Mapping[str, Places]) -> list[Any]:

@@ -92,7 +92,10 @@ _DESKS = _Desks()
 
 
 def fetch(plan: Plan, state: StagedState, as_of: int, *applications: Mapping[str, str | None]) -> None:
-    """Bring what `evaluate_one` will read of these applications' entities in one round trip, where the state is far."""
+    """Bring what will be read of these applications' entities in one round trip, where the state is far.
+
+    That is what `evaluate_one` reads, and what is folded.
+    """
     if not state.far:
         return
     asked = []
@@ -101,7 +104,10 @@ def fetch(plan: Plan, state: StagedState, as_of: int, *applications: Mapping[str
             key = entities.get(via[0]) if len(via) == 1 else composite_key([entities.get(name) for name in via])
             if key is not None:
                 asked.append(Asked(timeline, key, None if reach_us is None else as_of - reach_us))
-    state.fetch(asked)
+    folded = [] if state.fold is None else [
+        composite_key([entities.get(name) for name in state.fold.via]) for entities in applications
+    ]  # fmt: skip
+    state.fetch(asked, [key.encode() for key in folded if key is not None])
 
 
 class Measured(NamedTuple):

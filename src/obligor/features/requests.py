@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from obligor.features.calendar import DAY_S, civil, local_seconds, period_begin
-from obligor.features.delays import stored
+from obligor.features.delays import SUFFIX, stored
 from obligor.features.kernels.integers import INTEGER_MAX, NULL
 from obligor.features.measures import Slot, Unit
 from obligor.features.plan import Plan, RequestValue
@@ -34,6 +34,7 @@ __all__ = [
     "period_bounds",
     "request_row",
     "request_values",
+    "slot_row",
     "source_keys",
     "split_keys",
     "text_arrays",
@@ -134,7 +135,7 @@ def split_keys(keys: pa.StringArray, parts: int) -> list[pa.StringArray]:
     return [pc.list_element(lists, part) for part in range(parts)]
 
 
-def _coded(value: object, spec: RequestValue) -> int:
+def _coded(value: object, spec: RequestValue | Slot) -> int:
     if value is None:
         return NULL
     if spec.coding == "integer":
@@ -211,6 +212,13 @@ def comparand_row(plan: Plan, as_of: int, fields: Mapping[str, object]) -> Ints:
     """Return the integers that conditions compare with, of one application, (1, comparands)."""
     row = [as_of if spec.source == "calendar" else _coded(fields.get(spec.name), spec) for spec in plan.comparands]
     return np.array(row, np.int64).reshape(1, len(row))
+
+
+def slot_row(slots: Sequence[Slot], as_of: int, fields: Mapping[str, object]) -> Ints:
+    """Return an application's fields by some slots' codings, (slots,), at an instant that stands for its event_time."""
+    row = [_coded(fields.get(stored(slot.field)), slot) for slot in slots]
+    delays = [slot.field.endswith(SUFFIX) for slot in slots]
+    return np.array([as_of - x if delay and x != NULL else x for x, delay in zip(row, delays, strict=True)], np.int64)
 
 
 def period_bounds(plan: Plan, periods: Sequence[tuple[Unit, int]], as_of: Ints) -> Ints:

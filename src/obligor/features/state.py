@@ -13,14 +13,22 @@ from typing import NamedTuple
 
 import msgspec
 
-from obligor.errors import ObligorError
 from obligor.events.ahead import ahead
 from obligor.events.log import EventLog
 from obligor.events.positions import Cut, pack
 from obligor.features.edits import Editor, StateMisfit, WinnerChanges, edits_of
-from obligor.features.entries import after_all, chunks_start, entity_of, fence_of, prefix, tail_key, unbound
+from obligor.features.entries import (
+    after_all,
+    chunks_start,
+    entity_of,
+    fence_of,
+    prefix,
+    tail_key,
+    unbound,
+)
 from obligor.features.expiry import decode_kept, encode_kept, reaches, state_hash
-from obligor.features.history import Asked, History, TimelineReader
+from obligor.features.folds import Fold, Folds
+from obligor.features.history import Asked, History, TimelineReader, TooLong
 from obligor.features.indexes import BYTES_MAX, CHUNKS_MIN, Indexes
 from obligor.features.pieces import pieces_of
 from obligor.features.plan import Plan
@@ -32,12 +40,9 @@ __all__ = ["Head", "OnlineState", "StagedState", "StateMisfit", "TooLong", "read
 FORMAT = 4
 STEP_EVENTS = 1 << 20  # of a build that are applied together: an entity is looked for once a step
 _NAMES_AT_ONCE = 64
-_HEAD, _KEPT = b"\x00head", b"\x00kept"
+_HEAD, _KEPT, _UNFOLDED = b"\x00head", b"\x00kept", b"\x00unfolded"
+_FOLDED_AT_ONCE = 1_000  # entities of a build that are folded in one transaction
 _EXPIRED_MIN = 64  # chunks that must be due of an entity in memory, because it is then read again
-
-
-class TooLong(ObligorError):
-    """Reading this would take longer than a glance may."""
 
 
 class Head(NamedTuple):
@@ -102,10 +107,12 @@ def read_head(store: StateStore) -> Head | None:
 
 
 class OnlineState:
-    """The state of one plan in a store; plans that look at the same rows may share it."""
+    """The state of one plan in a store; plans that look at the same rows, and fold the same, may share it."""
 
-    def __init__(self, plan: Plan, store: StateStore, *, memory_bytes_max: int = BYTES_MAX) -> None:
-        self._plan, self._hash, self._store = plan, state_hash(plan), store
+    def __init__(
+        self, plan: Plan, store: StateStore, *, fold: Fold | None = None, memory_bytes_max: int = BYTES_MAX
+    ) -> None:
+        self._plan, self._fold, self._hash, self._store = plan, fold, state_hash(plan, fold), store
         self._indexes = Indexes(memory_bytes_max)
         self._numbers = {name: number for number, name in enumerate(sorted(plan.timelines), start=1)}
         self._widths = {name: ROW_FIXED + timeline.slots for name, timeline in plan.timelines.items()}
@@ -117,9 +124,9 @@ class OnlineState:
         with self.begin() as staged:
             return staged.head
 
-    def serves(self, plan: Plan) -> bool:
-        """Whether questions of this plan can be answered from the state."""
-        return state_hash(plan) == self._hash
+    def serves(self, plan: Plan, fold: Fold | None = None) -> bool:
+        """Whether questions of this plan, and of what is folded, can be answered from the state."""
+        return state_hash(plan, fold) == self._hash
 
     def behind(self, log: EventLog) -> int:
         """Return how many events of the log are to be applied; all of them where the state does not fit it."""
@@ -128,13 +135,15 @@ class OnlineState:
 
     def begin(self) -> StagedState:
         """Start a change of the state; there is at most one at a time."""
-        return StagedState(self._plan, self._hash, self._numbers, self._widths, self._store.begin(), self._indexes)
+        numbers, widths = self._numbers, self._widths
+        return StagedState(self._plan, self._hash, numbers, widths, self._store.begin(), self._indexes, self._fold)
 
     def catch_up(self, log: EventLog, *, progress: Callable[[int, int], None] = lambda done, of: None) -> Cut:
         """Apply what the log's `cut()` shows beyond the state; return the cut reached. `progress(done, of)` in events.
 
         A state that is not of this log, is ahead of it, or met another chain there, is cleared and built anew. Each
-        step is committed with its position, so that a build that is killed goes on where it was.
+        step is committed with its position, so that a build that is killed goes on where it was. Of a long one what is
+        folded follows at the end, entity by entity.
         """
         head, end = self.head, log.cut()
         after: Cut = {}
@@ -148,10 +157,23 @@ class OnlineState:
         for changes in ahead(steps) if long else steps:
             after = changes.cut
             with self.begin() as staged:
-                staged.apply(changes)
+                staged.apply(changes, folding=not long)
                 staged.commit(Head.at(log, after, changes.chains))
             progress(sum(after.values()), sum(end.values()))
+        while self._complete():
+            progress(sum(after.values()), sum(end.values()))
         return end
+
+    def _complete(self) -> bool:
+        """Fold some of the entities whose rows came in a long build; False where none are left."""
+        if self._fold is None:
+            return False
+        with self.begin() as staged:
+            head = staged.head
+            if head is None or not staged.complete(_FOLDED_AT_ONCE):
+                return False
+            staged.commit(head)
+        return True
 
     def expire(self, now_us: int, entries_max: int) -> int:
         """Look at the next `entries_max` entries, drop what no window reaches from `now_us` on, and return how many.
@@ -195,9 +217,10 @@ class StagedState:
         widths: Mapping[str, int],
         store: StateTransaction,
         indexes: Indexes,
+        fold: Fold | None = None,
     ) -> None:
         """`name`: the plan's `state_hash`; of each timeline its number in keys, and how many words a row has."""
-        self._plan, self._hash, self._numbers, self._widths = plan, name, numbers, widths
+        self._plan, self._hash, self._numbers, self._widths, self.fold = plan, name, numbers, widths, fold
         self._store, self._indexes = store, indexes
         self._touched: set[bytes] = set()  # entities kept in memory that are ahead of what is committed
         self._applied = False
@@ -243,11 +266,16 @@ class StagedState:
         return None if tail is None else self._newest(name, tail)
 
     def apply(
-        self, changes: WinnerChanges, touched: Callable[[str, Sequence[bytes]], None] = lambda timeline, keys: None
+        self,
+        changes: WinnerChanges,
+        touched: Callable[[str, Sequence[bytes]], None] = lambda timeline, keys: None,
+        *,
+        folding: bool = True,
     ) -> None:
         """Stage the changed winners; IntegrityError where they do not fit the rows that are there.
 
         `touched` is told of the timelines and their entities that change, before anything is asked of the store.
+        Without `folding` what is folded of them is forgotten, and is for `complete`.
         """
         self._applied = True
         found = [(name, edits_of(self._plan, name, changes)) for name in self._plan.timelines]
@@ -256,12 +284,36 @@ class StagedState:
             touched(name, edits.keys)
         if self.far:
             tails = [tail_key(prefix(self._numbers[name], key)) for name, edits in some for key in edits.keys]
-            self._store.fetch([_KEPT, *tails])
+            own = [key for name, edits in some if self.fold and name == self.fold.timeline for key in edits.keys]
+            folded = self.folds().names(own) if own else []
+            self._store.fetch([_KEPT, *tails, *folded])
         kept = decode_kept(self._store.get(_KEPT))
         some = [(name, edits.since(kept[name]) if name in kept else edits) for name, edits in some]
         for name, edits in some:
             width = edits.inserted.shape[1]
             Editor(name, self._numbers[name], width, self._store, self._changed).apply(edits)
+            if self.fold is not None and name == self.fold.timeline:
+                (self.folds().follow if folding else self.folds().drop)(edits)
+        if self.fold is not None and not folding:
+            self._store.put_many([(_UNFOLDED, bytes([self._numbers[self.fold.timeline]]))])
+
+    def complete(self, entities_max: int) -> bool:
+        """Fold some of the entities that `apply` left out; False where none are left."""
+        begin = self._store.get(_UNFOLDED)
+        if self.fold is None or begin is None:
+            return False
+        following = self.folds().complete(bytes(begin), entities_max)
+        if following is None:
+            self._store.delete(_UNFOLDED)
+        else:
+            self._store.put_many([(_UNFOLDED, following)])
+        return True
+
+    def folds(self, chunks_max: int | None = None) -> Folds:
+        """Return what is folded, as a FoldReader too: with `chunks_max` it raises TooLong before it reads more."""
+        assert self.fold is not None, "a state that folds nothing is not asked for it"
+        timeline = self.fold.timeline
+        return Folds(self.fold, self._numbers[timeline], self._widths[timeline], self._store, chunks_max)
 
     def expire(
         self, reach: Mapping[int, tuple[str, int]], now_us: int, start: bytes, entries_max: int
@@ -312,9 +364,9 @@ class StagedState:
         """Whether reading is a round trip, so that `fetch` is worth its while."""
         return self._store.far
 
-    def fetch(self, asked: Sequence[Asked]) -> None:
-        """Bring what `read` will be asked for, all of it together."""
-        tails, ranges = [], []
+    def fetch(self, asked: Sequence[Asked], folded: Sequence[bytes] = ()) -> None:
+        """Bring what `read` will be asked for, and what is folded of some entities, all of it together."""
+        tails, ranges = [] if self.fold is None else self.folds().names(folded), []
         for timeline, key, since_us in asked:
             start = prefix(self._numbers[timeline], key.encode())
             tails.append(tail_key(start))

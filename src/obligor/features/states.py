@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from obligor.features.expiry import state_hash
+from obligor.features.folds import Fold
 from obligor.features.plan import Plan
 from obligor.features.state import Head
 from obligor.features.state_store import StateStore
@@ -20,9 +21,9 @@ __all__ = ["STATE_NAME", "States", "StoredState", "state_name"]
 STATE_NAME: Final = re.compile("[0-9a-f]{16}")
 
 
-def state_name(plan: Plan) -> str:
-    """Return what the state of a plan is called."""
-    return state_hash(plan)[:16]
+def state_name(plan: Plan, fold: Fold | None = None) -> str:
+    """Return what the state of a plan, with what is folded over its rows, is called."""
+    return state_hash(plan, fold)[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +39,11 @@ class StoredState:
 class States(Protocol):
     """A place of states."""
 
-    def open(self, plan: Plan) -> StateStore:
+    def open(self, plan: Plan, fold: Fold | None = None) -> StateStore:
         """Open the state of a plan for writing, made where there is none; StateBusy while somebody else has it."""
         ...
 
-    def read(self, plan: Plan) -> StateStore:
+    def read(self, plan: Plan, fold: Fold | None = None) -> StateStore:
         """Open the state of a plan for reading; NotFound where there is none."""
         ...
 

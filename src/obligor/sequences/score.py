@@ -12,31 +12,22 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Self
+from typing import Any, Self
 
 import msgspec
+import numpy as np
 
 from obligor.errors import IntegrityError, Problem
 from obligor.features.measures import Record
 from obligor.features.plan import FeatureSpec, Plan
 from obligor.parts import encode_json
 from obligor.sequences.encoder import Encoder, Floats
+from obligor.sequences.head import DESCRIPTION, GROUPS_MAX, PARTS, TOKENIZER, WEIGHTS, EventGroup, described, score_spec
 from obligor.sequences.tokens import Encoder as Tokens
 from obligor.sequences.tokens import Tokenizer
 from obligor.sequences.weights import Weights, parse
 
 __all__ = ["PARTS", "EventGroup", "SequenceScore"]
-
-DESCRIPTION, TOKENIZER, WEIGHTS = "sequence.json", "tokenizer.json", "encoder.safetensors"
-PARTS: Final = (DESCRIPTION, TOKENIZER, WEIGHTS)
-GROUPS_MAX: Final = 5  # of events, between which a score's contribution is divided
-
-
-class EventGroup(Record, frozen=True):
-    """Events that are one reason: of a type, or of a type with a category's value, such as `Payment.cause=late`."""
-
-    reason: str
-    events: tuple[str, ...]
 
 
 class _Description(Record, frozen=True):
@@ -72,8 +63,13 @@ class SequenceScore:
         weights = parse(content, hashlib.sha256(content).hexdigest(), WEIGHTS)
         if weights.config.sizes != tokenizer.sizes:
             raise IntegrityError(f"{WEIGHTS}: expected tables of {tokenizer.sizes} rows, got {weights.config.sizes}")
+        if len(own.groups) > GROUPS_MAX:
+            raise IntegrityError(f"{DESCRIPTION}: expected at most {GROUPS_MAX} groups, got {len(own.groups)}")
         if not own.heads or not set(own.heads) <= set(weights.heads):
             raise IntegrityError(f"{DESCRIPTION}: expected heads among {list(weights.heads)}, got {list(own.heads)}")
+        several = [name for name in own.heads if len(weights.tensors[f"head.{name}.out_bias"]) != 1]
+        if several or len(set(own.heads)) < len(own.heads):
+            raise IntegrityError(f"{DESCRIPTION}: expected different heads of one output, got {list(own.heads)}")
         return cls(own.name, own.sequence, tokenizer, weights, own.heads, own.reason, own.groups)
 
     def parts(self, content: bytes) -> dict[str, bytes]:
@@ -84,11 +80,8 @@ class SequenceScore:
 
     @cached_property
     def spec(self) -> FeatureSpec:
-        """The score as a feature: the trees may only find more risk where it is higher."""
-        return FeatureSpec(
-            name=self.name, program=(), type="real", unit="log-odds", reason=self.reason, monotone=1,
-            description=f"What the order and the timing of {self.sequence} say of the risk", scored=True, values=None,
-        )  # fmt: skip
+        """The score as a feature."""
+        return score_spec(self.name, self.sequence, self.reason)
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -99,10 +92,22 @@ class SequenceScore:
         """Return what makes tokens of the plan's rows and applications."""
         return self.tokenizer.encoder(plan, self.sequence)
 
+    def described(self, plan: Plan) -> Mapping[str, Any]:
+        """Return the data of the plan with the score behind its features: what a policy is checked against."""
+        return described(plan, self.spec, self.groups)
+
+    def each(self, readout: Floats) -> Floats:
+        """Return each head's log-odds of a readout (5h + 2,), (heads,)."""
+        found = self.encoder.heads(readout)
+        return np.array([found[name][0] for name in self.heads])
+
     def of(self, readout: Floats) -> float:
         """Return the score of a readout (5h + 2,): the mean of the heads' log-odds."""
-        found = self.encoder.heads(readout)
+        return self.mean(self.each(readout))
+
+    def mean(self, each: Floats) -> float:
+        """Return the mean of the heads' log-odds (heads,), added in their order."""
         total = 0.0
-        for name in self.heads:
-            total += float(found[name][0])
+        for one in each:
+            total += float(one)
         return total / len(self.heads)

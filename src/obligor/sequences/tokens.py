@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -38,6 +39,7 @@ from obligor.features.measures import Record
 from obligor.features.narrowing import sequence_alone
 from obligor.features.plan import Plan
 from obligor.features.projection import code_slots
+from obligor.features.requests import slot_row
 from obligor.features.sequence_spec import BUILT_IN
 
 __all__ = ["ABSENT", "FORMAT", "KNOWN", "UNKNOWN", "Encoder", "TokenField", "Tokenizer", "Tokens", "magnitude"]
@@ -47,6 +49,7 @@ ABSENT, UNKNOWN, KNOWN = 0, 1, 2  # codes of a category; the known values begin 
 _TYPE, _GAP, _HOUR, _WEEKDAY, _DAY, _CATEGORY, _NUMBER, _MAGNITUDE = range(8)
 _KINDS = {"category": _CATEGORY, "number": _NUMBER, "magnitude": _MAGNITUDE}
 _DAY_S, _HOUR_S = 86_400, 3_600
+_FIRST: Final = np.zeros(1, np.int64)
 
 Ints: TypeAlias = NDArray[np.int64]
 Codes: TypeAlias = NDArray[np.int32]
@@ -214,6 +217,13 @@ class Encoder:
         values = np.full((len(self._slots), len(as_of)), NULL)
         values[self._own] = code_slots(table, [self._slots[slot] for slot in self._own])
         return self.rows(as_of, np.full(len(as_of), 1 << self._spec.application), values, previous)
+
+    def application_row(self, fields: Mapping[str, object], as_of: int, previous: int) -> Tokens:
+        """Return the token (1, fields) of one application: `application` of a table with this one row."""
+        values = np.full((len(self._slots), 1), NULL)
+        values[self._own, 0] = slot_row([self._slots[slot] for slot in self._own], as_of, fields)
+        time, mask = np.array([as_of]), np.array([1 << self._spec.application])
+        return self.rows(time, mask, values, np.array([previous]), _FIRST)
 
 
 def _layout(fields: tuple[TokenField, ...], plan: Plan, name: str) -> _Layout:

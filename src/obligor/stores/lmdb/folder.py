@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from obligor.errors import NotFound
+from obligor.features.folds import Fold
 from obligor.features.plan import Plan
 from obligor.features.state import Head, read_head
 from obligor.features.states import STATE_NAME, StoredState, state_name
@@ -21,13 +22,13 @@ class StateFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def open(self, plan: Plan) -> LmdbStateStore:
+    def open(self, plan: Plan, fold: Fold | None = None) -> LmdbStateStore:
         """Open the state of a plan for writing, made where there is none; StateBusy while somebody else has it."""
-        return LmdbStateStore(self.path / state_name(plan))
+        return LmdbStateStore(self.path / state_name(plan, fold))
 
-    def read(self, plan: Plan) -> LmdbStateReader:
+    def read(self, plan: Plan, fold: Fold | None = None) -> LmdbStateReader:
         """Open the state of a plan for reading; NotFound where there is none."""
-        return LmdbStateReader(self.path / state_name(plan))
+        return LmdbStateReader(self.path / state_name(plan, fold))
 
     def all(self) -> list[StoredState]:
         """Return the states that are here, whoever they belong to."""

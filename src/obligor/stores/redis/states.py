@@ -7,6 +7,7 @@ from contextlib import suppress
 from urllib.parse import parse_qsl, urlencode
 
 from obligor.errors import NotFound
+from obligor.features.folds import Fold
 from obligor.features.plan import Plan
 from obligor.features.state import Head, read_head
 from obligor.features.state_store import StateGone, StateMoved
@@ -40,19 +41,19 @@ class RedisStates:
         """Return what a state of this project is called in Redis."""
         return f"{self.prefix}:{name}"
 
-    def open(self, plan: Plan) -> RedisStateStore:
+    def open(self, plan: Plan, fold: Fold | None = None) -> RedisStateStore:
         """Open the state of a plan for writing, made where there is none; StateBusy while another writer has it.
 
         Where Redis is gone it is opened all the same, and is reached for when it is used.
         """
-        store = RedisStateStore(self.address, self._within(state_name(plan)))
+        store = RedisStateStore(self.address, self._within(state_name(plan, fold)))
         with suppress(StateGone):
             store.begin().abort()
         return store
 
-    def read(self, plan: Plan) -> RedisStateReader:
+    def read(self, plan: Plan, fold: Fold | None = None) -> RedisStateReader:
         """Open the state of a plan for reading; NotFound where there is none."""
-        return RedisStateReader(self.address, self._within(state_name(plan)))
+        return RedisStateReader(self.address, self._within(state_name(plan, fold)))
 
     def all(self) -> list[StoredState]:
         """Return the states of this prefix; StateGone where Redis cannot be reached."""
