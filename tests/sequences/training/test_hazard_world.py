@@ -68,7 +68,8 @@ def loans(tmp_path_factory: pytest.TempPathFactory) -> tuple[_Loans, _Loans]:
     truth = pq.read_table(raw / TRUTH)
     chance = dict(zip(truth["application"].to_pylist(), truth["pd"].to_pylist(), strict=True))
     place = {name: row for row, name in enumerate(data.application_id)}
-    found = []
+    found: list[_Loans] = []
+    first: Floats | None = None
     for table, begin, stop in ((tables[0], 0, seen), (tables[1], seen, seen + 120 * DAY_US)):
         rows = [row for row in table.to_pylist() if row["status"] == "lived" and begin <= row["as_of"] < stop]
         ends = {"default": DEFAULTED, "repaid": PREPAID, None: OPEN}
@@ -77,9 +78,9 @@ def loans(tmp_path_factory: pytest.TempPathFactory) -> tuple[_Loans, _Loans]:
         matured = np.array([row["as_of"] for row in rows]) + (MONTHS * 30 + 2) * DAY_US <= known_at
         features = data.features[[place[row["event_id"]] for row in rows]]
         pd = np.array([chance[row["event_id"]] for row in rows])
-        found.append((features, lived, matured, pd))
-    known, later = (_Loans(_scaled(features, found[0][0]), *rest) for features, *rest in found)
-    return known, later
+        first = features if first is None else first
+        found.append(_Loans(_scaled(features, first), lived, matured, pd))
+    return found[0], found[1]
 
 
 def _do(*arguments: str) -> None:
@@ -163,7 +164,7 @@ def _log_loss(pd: Floats, truth: Floats) -> float:
 
 def _likeness(pd: Floats, truth: Floats) -> float:
     """Return the correlation of two chances' log-odds."""
-    return float(np.corrcoef(*(np.log(one) - np.log1p(-one) for one in (pd, truth)))[0, 1])
+    return float(np.corrcoef([np.log(one) - np.log1p(-one) for one in (pd, truth)])[0, 1])
 
 
 def test_a_third_is_immature(loans: tuple[_Loans, _Loans]) -> None:
