@@ -98,6 +98,10 @@ def _record(run: Run, bundle: Bundle, report: Path) -> None:
     run.tags({**bundle.training["snapshot"], "plan": bundle.plan.hash, "bundle": bundle.hash})
     for number, trial in enumerate(bundle.training["trials"]):  # best first
         run.measured({"trial.log_loss": trial["log_loss"], "trial.auc": trial["auc"]}, number)
+    if (sequence := bundle.training.get("sequence")) is not None:
+        run.tags({"encoder": sequence["encoder"]})
+        for head in sequence["heads"]:
+            run.measured({"fold.held_loss": head["held_loss"], "fold.steps": head["steps"]}, head["fold"])
     for model, judged in bundle.evaluation["models"].items():
         run.measured({f"{model}.{name}": one["value"] for name, one in judged["metrics"].items()})
     for path in (bundle.path / MANIFEST, bundle.path / "training.json", report, report.with_suffix(".json")):
