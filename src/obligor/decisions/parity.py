@@ -15,6 +15,7 @@ from itertools import islice
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from obligor.decisions.record import features_of
 from obligor.decisions.recorded import Applications, Recorded
@@ -96,27 +97,40 @@ def check_decisions(
             continue
         try:
             given = _recorded(log, bundles[name], taken, checked)
-            checked.comparison.join(compare_vectors(log, bundles[name], given, threads))
+            checked.comparison.join(_compared(log, bundles[name], given, threads))
         except ObligorError as error:
             checked.unchecked |= {one.row.decision_id: str(error) for one in taken}
     return checked
 
 
-def compare_vectors(log: EventLog, bundle: Planned, given: Answers, threads: int) -> Comparison:
-    """Compare vectors: the plan's features, and a sequence's score behind them."""
+def _compared(log: EventLog, bundle: Planned, given: Answers, threads: int) -> Comparison:
+    """Compare recorded vectors: the plan's features, and a sequence's score behind them."""
     score = bundle.sequence
     if score is None:
         return compare(bundle.plan, log, given, threads)
-    own = [None if values is None else values[:-1] for values in given.values]
-    found = compare(bundle.plan, log, replace(given, values=own), threads)
-    told = np.array([i for i, values in enumerate(given.values) if values is not None], np.int64)
+    found, told = compare(bundle.plan, log, _without_scores(given), threads), _told(given)
     offline = scores_of(log, bundle, given.requests.take(told), threads)
     assert offline is not None, "the bundle has a score"
-    for row, number in zip(told.tolist(), offline.tolist(), strict=True):
-        recorded = float(given.values[row][-1])
-        if recorded != number:
-            found.add(row, difference(given, row, score.name, recorded, number))
+    _note_scores(found, given, score.name, told, offline.tolist())
     return found
+
+
+def _without_scores(given: Answers) -> Answers:
+    return replace(given, values=[None if values is None else values[:-1] for values in given.values])
+
+
+def _told(given: Answers) -> NDArray[np.int64]:
+    """Return the places of the answers that are numbers."""
+    return np.array([i for i, values in enumerate(given.values) if values is not None], np.int64)
+
+
+def _note_scores(
+    found: Comparison, given: Answers, name: str, told: NDArray[np.int64], offline: Iterable[float]
+) -> None:
+    for row, number in zip(told.tolist(), offline, strict=True):
+        values = given.values[row]
+        if values is not None and float(values[-1]) != number:
+            found.add(row, difference(given, row, name, float(values[-1]), number))
 
 
 def _recorded(log: EventLog, bundle: Planned, taken: Sequence[Recorded], checked: CheckedDecisions) -> Answers:
@@ -199,18 +213,20 @@ class Asking:
 
 def compare_samples(log: EventLog, bundle: Planned, samples: Sequence[Sample], threads: int = 1) -> Comparison:
     """Compute what a state answered again from the log, each at its cut and instant: features, score, folded state."""
-    given = answers(bundle.plan, samples, log.registry[bundle.plan.application])
-    found, score = compare_vectors(log, bundle, given, threads), bundle.sequence
-    told = np.array([i for i, one in enumerate(samples) if one.kept], np.int64)
-    if score is None or not len(told):
-        return found
-    from obligor.sequences.scoring import source_of, states
+    plan, score = bundle.plan, bundle.sequence
+    given = answers(plan, samples, log.registry[plan.application])
+    if score is None:
+        return compare(plan, log, given, threads)
+    from obligor.sequences.scoring import one_by_one, source_of  # kernels that no other bundle needs
 
+    found, told = compare(plan, log, _without_scores(given), threads), _told(given)
     requests = given.requests.take(told)
-    offline = states(score, bundle.plan, source_of(log, bundle.plan, score.sequence, requests), requests)
-    for row, kept in zip(told.tolist(), map(_digest, offline), strict=True):
-        if samples[row].kept != kept:
-            found.add(row, difference(given, row, f"(state of {score.sequence})", samples[row].kept, kept))
+    offline = one_by_one(score, plan, source_of(log, plan, score.sequence, requests), requests)
+    _note_scores(found, given, score.name, told, [one.score for one in offline])
+    for row, one in zip(told.tolist(), offline, strict=True):
+        own, kept = samples[row].kept, _digest(one.kept)
+        if own != kept:
+            found.add(row, difference(given, row, f"(state of {score.sequence})", own, kept))
     return found
 
 

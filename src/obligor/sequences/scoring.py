@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ from obligor.sequences.score import SequenceScore
 from obligor.sequences.tokens import Tokenizer
 from obligor.sequences.writing import made
 
-__all__ = ["readouts", "scores", "source_of", "states"]
+__all__ = ["Told", "one_by_one", "readouts", "scores", "source_of"]
 
 Ints = NDArray[np.int64]
 TRUNKS_AT_ONCE: Final = 64  # that one thread goes through
@@ -51,20 +51,28 @@ def readouts(
     return out
 
 
-def states(score: SequenceScore, plan: Plan, source: Source, requests: Requests) -> list[bytes]:
-    """Return the encoder's state of the rows that each request sees, each from its start: for comparisons."""
-    encoder, out = score.encoder, [b""] * len(requests)
+class Told(NamedTuple):
+    """What one request sees of a sequence, encoded."""
+
+    kept: bytes  # the encoder's state after its rows
+    score: float  # with the application behind them
+
+
+def one_by_one(score: SequenceScore, plan: Plan, source: Source, requests: Requests) -> list[Told]:
+    """Return the state and the score of each request, each encoded from its first row on: to compare others with."""
+    encoder, found = score.encoder, dict[int, Told]()
     tokens = score.tokenizer.encoder(sequence_alone(plan, score.sequence), score.sequence)
     limit = plan.sequence(score.sequence).limit
-    for part in parts(plan, score.sequence, source, requests):
+    for part in parts(plan, score.sequence, source, requests) if len(requests) else ():
         columns = made(tokens, limit, part).columns()
         for i, question in enumerate(columns.question.tolist()):
-            rows = int(columns.length[i]) - 1  # without the application
-            one = filled_columns(columns, np.array([i]), np.zeros(1, np.int64), np.array([rows]))
-            state = encoder.start()
-            encoder.advance(state, one.codes[0, :rows], one.parts[0, :rows], one.time[0, :rows])
-            out[question] = state.to_bytes()
-    return out
+            one = filled_columns(columns, np.array([i]), np.zeros(1, np.int64), columns.length[[i]].astype(np.int64))
+            codes, parts_, time = one.codes[0], one.parts[0], one.time[0]
+            state, rows = encoder.start(), len(time) - 1
+            encoder.advance(state, codes[:rows], parts_[:rows], time[:rows])
+            kept = state.to_bytes()
+            found[question] = Told(kept, score.of(encoder.ask(state, codes[rows:], parts_[rows:], time[rows:])))
+    return [found[question] for question in range(len(requests))]
 
 
 def source_of(log: EventLog, plan: Plan, name: str, requests: Requests, lake: Lake | None = None) -> Source:
