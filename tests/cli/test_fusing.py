@@ -118,6 +118,9 @@ def test_what_looks_at_bundles_and_features_goes_on(run: Run, trained: tuple[Pat
         assert "amount" in json.dumps(
             run("features", "describe", "amount", "--plan", name, "--project", str(folder), "--json")
         )
+    words = run("features", "describe", "history", "--project", str(folder))
+    assert "history_score in " in words
+    assert "reason HISTORY; BORROWED: transfer.way=borrowed" in " ".join(words.split())
     assert run("features", "stats", "--project", str(folder), "--json")
     assert run("features", "diff", "champion", "--project", str(folder), "--json")
 

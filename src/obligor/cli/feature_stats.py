@@ -133,8 +133,9 @@ def _decided(known: Known, log: EventLog, project: Project) -> Any:
     own = {name for name in bundles if bundles[name].plan.hash == known.plan.hash}
     taken = recorded(log, known.plan.application)
     rows = [features_of(one.record) for one in taken if one.record["bundle"] in own]
-    rows = [row for row in rows if row is not None]
-    return np.array(rows, np.float64) if rows else None
+    width = len(known.plan.features)  # a sequence's score may stand behind them
+    own_rows = [row[:width] for row in rows if row is not None]
+    return np.array(own_rows, np.float64) if own_rows else None
 
 
 def _costs(plan: Plan, log: EventLog, found: Answered) -> Costs:

@@ -174,20 +174,26 @@ def describe(
     known = known_features(opened, plan)
     sequence = next((one for one in sequence_entries(known.plan) if one.name == name), None)
     if sequence is not None and name not in known.plan.names:
-        out.facts(list(_sequence_facts(sequence)))
+        facts = [*_sequence_facts(sequence), ("scored as", _scored(known, name))]
+        out.facts([(word, text) for word, text in facts if text])
         out.result(asdict(sequence))
         return
     entry = known.entry(name)
     spec = known.plan.features[known.plan.names.index(name)]
     digest = form_hash(known.plan, spec)
-    facts = _facts(opened, known, entry, digest)
-    out.facts([(word, text) for word, text in facts if text])
+    out.facts([(word, text) for word, text in _facts(opened, known, entry, digest) if text])
     _say_misfits(out, known)
     nulls = {
         "missing_where": null_words(known.plan, spec, opened.registry),
         "without_events": none_words(known.plan, spec),
     }
     out.result({**_document(known, entry), **nulls, "form": digest})
+
+
+def _scored(known: Known, sequence: str) -> str:
+    from obligor.decisions.uses import score_words
+
+    return "" if known.bundle is None else score_words(known.bundle, sequence)
 
 
 def _sequence_facts(entry: SequenceEntry) -> Iterator[tuple[str, str]]:

@@ -17,7 +17,7 @@ from obligor.features.forms import form_hash
 from obligor.features.plan import Plan
 from obligor.models.bundle import Bundle
 
-__all__ = ["Use", "uses"]
+__all__ = ["Use", "score_words", "uses"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,16 @@ def uses(plan: Plan, policy: Policy | None, bundle: Bundle | None) -> dict[str, 
             reason_text=policy.texts.get(code, "") if code and policy is not None else "",
         )
     return found
+
+
+def score_words(bundle: Bundle, sequence: str) -> str:
+    """Return how a bundle's trees use the score of a sequence; "" where they have none."""
+    score = bundle.sequence
+    if score is None or score.sequence != sequence:
+        return ""
+    splits, count = _splits(bundle)[score.name], int((bundle.trees.left >= 0).sum())
+    groups = "".join(f"; {group.reason}: {', '.join(group.events)}" for group in score.groups)
+    return f"{score.name} in {splits:,} of the {count:,} splits of the trees (reason {score.reason}{groups})"
 
 
 def _splits(bundle: Bundle) -> Mapping[str, int]:

@@ -9,7 +9,9 @@ so what the trees were fitted on is what they will be asked with, to the bit.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +24,12 @@ from obligor.models.splits import applicants
 from obligor.models.training_set import TrainingSet
 from obligor.sequences import weights
 from obligor.sequences.asked import Source
+from obligor.sequences.encoder import Encoder
 from obligor.sequences.head import SequenceHead, event_groups
 from obligor.sequences.pretrained import Pretrained
 from obligor.sequences.score import SequenceScore
 from obligor.sequences.scoring import readouts, scores
+from obligor.sequences.tokens import Tokenizer
 
 __all__ = ["Fused", "Reading", "check_encoder", "fuse", "out_of_fold", "scored"]
 
@@ -78,21 +82,18 @@ def fuse(
     groups = event_groups(head, data.plan)
     check_encoder(encoder, head, data.plan, cutoff_us)
     progress("sequences", 0, 1)
-    read = readouts(
-        encoder.tokenizer, encoder.encoder, data.plan, head.sequence, reading.source, data.requests(reading.cut),
-        reading.threads,
-    )  # fmt: skip
-    progress("sequences", 1, 1)
-    names = np.unique([str(one) for one in applicants(data)], return_inverse=True)[1]
-    learnt = fold_heads(
-        read[train], data.bad[train], row_weights[train], fold[train], names[train], head, seed,
-        lambda done: progress("heads", done, head.folds),
-    )  # fmt: skip
-    content = _file(encoder, learnt.tensors)
-    served = weights.parse(content, hashlib.sha256(content).hexdigest())
-    order = tuple(fold_name(number) for number in range(head.folds))
-    score = SequenceScore(head.feature, head.sequence, encoder.tokenizer, served, order, head.reason, groups)
-    values = _values(score, read, fold)
+    with _read(encoder.tokenizer, encoder.encoder, head.sequence, data, reading) as read:
+        progress("sequences", 1, 1)
+        names = np.unique([str(one) for one in applicants(data)], return_inverse=True)[1]
+        learnt = fold_heads(
+            read[train], data.bad[train], row_weights[train], fold[train], names[train], head, seed,
+            lambda done: progress("heads", done, head.folds),
+        )  # fmt: skip
+        content = _file(encoder, learnt.tensors)
+        served = weights.parse(content, hashlib.sha256(content).hexdigest())
+        order = tuple(fold_name(number) for number in range(head.folds))
+        score = SequenceScore(head.feature, head.sequence, encoder.tokenizer, served, order, head.reason, groups)
+        values = _values(score, read, fold)
     record = {"encoder": encoder.hash, "pretraining": dict(encoder.training["snapshot"]), "heads": learnt.record}
     return Fused(score, data.with_score(score.spec, values), content, record)
 
@@ -127,11 +128,21 @@ def scored(data: TrainingSet, score: SequenceScore | None, reading: Reading) -> 
 
 def out_of_fold(data: TrainingSet, score: SequenceScore, reading: Reading, fold: Ints) -> TrainingSet:
     """Return the training set with scores as it was trained on: of the rows in folds out of fold."""
-    read = readouts(
-        score.tokenizer, score.encoder, data.plan, score.sequence, reading.source, data.requests(reading.cut),
-        reading.threads,
-    )  # fmt: skip
-    return data.with_score(score.spec, _values(score, read, fold))
+    with _read(score.tokenizer, score.encoder, score.sequence, data, reading) as read:
+        return data.with_score(score.spec, _values(score, read, fold))
+
+
+@contextmanager
+def _read(
+    tokenizer: Tokenizer, encoder: Encoder, sequence: str, data: TrainingSet, reading: Reading
+) -> Iterator[Floats]:
+    """Yield the readout of each row, (n, 5h + 2), in a file of its own: they are many numbers a row."""
+    with tempfile.TemporaryFile() as file:
+        # A plain view of the map, which kernels are compiled for.
+        read = np.asarray(np.memmap(file, np.float64, "w+", shape=(max(1, len(data)), encoder.size)))[: len(data)]
+        requests = data.requests(reading.cut)
+        readouts(tokenizer, encoder, data.plan, sequence, reading.source, requests, reading.threads, out=read)
+        yield read
 
 
 def _values(score: SequenceScore, read: Floats, fold: Ints) -> Floats:

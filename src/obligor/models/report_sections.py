@@ -115,7 +115,7 @@ def _fusion(evaluation: Evaluation) -> str:
     if "ceiling" in evaluation["models"]:
         top = evaluation["models"]["ceiling"]["metrics"]["auc"]["value"]
         trees, fused = (models[name]["metrics"]["auc"]["value"] for name in ("trees", "fused"))
-        if top > trees:
+        if top > trees < fused:
             share = (fused - trees) / (top - trees)
             words += f" Of the AUC that the trees lack to the true probabilities {share:.0%} is gained."
     head = ["measure", "trees alone", "sequence alone", "together", "together − trees"]

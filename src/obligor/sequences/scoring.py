@@ -43,10 +43,17 @@ def scores(score: SequenceScore, plan: Plan, source: Source, requests: Requests,
 
 
 def readouts(
-    tokenizer: Tokenizer, encoder: Encoder, plan: Plan, name: str, source: Source, requests: Requests, threads: int = 1
+    tokenizer: Tokenizer,
+    encoder: Encoder,
+    plan: Plan,
+    name: str,
+    source: Source,
+    requests: Requests,
+    threads: int = 1,
+    out: Floats | None = None,
 ) -> Floats:
-    """Return the readout of each request, (n, 5h + 2), its application's own token last."""
-    out = np.empty((len(requests), encoder.size))
+    """Return the readout of each request, (n, 5h + 2), its application's own token last; `out` may be given."""
+    out = np.empty((len(requests), encoder.size)) if out is None else out
     _ask(tokenizer, encoder, plan, name, source, requests, threads, lambda readout: readout, out)
     return out
 
