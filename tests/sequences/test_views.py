@@ -16,18 +16,29 @@ from obligor.features.narrowing import sequence_alone
 from obligor.sequences.score import EventGroup, SequenceScore
 from obligor.sequences.tokens import Tokenizer
 from obligor.sequences.views import Views
-from obligor.sequences.weights import dump, parse
+from obligor.sequences.weights import Kind, dump, parse
 
 GROUPS = (EventGroup(reason="A", events=("Repayment.loan=l",)), EventGroup(reason="B", events=("Repayment",)))
 
 
-@pytest.mark.parametrize("limit", [None, 2])
-@pytest.mark.parametrize("tail", [1, 2, 64])
-def test_views_are_what_questions_see(tail: int, limit: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("kind", "tail", "limit"),
+    [
+        ("gru", 1, None),
+        ("gru", 1, 2),
+        ("gru", 2, 2),
+        ("gru", 64, None),
+        ("linear_attention", 2, None),
+        ("transformer", 2, None),
+    ],
+)
+def test_views_are_what_questions_see(
+    kind: Kind, tail: int, limit: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("obligor.sequences.views.TAIL_MAX", tail)
     worlds, plan = side_by_side(drawn(count=40)), twin.plan(limit)
     tokenizer = Tokenizer.load(twin.tokenizer_data(sequence_alone(plan, twin.NAME).hash))
-    chosen = config("gru", sizes=tokenizer.sizes)  # type: ignore[arg-type]
+    chosen = config(kind, sizes=tokenizer.sizes, **({"tail": 2} if kind == "transformer" else {}))  # type: ignore[arg-type]
     content = dump(chosen, tensors(chosen, heads={"a": 1}))
     weights = parse(content, hashlib.sha256(content).hexdigest())
     score = SequenceScore("score", twin.NAME, tokenizer, weights, ("a",), "REST", GROUPS)

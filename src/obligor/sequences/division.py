@@ -47,7 +47,7 @@ class Division:
     """Divides the scores of one bundle."""
 
     def __init__(self, score: SequenceScore, plan: Plan) -> None:
-        """Raises DefinitionError where a group names what is not in the plan."""
+        """Raises IntegrityError where a group names what is not in the plan."""
         self._score = score
         self._groups = Groups.of(score.groups, plan, score.sequence, score.tokenizer)
         self._tokens = score.tokens(plan)
