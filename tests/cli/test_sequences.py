@@ -29,6 +29,7 @@ from obligor.features.requests import Requests
 from obligor.sequences.asked import Everyone, Questions
 from obligor.sequences.dataset import Dataset
 from obligor.sequences.loading import filled
+from obligor.sequences.model import SequenceModel
 from obligor.sequences.pretrained import Pretrained
 from obligor.sequences.training import checkpoint, trainer
 from obligor.sequences.writing import write_dataset
@@ -209,7 +210,7 @@ def test_a_search_keeps_the_best_of_its_encoders(run: Run, project: Path, tmp_pa
     found = run("pretrain", "--project", str(folder), "--search", "3", "--json")
     training, trials = found["training"], found["training"]["learnt"]["search"]
     assert trials[0] == {
-        "settings": {"rate": 2e-3, "width": 8, "hidden": 8}, "pruned": False,
+        "settings": {"rate": SequenceModel.rate, "width": 8, "hidden": 8}, "pruned": False,
         "score": _encoder(project).training["learnt"]["best"], "step": _encoder(project).training["learnt"]["steps"],
     }  # fmt: skip
     best = min(trials, key=lambda one: one["score"])

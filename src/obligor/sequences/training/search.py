@@ -169,7 +169,7 @@ def _space_of(model: SequenceModel) -> Space:
     whole = {"gru": 1, "linear_attention": model.heads, "transformer": 2 * model.heads}[model.kind]
     hidden = [size for size in (32, 48, 64, 96, 128) if size % whole == 0]
     more: Space = {"layers": (1, 2)} if model.kind == "transformer" else {}
-    return {"rate": Range(5e-4, 1e-2), "width": (16, 32, 48, 64), "hidden": hidden, **more}
+    return {"rate": Range(1e-3, 3e-2), "width": (16, 32, 48, 64), "hidden": hidden, **more}
 
 
 def pretrained_by_search(
