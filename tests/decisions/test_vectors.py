@@ -6,11 +6,12 @@ import hashlib
 import json
 import random
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from tests.models.sequence_lender import DAY, DAYS, START, Asking, World, fused_world, moment
+from tests.models.sequence_lender import DAY, DAYS, HEAD, MODEL, START, Asking, World, fused_world, moment
 
 from obligor.decisions.decide import decide
 from obligor.decisions.parity import check_decisions
@@ -41,7 +42,8 @@ class Swapped(NamedTuple):
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A trained world in whose log decisions were taken, and where later events, late ones among them, came in."""
-    made = fused_world(tmp_path_factory.mktemp("vectors"))
+    undivided = replace(MODEL, sequence=replace(HEAD, groups={}))
+    made = fused_world(tmp_path_factory.mktemp("vectors"), undivided)
     chance = random.Random(4)
     for i in range(24):
         who, at = f"c-{chance.randrange(6)}", NOW + i * DAY // 8

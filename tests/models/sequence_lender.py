@@ -169,11 +169,11 @@ class World(NamedTuple):
     bundle: Bundle
 
 
-def fused_world(folder: Path) -> World:
+def fused_world(folder: Path, model: Model = MODEL) -> World:
     """Return a world in a folder; its log is the caller's to close."""
     log = new_log(folder)
     made = World(log, rows(log), encoder(log, folder / "encoders"), None)  # type: ignore[arg-type]
-    return made._replace(bundle=trained(made, folder / "bundles"))
+    return made._replace(bundle=trained(made, folder / "bundles", model))
 
 
 def trained(world: World, root: Path, model: Model = MODEL) -> Bundle:

@@ -88,6 +88,14 @@ def test_folds_keep_an_applicant_together_and_are_even() -> None:
     grouped = replace(data, plan=of_consumers, fields=data.fields.append_column("consumer", pa.array(consumers)))
     by_consumer = {(one, int(f)) for one, f, r in zip(consumers, folds(grouped, rows, 5, 3), rows, strict=True) if r}
     assert len(by_consumer) == 40
+    read = {"name": "history", "timeline": "consumer", "via": ["consumer"], "selections": [0], "application": 0,
+            "fields": [], "limit": None}  # fmt: skip
+    own = {
+        "format": 3,
+        "timelines": {"consumer": timeline | {"selections": [{**selection, "event": "loan_application"}]}},
+    }
+    of_sequences = replace(grouped, plan=Plan.load({**data.plan.data, **own, "sequences": [read]}))
+    assert folds(of_sequences, rows, 5, 3).tolist() == folds(grouped, rows, 5, 3).tolist()
 
 
 def test_the_test_period_can_end() -> None:

@@ -99,9 +99,16 @@ def _rolls(as_of: Ints, train: Bools, later_share: float, rolls: int) -> tuple[R
 
 
 def applicants(data: TrainingSet) -> list[str | None]:
-    """Return who asks, by row: the entity through which most of the plan's measures look, else each row its own."""
-    vias = Counter(measure.via[0] for measure in data.plan.measures if len(measure.via) == 1)
-    return data.fields.column(vias.most_common(1)[0][0]).to_pylist() if vias else list(data.application_id)
+    """Return who asks, by row: the entity through which most of the plan's measures look, or else its sequences.
+
+    Without either each row is its own.
+    """
+    for looks in (data.plan.measures, data.plan.sequences):
+        vias = Counter(one.via[0] for one in looks if len(one.via) == 1)
+        if vias:
+            found: list[str | None] = data.fields.column(vias.most_common(1)[0][0]).to_pylist()
+            return found
+    return list(data.application_id)
 
 
 def folds(data: TrainingSet, rows: Bools, number: int, seed: int) -> Ints:

@@ -28,7 +28,7 @@ from obligor.features.calendar import offset_seconds, utc_of_local
 from obligor.features.evaluate import evaluate
 from obligor.features.plan import FeatureSpec, Plan
 from obligor.features.requests import Requests, cut_rows, key_names
-from obligor.features.timelines import build_timelines, cut_array
+from obligor.features.timelines import build_timelines
 
 if TYPE_CHECKING:
     import polars
@@ -158,13 +158,7 @@ class TrainingSet:
 
     def requests(self, cut: Mapping[int, int]) -> Requests:
         """Return the rows as what was asked at the snapshot's cut."""
-        return Requests(
-            as_of=self.as_of,
-            cuts=cut_rows([cut]),
-            self_root=self.root,
-            entities={name: texts(self.fields, name) for name in key_names(self.plan)},
-            fields=self.fields,
-        )
+        return _requests(self.plan, self.fields, self.as_of, self.root, cut)
 
     def segment(self, name: str) -> NDArray[np.str_] | Floats:
         """Return a feature (numbers, or a category's texts) or a field of the application, by name."""
@@ -209,13 +203,7 @@ def training_set(
     facts = log.facts(plan.application, snapshot, _disclosed(outcome))
     fields = _original_rows(facts, known.column("root"))
     progress("timelines", 2, 4)
-    requests = Requests(
-        as_of=_ints(known, "as_of"),
-        cuts=cut_array(snapshot)[None, :],
-        self_root=_ints(known, "root"),
-        entities={name: texts(fields, name) for name in key_names(plan)},
-        fields=fields,
-    )
+    requests = _requests(plan, fields, _ints(known, "as_of"), _ints(known, "root"), snapshot)
     limits: dict[int, Problem] = {}
     if lake is not None and lake.covers(plan):
         features = backfill(plan, lake, requests, threads, limits=limits)
@@ -238,6 +226,17 @@ def training_set(
         fields=fields.drop_columns([c for c in _PLATFORM if c in fields.column_names]),
         limits=limits,
     ).in_time()
+
+
+def _requests(plan: Plan, fields: pa.Table, as_of: Ints, root: Ints, cut: Mapping[int, int]) -> Requests:
+    """Return applications as what was asked of a plan at one cut."""
+    return Requests(
+        as_of=as_of,
+        cuts=cut_rows([cut]),
+        self_root=root,
+        entities={name: texts(fields, name) for name in key_names(plan)},
+        fields=fields,
+    )
 
 
 _PLATFORM = ("position", "known", "root", "event_time", "event_id")
