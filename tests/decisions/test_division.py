@@ -16,6 +16,7 @@ from tests.decisions.lender import Linear
 
 from obligor.decisions.decide import Application, Cached, Decision, decide
 from obligor.decisions.record import encode
+from obligor.errors import LimitError
 from obligor.sequences.coalitions import Coalitions
 
 SCORE = 1.5
@@ -143,6 +144,18 @@ def test_a_score_that_lowers_the_risk_is_not_blamed_for_features_of_its_reason(m
     assert lowered.contributions["HISTORY"] == 0.75
     assert raised.contributions["HISTORY"] == 1.0 + 0.375 - 1.25
     assert asked.times == 1
+
+
+def test_a_score_stays_whole_where_a_sequence_that_never_came_is_beyond_the_encoder() -> None:
+    def beyond() -> Coalitions:
+        raise LimitError("the encoder: a result is beyond float64")
+
+    decision, whole = lender.take(FEATURES, scorer=Nested(0.5), text=POLICY, coalitions=beyond), take()
+    assert (codes(decision), decision.contributions) == (codes(whole), whole.contributions)
+    assert decision.outcome == whole.outcome
+    assert decision.trace == (
+        *whole.trace, {"step": "reasons", "effect": "pass", "why": "the encoder: a result is beyond float64"}
+    )  # fmt: skip
 
 
 def test_a_referral_and_a_counter_offer_for_the_score_are_adverse_too() -> None:

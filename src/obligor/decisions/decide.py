@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from obligor.decisions.policy import Band, Cutoffs, Effect, Offering, Policy, Rung
 from obligor.decisions.reasons import Reason, divided, group_contributions, named, principal
+from obligor.errors import LimitError
 from obligor.events.schema import OUTCOMES
 from obligor.sequences.coalitions import Coalitions, shapley
 
@@ -288,7 +289,11 @@ class _Run:
         code = self.policy.codes[-1]
         if code is None or code not in {reason.code for reason in leading}:
             return
-        found = coalitions()
+        try:
+            found = coalitions()
+        except LimitError as error:  # of a sequence that never came: the score stands, and its reason stays whole
+            self.step("reasons", "pass", why=str(error))
+            return
         assert float(found.scores[-1]) == features[-1], f"it scores {found.scores[-1]}, the feature is {features[-1]}"
         worth = [tuple(scorer.contributions((*features[:-1], float(score))))[-1] for score in found.scores]
         parts = {code: float(worth[0]), **dict(zip(found.present, shapley(np.array(worth)), strict=True))}
