@@ -95,6 +95,11 @@ def test_a_pattern_without_files_is_an_error(tmp_path: Path, pattern: str) -> No
         open_sources(str(tmp_path / pattern))
 
 
+def test_a_folder_is_an_error_that_says_what_to_name(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match=r"it is a folder: name its files, such as '.*/\*\.parquet'"):
+        open_sources(tmp_path)
+
+
 def test_large_files_come_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHUNK_ROWS", 2)
     for path in _files(tmp_path).values():

@@ -10,6 +10,7 @@ import pytest
 from tests.models.lender import DAY_US, OUTCOME, POLICY, SMALL, feature, plan, training_data
 
 from obligor.errors import BadInput, DefinitionError
+from obligor.models import training
 from obligor.models.bundle import Bundle
 from obligor.models.calibration import fit_calibration
 from obligor.models.model import Model
@@ -114,7 +115,10 @@ def test_a_feature_without_a_reason_stops_it(data: TrainingSet, tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_empty_test_period_stops_it(data: TrainingSet, tmp_path: Path) -> None:
+def test_an_empty_test_period_stops_it_before_anything_is_fitted(
+    data: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_Fitting", None)
     with pytest.raises(BadInput, match="nothing can be judged"):
         _train(data, tmp_path, dataclasses.replace(FAST, cutoff="2026-12-31"))
     assert list(tmp_path.iterdir()) == []

@@ -71,7 +71,8 @@ def _paths(pattern: str | Path) -> list[Path]:
     found = [str(pattern)] if Path(pattern).is_file() else sorted(glob.glob(str(pattern), recursive=True))
     files = [Path(path) for path in found if Path(path).is_file()]
     if not files:
-        raise NotFound(f"no file fits {str(pattern)!r}")
+        hint = f"; it is a folder: name its files, such as '{pattern}/*.parquet'" if Path(pattern).is_dir() else ""
+        raise NotFound(f"no file fits {str(pattern)!r}{hint}")
     return files
 
 

@@ -20,7 +20,7 @@ from obligor.models.metrics import METRICS, Ranking, auc, bootstrap, calibration
 from obligor.models.scorer import MODEL_NAMES, Scorer
 from obligor.models.training_set import TrainingSet
 
-__all__ = ["FORMAT", "evaluate_scorer"]
+__all__ = ["FORMAT", "check_judged", "evaluate_scorer"]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -34,6 +34,15 @@ CURVE_POINTS: Final = 101
 PSI_ROWS_MIN: Final = 100  # training rows of a group without which its PSI says nothing
 JUDGED: Final = ("auc", "ks", "brier")
 HISTOGRAM_BINS: Final = 24
+
+
+def check_judged(bad: Floats) -> None:
+    """Raise BadInput where matured test rows hold no good or no bad."""
+    if not 0 < bad.sum() < len(bad):
+        raise BadInput(
+            f"the test period has {int(bad.sum())} bads among {len(bad)} matured rows: nothing can be judged; "
+            "move the cut-off earlier, or wait until more outcomes have matured"
+        )
 
 
 def evaluate_scorer(
@@ -55,12 +64,8 @@ def evaluate_scorer(
     sequence's score is compared with.
     Raises BadInput where the test rows hold no good or no bad.
     """
+    check_judged(data.bad[test])
     bad = data.bad[test]
-    if not 0 < bad.sum() < len(bad):
-        raise BadInput(
-            f"the test period has {int(bad.sum())} bads among {len(bad)} matured rows: nothing can be judged; "
-            "move the cut-off earlier, or wait until more outcomes have matured"
-        )
     pds = {name: scorer.scores(data.features, name).pd for name in MODEL_NAMES}
     champion = pds[scorer.champion]
     rng = np.random.default_rng([seed, 2])

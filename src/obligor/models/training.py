@@ -25,7 +25,7 @@ from obligor.models.boosting import Rows, Trial, check_finite, fit_trees, search
 from obligor.models.bundle import ALONE, Bundle, write_bundle
 from obligor.models.calibration import Calibration, fit_calibration, fit_or_rate
 from obligor.models.carding import fit_scorecard
-from obligor.models.evaluation import evaluate_scorer
+from obligor.models.evaluation import check_judged, evaluate_scorer
 from obligor.models.inputs import Inputs
 from obligor.models.model import Model
 from obligor.models.scorecard import Scorecard
@@ -77,6 +77,7 @@ def train(
     Raises DefinitionError where a scored feature has no reason code, BadInput where a slice cannot be learned from.
     """
     split = split_of(data, model)
+    check_judged(data.bad[split.test])  # before it has taken its time
     weights = _weights(data, model, split)
     fold = folds(data, split.train, FOLDS if model.sequence is None else model.sequence.folds, model.seed)
     fused = _fused(data, model, split, fold, weights, encoder, reading, progress)

@@ -49,7 +49,10 @@ def pretrained(
     """
     places = by_key(dataset)
     if not len(places):
-        raise BadInput("nobody has an event that was known by the cut-off: nothing to learn from")
+        raise BadInput(
+            "nobody has an event that was known by the cut-off: nothing to learn from (history that was loaded without "
+            "--declared counts as known since it was loaded)"
+        )
     source = Entities(dataset, tokens_max=model.tokens_max, places=places)
     kept_out = identifying(source)
     held = held_back(dataset, model.held_share, model.seed)
