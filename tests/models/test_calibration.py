@@ -12,7 +12,7 @@ from tests.models.fitted import Floats
 
 from obligor.errors import BadInput, IntegrityError
 from obligor.features.portable import sigmoid
-from obligor.models.calibration import LOG_ODDS_MAX, Calibration, Method, fit_calibration, remaining_loss
+from obligor.models.calibration import LOG_ODDS_MAX, Calibration, Method, fit_calibration, fit_or_rate, remaining_loss
 
 
 def _slice(seed: int = 0, rows: int = 20_000) -> tuple[Floats, Floats, Floats]:
@@ -115,3 +115,17 @@ def test_a_wrong_or_level_ranking_leaves_what_the_rate_alone_does() -> None:
     assert remaining_loss(-margins, bad, weights) == pytest.approx(alone)
     assert remaining_loss(np.full(len(bad), 0.7), bad, weights) == pytest.approx(alone)
     assert remaining_loss(margins, bad, weights) < alone - 0.01
+
+
+def test_what_decides_nothing_may_tell_nothing() -> None:
+    chance = np.random.default_rng(3)
+    margins = chance.normal(size=400)
+    bad = (chance.random(400) < 1 / (1 + np.exp(-margins))).astype(np.float64)
+    weights = chance.uniform(0.5, 2.0, 400)
+    for method in METHODS:
+        told = fit_or_rate(margins, bad, weights, method=method)
+        assert told.to_data() == fit_calibration(margins, bad, weights, method=method).to_data()
+        for untold in (-margins, np.zeros(400)):  # it ranks the wrong way round, or not at all
+            flat = fit_or_rate(untold, bad, weights, method=method)
+            assert flat.pds(untold) == pytest.approx(np.full(400, np.average(bad, weights=weights)))
+            assert Calibration.from_data(flat.to_data()).pd(5.0) == flat.pd(-5.0)

@@ -142,6 +142,7 @@ def test_the_report_says_what_the_sequence_adds(world: World) -> None:
     bundle, evaluation = world.bundle, world.bundle.evaluation
     page = render_report(evaluation, training=bundle.training, outcome=bundle.outcome, bundle_hash=bundle.hash)
     assert "What does the sequence add?" in page
+    assert f"{world.encoder.hash}, of what was known at 2026-01-01T00:00:00Z" in page
     gained = evaluation["fusion"]["difference"]["auc"]
     assert f"{gained['value']:+.4f}" in page
     assert ("ok", "The sequence adds to the trees") in [one[:2] for one in verdicts(evaluation)]

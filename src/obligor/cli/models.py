@@ -157,7 +157,8 @@ def write_reports(project: Project, bundle: Bundle, evaluation: Mapping[str, Any
 
 
 def _show(out: Output, bundle: Bundle, evaluation: Mapping[str, Any], report: Path) -> None:
-    out.say(f"Bundle [bold]{bundle.hash[:12]}[/] ({bundle.champion}), plan {bundle.plan.hash[:12]}")
+    reads = f", encoder {bundle.training['sequence']['encoder'][:12]}" if bundle.sequence is not None else ""
+    out.say(f"Bundle [bold]{bundle.hash[:12]}[/] ({bundle.champion}), plan {bundle.plan.hash[:12]}{reads}")
     out.table("Out of time", ["model", "measure", "value", "95% low", "95% high"], _measures(evaluation))
     if "fusion" in evaluation:
         columns = ["measure", "trees", "sequence", "fused", "fused - trees", "95% low", "95% high"]

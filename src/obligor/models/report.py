@@ -232,6 +232,7 @@ def _provenance(training: Mapping[str, Any], evaluation: Mapping[str, Any]) -> s
         ("Search: fitted / judged on", rolls),
         ("All applications", ", ".join(f"{n:,} {s}" for s, n in counts["by_status"].items())),
         *(_snapshot_row(key, value) for key, value in training.get("snapshot", {}).items()),
+        *_sequence_rows(training.get("sequence")),
     ]  # fmt: skip
     cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows)
     config = ", ".join(f"{k}={v!r}" for k, v in training.get("model", {}).items())
@@ -247,6 +248,15 @@ def _provenance(training: Mapping[str, Any], evaluation: Mapping[str, Any]) -> s
         f"<details><summary>Configuration and search</summary><p><code>{escape(config)}</code></p>"
         f'<div class="scroll"><table><tr>{head}</tr>{trials}</table></div></details></div>'
     )
+
+
+def _sequence_rows(sequence: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    if sequence is None:
+        return []
+    heads = "; ".join(f"{head['rows']:,} / {head['steps']:,}" for head in sequence["heads"])
+    known = np.datetime64(sequence["pretraining"]["cutoff_us"], "us").astype("datetime64[s]")
+    encoder = f"{sequence['encoder']}, of what was known at {known}Z"
+    return [("Encoder of the sequence", encoder), ("Heads by fold: rows / steps", heads)]
 
 
 def _snapshot_row(key: str, value: object) -> tuple[str, str]:

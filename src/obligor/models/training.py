@@ -76,6 +76,7 @@ def train(
     Where the model has a sequence, `encoder` reads it and `reading` says from where.
     Raises DefinitionError where a scored feature has no reason code, BadInput where a slice cannot be learned from.
     """
+    Inputs.of(data.specs).reasons()  # what lacks one is said before anything is learnt
     split = split_of(data, model)
     check_judged(data.bad[split.test])  # before it has taken its time
     weights = _weights(data, model, split)
@@ -84,7 +85,6 @@ def train(
     fitting = _Fitting(data if fused is None else fused.data, model, split, fold, weights, progress)
     data = fitting.data
     inputs = Inputs.of(data.specs)
-    reasons = inputs.reasons()
     boosted = fitting.boosted(inputs, fit_calibration)
     scorecard, scorecard_calibration = fitting.card()
     progress("fit", 2, 2)
@@ -113,7 +113,7 @@ def train(
         "scorecard.json": encode_json(scorecard.to_data()),
         "calibration.json": encode_json(calibration | {"champion": model.champion}),
         "reference.json": encode_json(scorer.reference.to_data()),
-        "reasons.json": encode_json(reasons),
+        "reasons.json": encode_json(inputs.reasons()),
         "policy.toml": policy,
         "outcome.json": encode_json(dict(outcome)),
         "training.json": encode_json(record if fused is None else record | {"sequence": fused.record}),

@@ -73,7 +73,7 @@ class SequenceHead:
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # reason code -> events
     name: str | None = None  # of the score among the features; None: `<sequence>_score`
     folds: int = 5  # of applicants: so many heads, each fitted without one fold
-    units: int = 32  # of a head's hidden layer
+    units: int = 64  # of a head's hidden layer
     dropout: float = 0.3  # of a readout's coordinates
     decay: float = 0.05  # of the weights
     rate: float = 1e-3  # of learning
