@@ -20,10 +20,12 @@ from mlflow.tracking import MlflowClient
 from tests.sequences.training.small import PRETRAIN, QUICK, source
 from tests.tracking.recorded import client_of, curve_of, runs_of
 
+from obligor.errors import ObligorError
 from obligor.sequences.training import SequenceClassifier
 from obligor.sequences.training.trainer import Step
 from obligor.tracking import UNTRACKED, Tracking, tracked
 from obligor.tracking import mlflow_run as adapter
+from obligor.tracking.checkup import checkup
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +198,29 @@ def test_mlflow_reports_to_nobody_and_prints_nothing(tmp_path: Path) -> None:
         [sys.executable, "-c", script.format(names)], env=bare, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["true"] * 3
+
+
+def test_a_library_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "obligor.tracking.mlflow_run")
+    monkeypatch.setitem(sys.modules, "mlflow.tracking", None)
+    with (
+        pytest.raises(ObligorError, match=r"pip install 'obligor\[tracking\]'"),
+        tracked(Tracking("m.db"), tmp_path, "none"),
+    ):
+        pass
+
+
+def test_a_checkup_says_whether_the_store_answers_and_writes_nothing(
+    nobody: str, place: Path, client: MlflowClient, tmp_path: Path
+) -> None:
+    assert [one.level for one in checkup(Tracking("mlflow.db"), place)] == ["fine"]
+    [none] = checkup(Tracking("mlflow.db"), tmp_path)
+    assert none.level == "fine"
+    assert "the first run makes" in none.text
+    assert list(tmp_path.iterdir()) == []
+    [gone] = checkup(Tracking(nobody), tmp_path)
+    assert gone.level == "warning"
+    assert f"{nobody} does not answer" in gone.text
 
 
 @pytest.mark.parametrize("given", ["", "file:///mlruns", "databricks://profile"])

@@ -40,7 +40,7 @@ except ImportError as error:
 if TYPE_CHECKING:
     from obligor.sequences.training.trainer import Step
 
-__all__ = ["MlflowRun"]
+__all__ = ["MlflowRun", "cannot_be_asked"]
 
 SEND_EVERY_S: Final = 10.0
 PATIENCE: Final = 10.0  # times as long as a failure took, before the next try
@@ -112,7 +112,7 @@ class MlflowRun:
         if (lost := self._send()) is not None:
             _log.warning(
                 "the run %r could not be recorded in MLflow at %s (%s); what it has come to stands all the same",
-                self._name, self._address, str(lost).strip().splitlines()[0][:CAUSE_MAX],
+                self._name, self._address, _cause(lost),
             )  # fmt: skip
 
     def _later(self, call: Callable[[MlflowClient], None]) -> None:
@@ -180,6 +180,19 @@ class MlflowRun:
             if found is None:
                 raise
             return str(found.experiment_id)
+
+
+def cannot_be_asked(address: str) -> str | None:
+    """Return why a store cannot be asked; None where it can."""
+    try:
+        MlflowClient(address).search_experiments(max_results=1)
+    except LOST as error:
+        return _cause(error)
+    return None
+
+
+def _cause(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:CAUSE_MAX]
 
 
 def _goes_on(client: MlflowClient, run: str) -> bool:
