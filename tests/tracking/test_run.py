@@ -139,6 +139,7 @@ def test_a_server_that_is_gone_is_said_and_costs_nothing_else(
     nobody: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(adapter, "SEND_EVERY_S", 0.0)
+    monkeypatch.setattr(adapter, "LAST_PAUSE_S", 0.0)
     begun, reached = time.monotonic(), False
     with caplog.at_level(logging.WARNING, "obligor.tracking"), tracked(Tracking(nobody), tmp_path, "lost") as run:
         run.parameters({"hidden": 8})
@@ -176,6 +177,28 @@ def test_what_could_not_be_sent_is_sent_once_the_store_is_back(
     [found] = _runs(client, "back")
     assert curve_of(client, found, "loss") == [(step, float(step)) for step in range(5)]
     assert tries == 7
+
+
+def test_the_last_is_tried_three_times(
+    place: Path, client: MlflowClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapter, "LAST_PAUSE_S", 0.0)
+    for failures, lost in ((2, False), (3, True)):
+        with monkeypatch.context() as patch:
+            left, ended = [None] * failures, MlflowClient.set_terminated
+
+            def failing(*arguments: Any, left: list[None] = left, ended: Any = ended) -> None:
+                if left:
+                    left.pop()
+                    raise ConnectionError("gone")
+                ended(*arguments)
+
+            patch.setattr(MlflowClient, "set_terminated", failing)
+            with caplog.at_level(logging.WARNING, "obligor.tracking"), tracked(Tracking("mlflow.db"), place, f"{lost}"):
+                pass
+        assert [one.name for one in caplog.records] == ["obligor.tracking"] * lost
+        [found] = _runs(client, f"{lost}")
+        assert found.info.status == ("RUNNING" if lost else "FINISHED")
 
 
 def test_nothing_is_recorded_and_nothing_loaded_where_nothing_is_asked(
