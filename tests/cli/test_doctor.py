@@ -155,6 +155,8 @@ def test_what_does_not_work_is_a_problem(
 def test_what_will_hurt_some_day_is_a_warning(run: Run, well: Path) -> None:
     (well / "store" / "log" / KEY_FILE).chmod(0o644)
     edit(well / "features.py", '"30d"', '"31d"')
+    with (well / "obligor.toml").open("a") as file:
+        file.write('\n[tracking]\nmlflow = "http://127.0.0.1:1"\n')
     shutil.rmtree(well / "store" / "state", ignore_errors=True)
     with socket.socket() as taken:
         port = int((well / "obligor.toml").read_text().partition("port = ")[2].split()[0])
@@ -163,7 +165,7 @@ def test_what_will_hurt_some_day_is_a_warning(run: Run, well: Path) -> None:
         taken.listen()
         warnings = wrong(run, well, 0)
     assert {level for level, _, _ in warnings} == {"warning"}
-    assert {subject for _, subject, _ in warnings} == {"key", "bundle", "online state", "server"}
+    assert {subject for _, subject, _ in warnings} == {"key", "bundle", "online state", "server", "MLflow"}
 
 
 def test_a_database_that_can_lose_or_refuses(run: Run, well: Path) -> None:

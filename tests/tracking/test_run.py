@@ -20,10 +20,12 @@ from mlflow.tracking import MlflowClient
 from tests.sequences.training.small import PRETRAIN, QUICK, source
 from tests.tracking.recorded import client_of, curve_of, runs_of
 
+from obligor.errors import ObligorError
 from obligor.sequences.training import SequenceClassifier
 from obligor.sequences.training.trainer import Step
 from obligor.tracking import UNTRACKED, Tracking, tracked
 from obligor.tracking import mlflow_run as adapter
+from obligor.tracking.checkup import checkup
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +139,7 @@ def test_a_server_that_is_gone_is_said_and_costs_nothing_else(
     nobody: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(adapter, "SEND_EVERY_S", 0.0)
+    monkeypatch.setattr(adapter, "LAST_PAUSE_S", 0.0)
     begun, reached = time.monotonic(), False
     with caplog.at_level(logging.WARNING, "obligor.tracking"), tracked(Tracking(nobody), tmp_path, "lost") as run:
         run.parameters({"hidden": 8})
@@ -176,6 +179,28 @@ def test_what_could_not_be_sent_is_sent_once_the_store_is_back(
     assert tries == 7
 
 
+def test_the_last_is_tried_three_times(
+    place: Path, client: MlflowClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapter, "LAST_PAUSE_S", 0.0)
+    for failures, lost in ((2, False), (3, True)):
+        with monkeypatch.context() as patch:
+            left, ended = [None] * failures, MlflowClient.set_terminated
+
+            def failing(*arguments: Any, left: list[None] = left, ended: Any = ended) -> None:
+                if left:
+                    left.pop()
+                    raise ConnectionError("gone")
+                ended(*arguments)
+
+            patch.setattr(MlflowClient, "set_terminated", failing)
+            with caplog.at_level(logging.WARNING, "obligor.tracking"), tracked(Tracking("mlflow.db"), place, f"{lost}"):
+                pass
+        assert [one.name for one in caplog.records] == ["obligor.tracking"] * lost
+        [found] = _runs(client, f"{lost}")
+        assert found.info.status == ("RUNNING" if lost else "FINISHED")
+
+
 def test_nothing_is_recorded_and_nothing_loaded_where_nothing_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +221,29 @@ def test_mlflow_reports_to_nobody_and_prints_nothing(tmp_path: Path) -> None:
         [sys.executable, "-c", script.format(names)], env=bare, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["true"] * 3
+
+
+def test_a_library_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "obligor.tracking.mlflow_run")
+    monkeypatch.setitem(sys.modules, "mlflow.tracking", None)
+    with (
+        pytest.raises(ObligorError, match=r"pip install 'obligor\[tracking\]'"),
+        tracked(Tracking("m.db"), tmp_path, "none"),
+    ):
+        pass
+
+
+def test_a_checkup_says_whether_the_store_answers_and_writes_nothing(
+    nobody: str, place: Path, client: MlflowClient, tmp_path: Path
+) -> None:
+    assert [one.level for one in checkup(Tracking("mlflow.db"), place)] == ["fine"]
+    [none] = checkup(Tracking("mlflow.db"), tmp_path)
+    assert none.level == "fine"
+    assert "the first run makes" in none.text
+    assert list(tmp_path.iterdir()) == []
+    [gone] = checkup(Tracking(nobody), tmp_path)
+    assert gone.level == "warning"
+    assert f"{nobody} does not answer" in gone.text
 
 
 @pytest.mark.parametrize("given", ["", "file:///mlruns", "databricks://profile"])

@@ -244,6 +244,14 @@ def _kafka(project: Project) -> Iterator[Finding]:
         yield from checkup(settings)
 
 
+def _tracking(project: Project) -> Iterator[Finding]:
+    settings = project.settings.tracking
+    if settings is not None:
+        from obligor.tracking.checkup import checkup
+
+        yield from checkup(settings, project.root)
+
+
 @dataclass(frozen=True)
 class Check:
     """One look; `remedy` for where it cannot be carried out."""
@@ -262,4 +270,5 @@ CHECKS: Final = (
     Check("lake", _lake, "see [store] lake in obligor.toml"),
     Check("server", _server, "see [server] in obligor.toml"),
     Check("Kafka", _kafka, "see [kafka] in obligor.toml"),
+    Check("MLflow", _tracking, "see [tracking] in obligor.toml"),
 )

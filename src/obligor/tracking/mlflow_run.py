@@ -1,9 +1,9 @@
 """A run in MLflow: a server, or a SQLite file without one.
 
-What is to be recorded waits in order and is sent every ten seconds. Where that fails it goes on waiting, and nothing is
-tried again before ten times as long has passed as the failing took, so that a server that hangs takes at most a tenth
-of a training. At the end all that waits is tried once more; what is lost then is said, and the training stands. A curve
-has at most 1,000 points, each the mean of the steps that it stands for.
+What is to be recorded waits in order and is sent every ten seconds. Where that fails it goes on waiting: twice as long
+each time, up to ten minutes, and never less than ten times as long as the failing took, so that a server that hangs
+takes at most a tenth of a training. At the end all that waits is tried three times more; what is lost then is said, and
+the training stands. A curve has at most 1,000 points, each the mean of the steps that it stands for.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from obligor.parts import write_whole
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
 try:
@@ -40,10 +41,13 @@ except ImportError as error:
 if TYPE_CHECKING:
     from obligor.sequences.training.trainer import Step
 
-__all__ = ["MlflowRun"]
+__all__ = ["MlflowRun", "cannot_be_asked"]
 
 SEND_EVERY_S: Final = 10.0
 PATIENCE: Final = 10.0  # times as long as a failure took, before the next try
+DOUBLED_MAX: Final = 6  # times that the wait is doubled while it fails
+LAST_TRIES: Final = 3
+LAST_PAUSE_S: Final = 1.0  # between two of them
 POINTS_MAX: Final = 1000  # of a curve
 METRICS_MAX: Final = 1000  # of one request
 NAMES_MAX: Final = 100  # parameters or tags of one request
@@ -65,6 +69,7 @@ class MlflowRun:
         self._waiting: list[Callable[[MlflowClient], None]] = [self._begin]
         self._mean: dict[str, list[float]] = {}  # since the last point: sum and count of each part of the loss
         self._due = time.monotonic() + SEND_EVERY_S
+        self._failed = 0  # times in a row
 
     def parameters(self, given: Mapping[str, Any]) -> None:
         """Record settings by name; those within others as `outer.inner`."""
@@ -109,10 +114,16 @@ class MlflowRun:
         for path in self._files:
             self._later(partial(self._artifact, path))
         self._later(lambda client: client.set_terminated(self._id, status))
-        if (lost := self._send()) is not None:
+        lost = self._send()
+        for _ in range(1, LAST_TRIES):
+            if lost is None:
+                return
+            time.sleep(LAST_PAUSE_S)
+            lost = self._send()
+        if lost is not None:
             _log.warning(
                 "the run %r could not be recorded in MLflow at %s (%s); what it has come to stands all the same",
-                self._name, self._address, str(lost).strip().splitlines()[0][:CAUSE_MAX],
+                self._name, self._address, _cause(lost),
             )  # fmt: skip
 
     def _later(self, call: Callable[[MlflowClient], None]) -> None:
@@ -135,10 +146,11 @@ class MlflowRun:
                 self._waiting[0](client)
                 del self._waiting[0]
         except LOST as error:
-            taken = time.monotonic() - begun
-            self._due = time.monotonic() + max(SEND_EVERY_S, PATIENCE * taken)
+            now = time.monotonic()
+            self._failed = min(self._failed + 1, DOUBLED_MAX)
+            self._due = now + max(SEND_EVERY_S * 2**self._failed, PATIENCE * (now - begun))
             return error
-        self._due = time.monotonic() + SEND_EVERY_S
+        self._failed, self._due = 0, time.monotonic() + SEND_EVERY_S
         return None
 
     def _batch(
@@ -180,6 +192,19 @@ class MlflowRun:
             if found is None:
                 raise
             return str(found.experiment_id)
+
+
+def cannot_be_asked(address: str) -> str | None:
+    """Return why a store cannot be asked; None where it can."""
+    try:
+        MlflowClient(address).search_experiments(max_results=1)
+    except LOST as error:
+        return _cause(error)
+    return None
+
+
+def _cause(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:CAUSE_MAX]
 
 
 def _goes_on(client: MlflowClient, run: str) -> bool:

@@ -30,6 +30,10 @@ class Tracking(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             expected = "expected the path of a SQLite file such as store/mlflow.db, or http(s)://host:port"
             raise ValueError(f"mlflow: {expected}, got {self.mlflow!r}")
 
+    def file(self, root: Path) -> Path | None:
+        """Return the SQLite file of a project in the folder `root`; None where it is a server."""
+        return None if "://" in self.mlflow else (root / self.mlflow).resolve()
+
 
 class Run(Protocol):
     """What is told of a run; nothing of it fails."""
@@ -89,8 +93,8 @@ def tracked(settings: Tracking | None, root: Path, what: str, kept: Path | None 
         return
     from obligor.tracking.mlflow_run import MlflowRun  # the extra `tracking`
 
-    local = "://" not in settings.mlflow
-    address = f"sqlite:///{(root / settings.mlflow).resolve()}" if local else settings.mlflow
+    file = settings.file(root)
+    address = settings.mlflow if file is None else f"sqlite:///{file}"
     run = MlflowRun(address, settings.experiment or root.resolve().name, what, kept)
     status = "FAILED"
     try:

@@ -89,6 +89,34 @@ def test_a_crew_takes_the_steps_of_one_that_sums_up(size: int, tokens_max: int) 
     assert not torch.allclose(fresh.encoder.token.table, twin.encoder.token.table, rtol=0, atol=1e-2)
 
 
+def test_a_loss_has_the_value_and_the_slope_of_the_mean() -> None:
+    data, _ = source(60, 1, tokens_max=128)
+    batches = list(data.batches(0, 0))[:2]
+    twin = _task(data)
+    expected = _Summed(twin, 2).loss(batches, Chance(0, 3))
+    assert expected is not None
+    expected.total.backward()  # type: ignore[no-untyped-call]
+
+    def member(crew: Crew) -> tuple[Pretraining, Loss | None]:
+        task = _task(data)
+        found = Together(task, crew).loss(batches[crew.rank], Chance(0, 3))
+        assert found is not None
+        found.total.backward()  # type: ignore[no-untyped-call]
+        return task, found
+
+    unused = set()
+    for task, found in together(2, member):
+        assert found is not None
+        assert found.total.item() == pytest.approx(expected.total.item(), abs=1e-6)
+        for (name, own), other in zip(task.named_parameters(), twin.parameters(), strict=True):
+            if own.grad is None or other.grad is None:
+                assert own.grad is other.grad
+                unused.add(name)
+            else:
+                assert torch.allclose(own.grad, other.grad, rtol=1e-4, atol=1e-6), name
+    assert unused == {"encoder.readout.empty"}
+
+
 def test_all_of_a_crew_end_with_the_same_weights_and_one_alone_with_those_of_no_crew() -> None:
     data, outcome = source(60, 1, tokens_max=200)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 from tests.sequences.training.small import QUICK, source
 from tests.sequences.training.test_pretrained import MODEL, START, dataset_of
 
-from obligor.errors import BadInput
+from obligor.errors import BadInput, ObligorError
 from obligor.sequences.training import SequenceClassifier
 from obligor.sequences.training.pretrained import pretrained
 from obligor.sequences.training.search import BEST, JOURNAL, Range, Trial, pretrained_by_search, search
@@ -88,6 +90,7 @@ def test_a_search_that_was_stopped_goes_on(tmp_path: Path, moment: int) -> None:
     folder = tmp_path / "stopped"
     with pytest.raises(KeyboardInterrupt):
         search(SPACE, FIRST, partial(_walk, seen=stopping), folder, trials=12, seed=0)
+    (folder / f"{JOURNAL}.lock").symlink_to(folder / JOURNAL)  # as one that is killed while it writes leaves it
     assert _searched(folder) == whole
     assert _searched(folder, trials=14) == _searched(tmp_path / "whole", trials=14)  # and further, when asked
     assert _searched(folder, trials=5) == whole[:5]
@@ -165,3 +168,10 @@ def test_settings_of_heads_are_searched_alike(tmp_path: Path) -> None:
     found = search(space, {"units": 4, "rate": 1e-4}, learn, tmp_path, trials=5, seed=0)
     scores = [one.score for one in found if one.score is not None]
     assert min(scores) < scores[0]
+
+
+def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "obligor.sequences.training.search")
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(ObligorError, match=r"pip install 'obligor\[search\]'"):
+        import_module("obligor.sequences.training.search")

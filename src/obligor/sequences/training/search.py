@@ -83,9 +83,11 @@ def search(
     """Make so many trials, those of an earlier call in this folder included, and return them in their order.
 
     `learn` trains with some settings, keeps its checkpoints in a folder that it is given, calls the progress after each
-    step and returns its best look; the less the better. `first` are the settings of the first trial.
+    step and returns its best look; the less the better. `first` are the settings of the first trial. One process at a
+    time may be at a folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{JOURNAL}.lock").unlink(missing_ok=True)  # of one that was killed as it wrote
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     kinds = _distributions(space, first)
     study = optuna.create_study(
