@@ -14,12 +14,12 @@ consumers are set aside: all figures are of their applications. The others are l
     ceiling    the true probabilities themselves
 
 The interval is that of a bootstrap over the consumers set aside, of the mean over seeds. With outcomes of a twentieth
-of the consumers only, a pretrained sequence model is compared with one from scratch.
+of the consumers only, a head on the pretrained encoder as it is (`few_pretrained`) is compared with a sequence model
+from scratch (`few_scratch`).
 """
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 import multiprocessing
@@ -78,8 +78,8 @@ def measured(folder: Path, seed: int, pool: ProcessPoolExecutor) -> dict[str, Fl
     rows = prepared(folder, seed)
     encoder, alone = pool.submit(pretrain, folder, seed), pool.submit(tuned, folder, seed, False)
     encoder.result()
-    folds = [pool.submit(sequence, folder, seed, fold, 1.0, True) for fold in range(FOLDS)]
-    few = [pool.submit(sequence, folder, seed, -1, FEW_SHARE, pretrained) for pretrained in (True, False)]
+    folds = [pool.submit(sequence, folder, seed, fold) for fold in range(FOLDS)]
+    few = [pool.submit(few_outcomes, folder, seed, pretrained) for pretrained in (True, False)]
     said = np.stack([one.result() for one in folds])  # (folds, n)
     np.save(folder / "sequence.npy", centred(said, rows["fold"]))
     fused = pool.submit(tuned, folder, seed, True)
@@ -145,24 +145,40 @@ def pretrain(folder: Path, seed: int) -> None:
     torch.save(model.encoder_, folder / "encoder.pt")
 
 
-def sequence(folder: Path, seed: int, fold: int, share: float, pretrained: bool) -> Floats:
-    """Return the log-odds of all applications by a model fine-tuned on a share of the consumers outside a fold."""
+def sequence(folder: Path, seed: int, fold: int) -> Floats:
+    """Return the log-odds of all applications by the pretrained model, fine-tuned on the consumers outside a fold."""
+    from obligor.sequences.training import SequenceClassifier
+
+    with np.load(folder / "rows.npz") as rows:
+        known = (rows["fold"] >= 0) & (rows["fold"] != fold)
+    return fitted(folder, SequenceClassifier(hidden=HIDDEN, reads="last", seed=seed, quiet=True), known, True)
+
+
+def few_outcomes(folder: Path, seed: int, pretrained: bool) -> Floats:
+    """Return the log-odds of all applications by a model that knows the outcomes of few of the consumers."""
+    from obligor.sequences.training import SequenceClassifier
+
+    with np.load(folder / "rows.npz") as rows:
+        drawn = np.random.default_rng((seed, 3)).random(len(rows["names"])) < FEW_SHARE
+        known = (rows["fold"] >= 0) & drawn[rows["consumer"]]
+    model = SequenceClassifier(hidden=HIDDEN, frozen=pretrained, seed=seed, quiet=True)
+    return fitted(folder, model, known, pretrained)
+
+
+def fitted(folder: Path, model: SequenceClassifier, known: Bools, pretrained: bool) -> Floats:
+    """Return the log-odds of all applications by a model fitted on the outcomes of those that are known."""
     import torch
 
     from obligor.sequences.branches import Branches
     from obligor.sequences.dataset import Dataset
-    from obligor.sequences.training import SequenceClassifier
 
     dataset = Dataset.open(folder / "asked")
-    with np.load(folder / "rows.npz") as file:
-        rows = dict(file)
-    known = (rows["fold"] >= 0) & (rows["fold"] != fold)
-    known &= (np.random.default_rng((seed, 3)).random(len(rows["names"])) < share)[rows["consumer"]]
-    model = short(SequenceClassifier(hidden=HIDDEN, reads="last", pretrained=False, seed=seed, quiet=True))
+    with np.load(folder / "rows.npz") as rows:
+        bad, consumer = np.where(known, rows["bad"], np.nan), rows["consumer"]
+    model.pretrained = False
     if pretrained:
-        model.encoder_ = copy.deepcopy(torch.load(folder / "encoder.pt", weights_only=False))
-    source = Branches(dataset, questions=np.flatnonzero(known))
-    model.fit(source, np.where(known, rows["bad"], np.nan), groups=rows["consumer"])
+        model.encoder_ = torch.load(folder / "encoder.pt", weights_only=False)
+    short(model).fit(Branches(dataset, questions=np.flatnonzero(known)), bad, groups=consumer)
     return model.decision_function(Branches(dataset))
 
 
