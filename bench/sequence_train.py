@@ -113,7 +113,7 @@ def obligor_side(folder: Path) -> dict[str, Any]:
     source = MemorySource(
         sizes, codes, parts, made["event_time"], start, stop, as_of, tokens_max=2**40, rows_max=ENTITIES
     )
-    wanted = Objectives(next_event=0.0, slices=SLICES, slice_min=SLICE_MIN, slice_max=SLICE_MAX)
+    wanted = Objectives(contrastive=1.0, times_ahead=0.0, slices=SLICES, slice_min=SLICE_MIN, slice_max=SLICE_MAX)
     epochs = -(-STEPS // len(source))
     seed = json.loads((folder / "asked.json").read_text())["seed"]
     config = TrainerConfig(epochs=epochs, steps_min=0, steps_max=STEPS, seed=seed, threads=THREADS, device="cpu")

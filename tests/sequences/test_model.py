@@ -27,7 +27,7 @@ def test_defaults_stand() -> None:
         ({"kind": "transformer", "heads": 3}, "hidden: expected a multiple of 6 for 3 heads, got 64"),
         ({"kind": "linear_attention", "heads": 3}, "hidden: expected a multiple of 3 for 3 heads, got 64"),
         ({"slice_min": 300}, "slice_min: expected at most slice_max 200, got 300"),
-        ({"contrastive": 0, "next_event": 0}, "contrastive: expected weights contrastive, next_event"),
+        ({"contrastive": 0, "times_ahead": 0}, "contrastive: expected weights contrastive, next_event"),
         ({"masked": -1.0}, "contrastive: expected weights"),
         ({"rate": 0.0}, "rate: expected a number above 0, got 0.0"),
         ({"rate": "fast"}, "rate: expected a number above 0, got 'fast'"),

@@ -12,7 +12,7 @@ from obligor.sequences.training import Objectives, TrainerConfig
 SIZES = (6, 7, 8)  # type, a number in 5 bins, a gap in 6
 DAY_US = 86_400_000_000
 QUICK = TrainerConfig(epochs=4, steps_min=0, rate=1e-2, look_steps=20)
-PRETRAIN = Objectives(slice_min=3, slice_max=12)
+PRETRAIN = Objectives(contrastive=1.0, next_event=0.5, times_ahead=0.0, slice_min=3, slice_max=12)
 
 
 def source(

@@ -149,7 +149,7 @@ def _loss(log_odds: torch.Tensor, tokens: Ragged, kind: int) -> float:
 def test_fields_of_very_many_values_are_not_foretold() -> None:
     made = _with_identifier(source(40, 1)[0])
     sizes = (*SIZES, VALUES_MAX + 1)
-    task = Pretraining(_encoder(sizes), Objectives(1.0, 1.0, 1.0), replace(made, sizes=sizes), seed=1)
+    task = Pretraining(_encoder(sizes), Objectives(1.0, 1.0, 1.0, 1.0), replace(made, sizes=sizes), seed=1)
     assert task.next_event is not None
     assert task.masked is not None
     assert task.next_event.kept == task.masked.kept == (0, 1, 2)
@@ -176,8 +176,8 @@ def test_next_event_sees_a_carried_state() -> None:
     """Chunks of a timeline teach what the whole teaches, but for the pairs across their borders."""
     made, _ = source(10, 1, events=(20, 21), tokens_max=10_000)
     batch = next(made.batches(0, 0))
-    whole = Pretraining(_encoder(), Objectives(0.0, 1.0), made, seed=1)
-    chunked = Pretraining(_encoder(chunk_events=7), Objectives(0.0, 1.0), made, seed=1)
+    whole = Pretraining(_encoder(), Objectives(0.0, 1.0, 0.0, 0.0), made, seed=1)
+    chunked = Pretraining(_encoder(chunk_events=7), Objectives(0.0, 1.0, 0.0, 0.0), made, seed=1)
     losses = [task.loss(batch, Chance(0, 0)) for task in (whole, chunked)]
     assert losses[0] is not None
     assert losses[1] is not None
@@ -208,7 +208,7 @@ def test_what_an_encoder_is_blind_to_says_nothing() -> None:
 def test_contrast_by_an_identifier_alone_learns_nothing_else() -> None:
     """The control: let in, the identifier is most of what the vectors of two slices have in common."""
     named = _with_identifier(source(300, 1)[0])
-    wanted = Objectives(next_event=0.0, slice_min=3, slice_max=12)
+    wanted = Objectives(contrastive=1.0, times_ahead=0.0, slice_min=3, slice_max=12)
     scores: list[float] = []
     for blind in ((), (3,)):
         task = Pretraining(_encoder(named.sizes, blind=blind), wanted, named, seed=1, held=np.arange(300) < 60)
@@ -219,6 +219,6 @@ def test_contrast_by_an_identifier_alone_learns_nothing_else() -> None:
 
 def test_objectives_that_ask_for_nothing_are_refused() -> None:
     with pytest.raises(BadInput, match="expected weights of at least 0, not all 0"):
-        Objectives(0.0, 0.0, 0.0)
+        Objectives(0.0, 0.0, 0.0, 0.0)
     with pytest.raises(BadInput, match=r"\$\.blind: expected a field"):
         _encoder(blind=(0, 1, 2))

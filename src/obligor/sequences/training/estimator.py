@@ -55,8 +55,8 @@ class SequenceClassifier:
     pretrained: bool = True  # whether fit pretrains an encoder that has not been
     frozen: bool = False  # whether fit leaves the encoder as pretraining made it
     objectives: Objectives = field(default_factory=Objectives)
-    pretrainer: TrainerConfig = field(default_factory=TrainerConfig)
-    trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(epochs=20, rate=1e-3))
+    pretrainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(epochs=6, rate=6e-3))
+    trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(epochs=4, rate=3e-3))
     held_share: float = 0.1  # of the questions, to stop by
     checkpoints: Path | None = None  # folder to go on from after an interruption
     seed: int = 0

@@ -42,10 +42,10 @@ VALUES_MAX: Final = 256  # rows of a field's table, for it to be foretold
 class Objectives:
     """What is learnt, and how much each counts."""
 
-    contrastive: float = 1.0  # weight
-    next_event: float = 0.5  # weight
+    contrastive: float = 0.0  # weight
+    next_event: float = 0.0  # weight
     masked: float = 0.0  # weight
-    times_ahead: float = 0.0  # weight
+    times_ahead: float = 1.0  # weight
     slices: int = 5  # of each row
     slice_min: int = 25  # events
     slice_max: int = 200  # events

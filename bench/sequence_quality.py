@@ -1,0 +1,244 @@
+"""What sequences add to trees on every window aggregate, in simulated worlds whose true probabilities are known.
+
+    python -m bench.sequence_quality      (make bench NAME=sequence-quality [QUICK=1])
+
+Each seed is a lender's world of its own, none of those that anything was developed on (seed 7). A third of the
+consumers are set aside: all figures are of their applications. The others are learnt from:
+
+    trees      XGBoost, tuned by `obligor.models.boosting` on the template's features and, for every kind of event,
+               counts, sums, decayed counts and sums, gaps, times since and streaks over windows of 3 to 180 days
+    sequence   a GRU of 64, pretrained on the events of these consumers alone, then fine-tuned with its head on their
+               outcomes: once without each of three folds of them, and new applications get the mean of the three
+    fused      the same trees with one feature more, the sequence's log-odds: of whom is learnt from those of the model
+               that has not seen them, of new applications the mean
+    ceiling    the true probabilities themselves
+
+The interval is that of a bootstrap over the consumers set aside, of the mean over seeds. With outcomes of a twentieth
+of the consumers only, a pretrained sequence model is compared with one from scratch.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bench._quality_world import make_world
+from numpy.typing import NDArray
+
+from obligor.models.boosting import Rows, fit_trees, search
+from obligor.models.inputs import Inputs
+from obligor.models.metrics import auc
+from obligor.models.model import Model
+from obligor.models.trees import Trees
+
+QUICK = bool(os.environ.get("QUICK"))
+SEEDS = (101,) if QUICK else (101, 102, 103)
+CONSUMERS = 300 if QUICK else 8_200
+DAYS = 540
+FOLDS, SET_ASIDE = 3, 3  # one consumer in so many is set aside
+FEW_SHARE = 0.05  # of the consumers, whose outcomes are known where few are
+HIDDEN = 64
+CANDIDATES = 2 if QUICK else 8  # of the trees' tuning
+DRAWS = 200 if QUICK else 1000
+WORKERS = 2
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+def main() -> int:
+    """Measure every seed, print what came out and the line of figures."""
+    started = time.perf_counter()
+    with (
+        tempfile.TemporaryDirectory(prefix="sequence-quality-") as folder,
+        ProcessPoolExecutor(WORKERS, mp_context=multiprocessing.get_context("spawn")) as pool,
+    ):
+        found = [measured(Path(folder) / str(seed), seed, pool) for seed in SEEDS]
+    figures = {**summary(found), "minutes": (time.perf_counter() - started) / 60}
+    print(json.dumps({"name": "sequence-quality", "equal": True, "ratios": {}, "figures": rounded(figures)}))
+    return 0
+
+
+def measured(folder: Path, seed: int, pool: ProcessPoolExecutor) -> dict[str, Floats]:
+    """Return the scores of the applications set aside in one world, by model, with outcomes and consumers."""
+    rows = prepared(folder, seed)
+    encoder, alone = pool.submit(pretrain, folder, seed), pool.submit(tuned, folder, seed, False)
+    encoder.result()
+    folds = [pool.submit(sequence, folder, seed, fold, 1.0, True) for fold in range(FOLDS)]
+    few = [pool.submit(sequence, folder, seed, -1, FEW_SHARE, pretrained) for pretrained in (True, False)]
+    said = np.stack([one.result() for one in folds])  # (folds, n)
+    np.save(folder / "sequence.npy", centred(said, rows["fold"]))
+    fused = pool.submit(tuned, folder, seed, True)
+    aside = rows["fold"] < 0
+    scores = {
+        "trees": alone.result(), "sequence": np.load(folder / "sequence.npy"), "fused": fused.result(),
+        "ceiling": rows["truth"], "few_pretrained": few[0].result(), "few_scratch": few[1].result(),
+    }  # fmt: skip
+    found = {name: score[aside] for name, score in scores.items()}
+    found |= {"bad": rows["bad"][aside], "consumer": rows["consumer"][aside], "learnt_from": np.array([(~aside).sum()])}
+    print(f"seed {seed}: {len(aside):,} applications,", *(f"{k} {auc(found['bad'], found[k]):.4f}" for k in scores))
+    sys.stdout.flush()
+    return found
+
+
+def prepared(folder: Path, seed: int) -> dict[str, Any]:
+    """Make a world, its sequences and its folds on disk; return the columns that all share."""
+    from obligor.credit.facts import texts
+    from obligor.features.requests import Requests
+    from obligor.features.timelines import cut_array
+    from obligor.sequences.asked import Everyone
+    from obligor.sequences.fitting import fit_tokenizer
+    from obligor.sequences.writing import write_dataset
+
+    world = make_world(folder / "world", seed, CONSUMERS, DAYS, threads=WORKERS)
+    data, plan = world.data, world.project.plan
+    spec = plan.sequence("history")
+    with world.project.log(read_only=True) as log:
+        cut = dict(log.cut())
+        everyone = Everyone(log.last_known_time, cut)
+        tokenizer = fit_tokenizer(plan, spec.name, log, everyone, threads=WORKERS)
+        entities = {via: texts(data.fields, via) for via in spec.via}
+        asked = Requests(data.as_of, cut_array(cut)[None, :], data.root, entities, data.fields)
+        write_dataset(folder / "asked", plan, spec.name, tokenizer, log, asked)
+        write_dataset(folder / "everyone", plan, spec.name, tokenizer, log, everyone)
+    names, consumer = np.unique(np.array(texts(data.fields, "consumer").to_pylist()), return_inverse=True)
+    drawn = np.random.default_rng((seed, 1)).permutation(len(names))
+    fold = np.where(drawn % SET_ASIDE == 0, -1, drawn // SET_ASIDE % FOLDS)
+    rows = {"fold": fold[consumer], "consumer": consumer, "bad": data.bad, "truth": world.truth}
+    kept: dict[str, Any] = {**rows, "names": names, "fold_of": fold}
+    np.savez(folder / "rows.npz", **kept)
+    np.save(folder / "features.npy", data.features)
+    (folder / "plan.json").write_bytes(plan.canonical)
+    return rows
+
+
+def pretrain(folder: Path, seed: int) -> None:
+    """Learn an encoder from the events of the consumers who are learnt from; leave it in the folder."""
+    import torch
+
+    from obligor.sequences.dataset import Dataset
+    from obligor.sequences.entities import Entities, by_key
+    from obligor.sequences.training import SequenceClassifier
+
+    dataset = Dataset.open(folder / "everyone")
+    with np.load(folder / "rows.npz") as rows:
+        learnt_from = set(rows["names"][rows["fold_of"] >= 0].tolist())
+    keys = dataset.keys().to_pylist()
+    places = np.array([place for place in by_key(dataset).tolist() if keys[place] in learnt_from])
+    held = np.random.default_rng((seed, 2)).random(len(dataset)) < 0.05
+    model = SequenceClassifier(hidden=HIDDEN, seed=seed, quiet=True)
+    model.pretrain(Entities(dataset, places=places), held=held)
+    torch.save(model.encoder_, folder / "encoder.pt")
+
+
+def sequence(folder: Path, seed: int, fold: int, share: float, pretrained: bool) -> Floats:
+    """Return the log-odds of all applications by a model fine-tuned on a share of the consumers outside a fold."""
+    import torch
+
+    from obligor.sequences.branches import Branches
+    from obligor.sequences.dataset import Dataset
+    from obligor.sequences.training import SequenceClassifier
+
+    dataset = Dataset.open(folder / "asked")
+    with np.load(folder / "rows.npz") as file:
+        rows = dict(file)
+    known = (rows["fold"] >= 0) & (rows["fold"] != fold)
+    known &= (np.random.default_rng((seed, 3)).random(len(rows["names"])) < share)[rows["consumer"]]
+    model = SequenceClassifier(hidden=HIDDEN, pretrained=False, seed=seed, quiet=True)
+    if pretrained:
+        model.encoder_ = copy.deepcopy(torch.load(folder / "encoder.pt", weights_only=False))
+    source = Branches(dataset, questions=np.flatnonzero(known))
+    model.fit(source, np.where(known, rows["bad"], np.nan), groups=rows["consumer"])
+    return model.decision_function(Branches(dataset))
+
+
+def centred(said: Floats, fold: Ints) -> Floats:
+    """Return one score an application: of the model that has not seen its fold, of new ones the mean of all.
+
+    `said` is (folds, n). How lenient a model is follows from the outcomes that it was not shown, so all are made to say
+    the same on average: a consumer's own outcome would show through otherwise.
+    """
+    level = said - said.mean(axis=1, keepdims=True)
+    own = level[np.maximum(fold, 0), np.arange(len(fold))]
+    found: Floats = np.where(fold < 0, level.mean(axis=0), own)
+    return found
+
+
+def tuned(folder: Path, seed: int, fused: bool) -> Floats:
+    """Return the margins of all applications by trees that were tuned on the aggregates, and the sequence if fused."""
+    from obligor.features.plan import FeatureSpec, Plan
+
+    plan = Plan.load(json.loads((folder / "plan.json").read_bytes()))
+    features, specs = np.load(folder / "features.npy"), list(plan.features)
+    if fused:
+        specs.append(
+            FeatureSpec(
+                name="sequence", program=(), type="real", unit="log-odds", reason="SEQUENCE", monotone=1,
+                description="", scored=True, values=None,
+            )
+        )  # fmt: skip
+        features = np.column_stack((features, np.load(folder / "sequence.npy")))
+    with np.load(folder / "rows.npz") as file:
+        fold, bad = file["fold"], file["bad"]
+    inputs = Inputs.of(specs)
+    rows = Rows(inputs.expand(features), bad, np.ones(len(bad)))
+    model = Model(cutoff="2025-01-01", seed=seed, search=CANDIDATES, threads=1)
+    slices = [(rows.take((fold >= 0) & (fold != 0)), rows.take(fold == 0))]
+    best = search(slices, inputs, model)[0]
+    data = fit_trees(rows.take(fold >= 0), inputs, model, best.parameters, best.rounds)
+    return Trees.from_xgboost(data).margins(rows.columns)
+
+
+def summary(found: list[dict[str, Floats]]) -> dict[str, float]:
+    """Return the figures of all seeds."""
+    names = ("trees", "sequence", "fused", "ceiling", "few_pretrained", "few_scratch")
+    mean = {name: float(np.mean([auc(one["bad"], one[name]) for one in found])) for name in names}
+    low, high = interval(found, "fused", "trees")
+    few_low, _ = interval(found, "few_pretrained", "few_scratch")
+    return {
+        **{f"auc_{name}": value for name, value in mean.items()},
+        "auc_gain": mean["fused"] - mean["trees"],
+        "auc_gain_low": low,
+        "auc_gain_high": high,
+        "gap_closed": (mean["fused"] - mean["trees"]) / (mean["ceiling"] - mean["trees"]),
+        "auc_few_gain": mean["few_pretrained"] - mean["few_scratch"],
+        "auc_few_gain_low": few_low,
+        "seeds": float(len(found)),
+        "applications": float(min(len(one["bad"]) + one["learnt_from"][0] for one in found)),
+    }
+
+
+def interval(found: list[dict[str, Floats]], one: str, other: str) -> tuple[float, float]:
+    """Return the ends of a bootstrap's 95% interval, over consumers, of the mean difference of two AUCs."""
+    drawn = np.empty(DRAWS)
+    chance = np.random.default_rng(1)
+    for draw in range(DRAWS):
+        differences = []
+        for world in found:
+            people, place = np.unique(world["consumer"], return_inverse=True)
+            times = np.bincount(chance.integers(0, len(people), len(people)), minlength=len(people))[place]
+            rows = np.repeat(np.arange(len(place)), times)
+            bad = world["bad"][rows]
+            differences.append(auc(bad, world[one][rows]) - auc(bad, world[other][rows]))
+        drawn[draw] = np.mean(differences)
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def rounded(figures: dict[str, float]) -> dict[str, float]:
+    """Return figures with four digits behind the point."""
+    return {name: round(value, 4) for name, value in figures.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
