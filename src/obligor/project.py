@@ -51,6 +51,7 @@ from obligor.features.states import States
 from obligor.models.bundle import Bundle
 from obligor.models.model import Model
 from obligor.parts import point_at
+from obligor.sequences.head import described, event_groups, score_spec
 from obligor.sequences.model import SequenceModel
 from obligor.sources import source_hash
 from obligor.stores.delta import DeltaLake, Place, S3Options, place_of
@@ -209,6 +210,8 @@ class Project:
     def model(self) -> Model:
         """The `model` of model.py."""
         model: Model = self._object("model", "model", Model)
+        if model.sequence is not None:
+            event_groups(model.sequence, self.plan)  # says what does not fit
         return model
 
     @cached_property
@@ -406,12 +409,22 @@ class Project:
         run.files.clear()
         return found
 
-    def check_policy(self, source: bytes, plan: Plan | None = None) -> Policy:
-        """Return the policy of `source`, checked against a plan (the project's own unless given).
+    def check_policy(self, source: bytes, described: Mapping[str, Any] | None = None) -> Policy:
+        """Return the policy of `source`, checked against a plan's data: a bundle's `described`, or the project's own.
 
-        With a plan that is given, which may be older, it may read the application's fields by older names too.
+        With data that is given, which may be older, it may read the application's fields by older names too.
         """
-        return load_policy(source, (plan or self.plan).data, self.application.describe(readable=plan is not None))
+        application = self.application.describe(readable=described is not None)
+        return load_policy(source, self.described if described is None else described, application)
+
+    @property
+    def described(self) -> Mapping[str, Any]:
+        """The data of the plan of features.py, with the score that model.py declares behind its features."""
+        head = self.model.sequence
+        if head is None:
+            return self.plan.data
+        spec = score_spec(head.feature, head.sequence, head.reason)
+        return described(self.plan, spec, event_groups(head, self.plan))
 
     def promote(self, bundle: Bundle) -> None:
         """Make `bundle` the champion: what `serve` loads."""

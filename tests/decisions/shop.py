@@ -36,6 +36,7 @@ from obligor.features import (
     reserved,
 )
 from obligor.features.state import OnlineState
+from obligor.sequences.score import SequenceScore
 from obligor.stores.lmdb import LmdbStateStore
 from obligor.stores.sqlite import SQLiteStore
 
@@ -182,6 +183,11 @@ class ShopBundle:
     weights: Sequence[float] = field(
         default_factory=lambda: [(-1) ** i * (1 + i % 5) for i in range(len(PLAN.features))]
     )
+    sequence: SequenceScore | None = None
+
+    @property
+    def described(self) -> Mapping[str, Any]:
+        return self.plan.data
 
     def contributions(self, features: Any) -> list[float]:
         parts = []

@@ -15,7 +15,7 @@ import typer
 
 from obligor.cli.options import AsJson, InProject, clock_us
 from obligor.cli.output import Output
-from obligor.errors import ObligorError, StoreLost
+from obligor.errors import DefinitionError, ObligorError, StoreLost
 from obligor.findings import Finding, fine, problem, warning
 
 if TYPE_CHECKING:
@@ -90,6 +90,24 @@ def _definitions(project: Project) -> Iterator[Finding]:
     project.model  # noqa: B018 - it is loaded and checked
     project.check_policy(project.policy)
     yield fine("model and policy", "they fit the features")
+    if project.model.sequence is not None:
+        yield _encoder(project)
+
+
+def _encoder(project: Project) -> Finding:
+    """Say whether training has the encoder that it needs."""
+    if project.encoders.current() is None:
+        return warning("encoder", "there is none, which training needs", "obligor pretrain")
+    from obligor.models.fusing import check_encoder
+    from obligor.models.training import cutoff_us
+
+    held, head = project.encoders.load(), project.model.sequence
+    assert head is not None, "a sequence is what the encoder is for"
+    try:
+        check_encoder(held, head, project.plan, cutoff_us(project.plan, project.model))
+    except DefinitionError as error:
+        return warning("encoder", f"training cannot use it: {error}", "obligor pretrain")
+    return fine("encoder", f"{held.hash[:12]}, which reads {held.sequence}")
 
 
 def _bundle(project: Project) -> Iterator[Finding]:
@@ -99,7 +117,7 @@ def _bundle(project: Project) -> Iterator[Finding]:
         yield warning("bundle", "there is no champion, so nothing can be served", "obligor train")
         return
     bundle = project.bundle()
-    project.check_policy(bundle.policy, bundle.plan)
+    project.check_policy(bundle.policy, bundle.described)
     looked_at = {event for timeline in bundle.plan.timelines.values() for event in timeline.events}
     missing = sorted(looked_at - set(project.registry.names()))
     if missing:

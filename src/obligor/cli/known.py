@@ -13,6 +13,7 @@ import typer
 from obligor.errors import DefinitionError, NotFound, did_you_mean
 
 if TYPE_CHECKING:
+    from obligor.decisions.policy import Policy
     from obligor.decisions.uses import Use
     from obligor.features.catalogue import Entry
     from obligor.features.plan import Plan
@@ -85,7 +86,12 @@ def known_features(project: Project, name: str) -> Known:
     bundle = _bundle(project, plan)
     misfits = 0
     try:
-        policy = project.check_policy(project.policy if name == WORKING_COPY or bundle is None else bundle.policy, plan)
+        if name == WORKING_COPY:
+            policy: Policy | None = project.check_policy(project.policy, project.described)
+        elif bundle is None:
+            policy = project.check_policy(project.policy, plan.data)
+        else:
+            policy = project.check_policy(bundle.policy, bundle.described)
     except DefinitionError as error:
         if name != WORKING_COPY:
             raise

@@ -12,16 +12,19 @@ import typer
 
 from obligor.cli.options import AsJson, InProject, instant
 from obligor.cli.output import Output, progress_bar
-from obligor.cli.snapshots import snapshot_of
+from obligor.cli.snapshots import sequence_source, snapshot_of
 from obligor.errors import BadInput, Problem
 
 if TYPE_CHECKING:
+    from obligor.events.log import EventLog
     from obligor.models.bundle import Bundle
+    from obligor.models.fusing import Reading
     from obligor.models.training_set import TrainingSet
     from obligor.project import Project
 
 __all__ = ["backtest", "evaluate", "train", "train_project", "write_reports"]
 
+THREADS = 2  # that read sequences
 Steps = Callable[[int, str], None]
 BundleName = Annotated[str, typer.Option("--bundle", help="`champion`, or the first characters of a bundle's hash.")]
 Cutoff = Annotated[str | None, typer.Option(help="Cut-off instead of the one in model.py.")]
@@ -66,24 +69,28 @@ def train_project(
 
     model = project.model if cutoff is None else dataclasses.replace(project.model, cutoff=cutoff)
     project.check_policy(project.policy)
+    encoder = None if model.sequence is None else project.encoders.load()
     with project.log(read_only=True) as log:
-        data, snapshot = _training_set(project, log, seen_at, cutoff_us(project.plan, model), step)
-    return fit(
-        data,
-        model,
-        policy=project.policy,
-        outcome=project.outcome.describe(),
-        root=project.bundles,
-        snapshot=snapshot,
-        events=[event.describe() for event in project.registry],
-        ceiling=_ceiling(ceiling),
-        progress=_progress(step),
-    )
+        data, snapshot, reading = _training_set(project, log, seen_at, cutoff_us(project.plan, model), step)
+        return fit(
+            data,
+            model,
+            policy=project.policy,
+            outcome=project.outcome.describe(),
+            root=project.bundles,
+            snapshot=snapshot,
+            events=[event.describe() for event in project.registry],
+            ceiling=_ceiling(ceiling),
+            progress=_progress(step),
+            encoder=encoder,
+            reading=reading(model.sequence.sequence) if model.sequence is not None else None,
+        )
 
 
 def _training_set(
-    project: Project, log: Any, seen_at: str | None, cutoff: int | None, step: Steps
-) -> tuple[TrainingSet, dict[str, Any]]:
+    project: Project, log: EventLog, seen_at: str | None, cutoff: int | None, step: Steps
+) -> tuple[TrainingSet, dict[str, Any], Callable[[str], Reading]]:
+    """Return the training set, where it is from, and what reads a sequence of the same snapshot."""
     from obligor.models.training_set import training_set
 
     cut = log.cut()
@@ -93,7 +100,13 @@ def _training_set(
         lake=project.lake(log),
     )  # fmt: skip
     snapshot = {**snapshot_of(log, cut), "seen_at_us": seen}
-    return data, snapshot
+
+    def reading(sequence: str) -> Reading:
+        from obligor.models.fusing import Reading
+
+        return Reading(sequence_source(project, log, project.plan, sequence), cut, THREADS)
+
+    return data, snapshot, reading
 
 
 def _progress(step: Steps) -> Callable[[str, int, int], None]:
@@ -125,6 +138,9 @@ def write_reports(project: Project, bundle: Bundle, evaluation: Mapping[str, Any
 def _show(out: Output, bundle: Bundle, evaluation: Mapping[str, Any], report: Path) -> None:
     out.say(f"Bundle [bold]{bundle.hash[:12]}[/] ({bundle.champion}), plan {bundle.plan.hash[:12]}")
     out.table("Out of time", ["model", "measure", "value", "95% low", "95% high"], _measures(evaluation))
+    if "fusion" in evaluation:
+        columns = ["measure", "trees", "sequence", "fused", "fused - trees", "95% low", "95% high"]
+        out.table("What the sequence adds", columns, _fusion(evaluation["fusion"]))
     out.say(f"Report: [bold]{report}[/]")
     out.result({"bundle": bundle.hash, "report": str(report), "evaluation": evaluation})
 
@@ -134,6 +150,14 @@ def _measures(evaluation: Mapping[str, Any]) -> list[list[object]]:
     for model, judged in evaluation["models"].items():
         for name, measure in judged["metrics"].items():
             rows.append([model, name, measure["value"], measure["low"], measure["high"]])
+    return rows
+
+
+def _fusion(fusion: Mapping[str, Any]) -> list[list[object]]:
+    rows: list[list[object]] = []
+    for name, gained in fusion["difference"].items():
+        values = [fusion["models"][model]["metrics"][name]["value"] for model in ("trees", "sequence", "fused")]
+        rows.append([name, *values, gained["value"], gained["low"], gained["high"]])
     return rows
 
 
@@ -152,8 +176,9 @@ def evaluate(
     opened = obligor.open(project)
     loaded = opened.bundle(bundle)
     with progress_bar("evaluating", hidden=as_json) as step, opened.log(read_only=True) as log:
-        data, _ = _training_set(opened, log, seen_at, None, step)
-        evaluation = evaluate_bundle(loaded, data, ceiling=_ceiling(ceiling))
+        data, _, reading = _training_set(opened, log, seen_at, None, step)
+        read = None if loaded.sequence is None else reading(loaded.sequence.sequence)
+        evaluation = evaluate_bundle(loaded, data, ceiling=_ceiling(ceiling), reading=read)
     _show(out, loaded, evaluation, write_reports(opened, loaded, evaluation))
 
 
@@ -174,13 +199,16 @@ def backtest(
     out = Output(as_json)
     opened = obligor.open(project)
     loaded = opened.bundle(bundle)
-    checked = opened.check_policy(policy.read_bytes() if policy else loaded.policy, loaded.plan)
+    checked = opened.check_policy(policy.read_bytes() if policy else loaded.policy, loaded.described)
     with progress_bar("backtest", hidden=as_json) as step, opened.log(read_only=True) as log:
         cut, log_id = log.cut(), log.id
-        data, _ = _training_set(opened, log, seen_at, None, step)
-    first = instant(since, "--since", 0)
-    last = instant(until, "--until", 2**62)
-    data = data.take((data.as_of >= first) & (data.as_of < last))
+        data, _, reading = _training_set(opened, log, seen_at, None, step)
+        first, last = instant(since, "--since", 0), instant(until, "--until", 2**62)
+        data = data.take((data.as_of >= first) & (data.as_of < last))
+        if loaded.sequence is not None:
+            from obligor.models.fusing import scored
+
+            data = scored(data, loaded.sequence, reading(loaded.sequence.sequence))
     with progress_bar("deciding", total=len(data), hidden=as_json) as step:
         result = run(
             data,

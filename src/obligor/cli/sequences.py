@@ -17,7 +17,7 @@ import typer
 
 from obligor.cli.options import AsJson, InProject, instant
 from obligor.cli.output import Output, progress_bar
-from obligor.cli.snapshots import snapshot_of
+from obligor.cli.snapshots import sequence_source, snapshot_of
 from obligor.errors import BadInput, Conflict, ObligorError, Problem
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from obligor.events.log import EventLog
     from obligor.features.plan import Plan
     from obligor.project import Project
-    from obligor.sequences.asked import Questions, Source
+    from obligor.sequences.asked import Questions
     from obligor.sequences.dataset import Dataset
     from obligor.sequences.model import SequenceModel
     from obligor.sequences.pretrained import Pretrained
@@ -146,18 +146,10 @@ def _dataset(
     if folder.exists():
         return Dataset.open(folder, plan=plan)
     at = Everyone(snapshot["cutoff_us"], {int(shard): sequence for shard, sequence in snapshot["cut"].items()})
-    source = _source(project, log, plan, name)
+    source = sequence_source(project, log, plan, name)
     settings = TokenSettings(intervals=model.intervals, count_min=model.count_min)
     tokenizer = fit_tokenizer(plan, name, source, at, settings, threads)
     return write_dataset(folder, plan, name, tokenizer, source, at, snapshot=snapshot, threads=threads)
-
-
-def _source(project: Project, log: EventLog, plan: Plan, name: str) -> Source:
-    """Return the lake where it has the sequence's table, else the log, read in memory."""
-    from obligor.features.narrowing import sequence_alone
-
-    lake = project.lake(log)
-    return lake if lake.covers(sequence_alone(plan, name)) else log
 
 
 def embed(
@@ -211,7 +203,7 @@ def _asked(
     beside = project.path(project.settings.store.pretraining)
     beside.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="embedding-", dir=beside) as folder:
-        source = _source(project, log, plan, name)
+        source = sequence_source(project, log, plan, name)
         yield write_dataset(Path(folder) / "d", plan, name, held.tokenizer, source, questions, threads=threads), ids
 
 

@@ -1,4 +1,4 @@
-"""Where data came from, as what was learnt from it records it: the log, how far it was read, and its chain there."""
+"""Where data comes from: what records it, the log and how far it was read, and where sequences are read."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from obligor.events.log import EventLog
+    from obligor.features.plan import Plan
+    from obligor.project import Project
+    from obligor.sequences.asked import Source
 
-__all__ = ["snapshot_of"]
+__all__ = ["sequence_source", "snapshot_of"]
 
 
 def snapshot_of(log: EventLog, cut: Mapping[int, int]) -> dict[str, Any]:
@@ -20,3 +23,11 @@ def snapshot_of(log: EventLog, cut: Mapping[int, int]) -> dict[str, Any]:
         "chain": chains["0"],
         **({"chains": chains} if len(cut) > 1 else {}),
     }
+
+
+def sequence_source(project: Project, log: EventLog, plan: Plan, name: str) -> Source:
+    """Return the lake where it has the sequence's table, else the log, read in memory."""
+    from obligor.features.narrowing import sequence_alone
+
+    lake = project.lake(log)
+    return lake if lake.covers(sequence_alone(plan, name)) else log

@@ -9,20 +9,31 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from obligor.decisions.record import features_of
 from obligor.decisions.recorded import Applications, Recorded
+from obligor.decisions.vectors import Planned, scores_of
 from obligor.errors import BadInput, NotFound, ObligorError
 from obligor.events.log import EventLog
 from obligor.events.positions import Cut, nth, pack, stretches
 from obligor.events.store import LedgerRow
 from obligor.features.online import fetch
-from obligor.features.parity import Answers, Comparison, Floats, Question, Sample, answer, answers, compare
+from obligor.features.parity import (
+    Answers,
+    Comparison,
+    Floats,
+    Question,
+    Sample,
+    answer,
+    answers,
+    compare,
+    difference,
+)
 from obligor.features.plan import Plan
 from obligor.features.questions import Instants, Pool, Together, questions, read_pool
 from obligor.features.state import OnlineState, StagedState
@@ -40,14 +51,6 @@ WALKED_SHARE = 8  # one in so many questions comes from the state itself, which 
 
 
 T = TypeVar("T")
-
-
-class Planned(Protocol):
-    """What parity needs of a bundle."""
-
-    @property
-    def plan(self) -> Plan:
-        """What is computed of an applicant."""
 
 
 @dataclass
@@ -87,15 +90,33 @@ def check_decisions(
             checked.unchecked |= {one.row.decision_id: f"the bundle {name} is not here" for one in taken}
             continue
         try:
-            given = _recorded(log, bundles[name].plan, taken, checked)
-            checked.comparison.join(compare(bundles[name].plan, log, given, threads))
+            given = _recorded(log, bundles[name], taken, checked)
+            checked.comparison.join(_compared(log, bundles[name], given, threads))
         except ObligorError as error:
             checked.unchecked |= {one.row.decision_id: str(error) for one in taken}
     return checked
 
 
-def _recorded(log: EventLog, plan: Plan, taken: Sequence[Recorded], checked: CheckedDecisions) -> Answers:
-    """Return what decisions of one plan recorded; those that computed no features are left out."""
+def _compared(log: EventLog, bundle: Planned, given: Answers, threads: int) -> Comparison:
+    """Compare recorded vectors: the plan's features, and a sequence's score behind them."""
+    score = bundle.sequence
+    if score is None:
+        return compare(bundle.plan, log, given, threads)
+    own = [None if values is None else values[:-1] for values in given.values]
+    found = compare(bundle.plan, log, replace(given, values=own), threads)
+    told = np.array([i for i, values in enumerate(given.values) if values is not None], np.int64)
+    offline = scores_of(log, bundle, given.requests.take(told), threads)
+    assert offline is not None, "the bundle has a score"
+    for row, number in zip(told.tolist(), offline.tolist(), strict=True):
+        recorded = float(given.values[row][-1])
+        if recorded != number:
+            found.add(row, difference(given, row, score.name, recorded, number))
+    return found
+
+
+def _recorded(log: EventLog, bundle: Planned, taken: Sequence[Recorded], checked: CheckedDecisions) -> Answers:
+    """Return what decisions of one bundle recorded; those that computed no features are left out."""
+    plan = bundle.plan
     computed = [one for one in taken if one.record["rung"] != "refer"]
     found = Applications.read(log, plan.application, [one.row.application_position for one in computed])
     here = [one for one in computed if one.row.application_position in found.places]
@@ -103,13 +124,13 @@ def _recorded(log: EventLog, plan: Plan, taken: Sequence[Recorded], checked: Che
         if one.row.application_position not in found.places:
             checked.unchecked[one.row.decision_id] = "its application is missing"
     requests = found.requests(plan, [one.row.application_position for one in here], [one.seen for one in here])
-    given = [_numbers(plan, one) for one in here]
+    given = [_numbers(len(plan.features) + (bundle.sequence is not None), one) for one in here]
     return Answers(
         requests, [values for values, _ in given], [why for _, why in given], [one.row.decision_id for one in here]
     )
 
 
-def _numbers(plan: Plan, one: Recorded) -> tuple[Floats | None, str]:
+def _numbers(count: int, one: Recorded) -> tuple[Floats | None, str]:
     """Return recorded features, or None and why there are none."""
     try:
         values = features_of(one.record)
@@ -118,8 +139,8 @@ def _numbers(plan: Plan, one: Recorded) -> tuple[Floats | None, str]:
         numbers = np.array(values, np.float64)
     except (KeyError, TypeError, ValueError) as error:
         return None, f"the record cannot be read: {error}"
-    if numbers.shape != (len(plan.features),):
-        return None, f"the record holds {len(values)} features, the plan {len(plan.features)}"
+    if numbers.shape != (count,):
+        return None, f"the record holds {len(values)} features, the bundle {count}"
     return numbers, ""
 
 

@@ -166,7 +166,8 @@ class Policy:
 def load_policy(source: bytes | str, plan: Mapping[str, Any], application: Mapping[str, Any]) -> Policy:
     """Return the policy in a TOML `source`, checked against a plan and the application's type.
 
-    `plan` is the plan's JSON data, `application` the type's `describe()`. DefinitionError lists every problem found,
+    `plan` is the plan's JSON data, of a bundle with a sequence's score behind the features and under `reasons` the
+    codes of its groups of events; `application` is the type's `describe()`. DefinitionError lists every problem found,
     each with its place in the file: `policy.toml $.eligibility[0].when: unknown feature 'arears'; did you mean …`.
     """
     try:
@@ -174,7 +175,8 @@ def load_policy(source: bytes | str, plan: Mapping[str, Any], application: Mappi
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DefinitionError(Problem("policy.toml", f"not valid TOML: {error}")) from None
     reader = Reader(data, "policy.toml $")
-    loader = _Loader(Names(plan["features"], application["fields"]), application, plan.get("measures", ()))
+    names = Names(plan["features"], application["fields"])
+    loader = _Loader(names, application, plan.get("measures", ()), plan.get("reasons", ()))
     policy = loader.policy(reader)
     if reader.problems or policy is None:
         raise DefinitionError(reader.problems)
@@ -184,8 +186,14 @@ def load_policy(source: bytes | str, plan: Mapping[str, Any], application: Mappi
 class _Loader:
     """Reads the sections one by one; problems gather in the reader."""
 
-    def __init__(self, names: Names, application: Mapping[str, Any], measures: Sequence[Mapping[str, Any]]) -> None:
-        self.names, self.application, self.measures = names, application, measures
+    def __init__(
+        self,
+        names: Names,
+        application: Mapping[str, Any],
+        measures: Sequence[Mapping[str, Any]],
+        reasons: Sequence[str],
+    ) -> None:
+        self.names, self.application, self.measures, self.reasons = names, application, measures, reasons
         self.texts: dict[str, str] = {}
 
     def policy(self, reader: Reader) -> Policy | None:
@@ -340,6 +348,9 @@ class _Loader:
                 reader.report("reasons", f"the scored feature {feature['name']!r} has no reason code")
             elif feature.get("scored", True) and code not in self.texts:
                 reader.report("reasons.texts", f"no text for {code!r}, the reason of feature {feature['name']!r}")
+        for code in self.reasons:
+            if code not in self.texts:
+                reader.report("reasons.texts", f"no text for {code!r}, the reason of events of the sequence")
 
 
 def _band(reader: Reader) -> Band:

@@ -19,14 +19,13 @@ from obligor.decisions.decide import Scorer, decide
 from obligor.decisions.policy import Policy, load_policy
 from obligor.decisions.record import encode
 from obligor.decisions.recorded import Applications, Recorded
+from obligor.decisions.vectors import Planned, vectors_of
 from obligor.errors import BadInput, ObligorError
 from obligor.events.chain import BrokenLink
 from obligor.events.log import EventLog
 from obligor.events.positions import Cut
 from obligor.events.store import LedgerRow
-from obligor.features.concerned import features_of
 from obligor.features.lake import Lake
-from obligor.features.plan import Plan
 
 __all__ = ["Audit", "Deployed", "Verdict", "audit", "replay"]
 
@@ -34,12 +33,12 @@ DECISIONS_MAX = 20_000  # replayed from one reading of the log; bounds memory
 Progress = Callable[[int], None]
 
 
-class Deployed(Scorer, Protocol):
-    """What replay needs of a bundle: a scorer with its plan and its policy's bytes."""
+class Deployed(Scorer, Planned, Protocol):
+    """What replay needs of a bundle: a scorer with what it scores and its policy's bytes."""
 
     @property
-    def plan(self) -> Plan:
-        """What is computed of an applicant."""
+    def described(self) -> Mapping[str, Any]:
+        """The plan's data with all features, a sequence's score the last."""
 
     @property
     def policy(self) -> bytes:
@@ -151,13 +150,13 @@ class _Batch:
         bundle = self._bundles[name]
         try:
             application = self._log.registry[bundle.plan.application]
-            policy = load_policy(bundle.policy, bundle.plan.data, application.describe(readable=True))
+            policy = load_policy(bundle.policy, bundle.described, application.describe(readable=True))
             found = Applications.read(self._log, bundle.plan.application, [r.application_position for r in rows])
             here = [one for one in taken if one.row.application_position in found.places]
             self._refuse((r for r in rows if r.application_position not in found.places), "its application is missing")
             seen = [one.seen if self._at is None else one.seen._replace(cut=self._at) for one in here]
             requests = found.requests(bundle.plan, [one.row.application_position for one in here], seen)
-            features, limits = features_of(self._log, bundle.plan, requests, self._threads, self._lake)
+            features, limits = vectors_of(self._log, bundle, requests, self._threads, self._lake)
         except ObligorError as error:
             return self._refuse(rows, str(error))
         for i, one in enumerate(here):

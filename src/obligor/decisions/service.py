@@ -131,7 +131,7 @@ class Service:
             state,
             plan=bundle.plan,
             scorer=bundle,
-            policy=load_policy(bundle.policy, bundle.plan.data, application),
+            policy=load_policy(bundle.policy, bundle.described, application),
             bundle=bundle.hash,
             clock=self._clock,
             metrics=self.metrics,

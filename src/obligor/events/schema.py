@@ -24,7 +24,7 @@ from obligor.events.fields import Category, Entity, Field, Money, Timestamp
 from obligor.events.lineage import faults
 from obligor.events.upcast import Filled, Step, default
 
-__all__ = ["OUTCOMES", "RESERVED", "Event", "Registry", "parse_duration"]
+__all__ = ["OUTCOMES", "RESERVED", "Event", "Registry", "parse_duration", "snake_case"]
 
 OUTCOMES = ("approve", "decline", "refer", "counter_offer")
 _RESERVED_TEXT = """
@@ -34,6 +34,15 @@ previous upcast lineage readable
 """
 RESERVED = frozenset(_RESERVED_TEXT.split())
 _UNITS_US = {"s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000, "w": 604_800_000_000}
+
+
+def snake_case(name: str) -> str:
+    """Return the name that an event type has by its class's.
+
+    >>> snake_case("LoanOpened")
+    'loan_opened'
+    """
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
 def parse_duration(text: str) -> int:
@@ -100,7 +109,7 @@ class Event(metaclass=EventMeta):
                 raise DefinitionError(f"{cls.__name__}.{field_name}: this name is reserved by the platform")
         if previous is not None and not (isinstance(previous, EventMeta) and previous.lineage):
             raise DefinitionError(f"{cls.__name__}: expected previous to be an event class, got {previous!r}")
-        cls.event_name = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+        cls.event_name = name or snake_case(cls.__name__)
         cls.version, cls.lag_us, cls.application = version, parse_duration(lag), application
         cls.fields = declared
         for field in declared.values():

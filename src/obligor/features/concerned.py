@@ -39,7 +39,8 @@ class Concerned:
     def __init__(self, log: FactsSource, plan: Plan, requests: Requests) -> None:
         self._log = log
         keys: dict[str, list[pa.Array]] = {}
-        for timeline, via in dict.fromkeys((measure.timeline, measure.via) for measure in plan.measures):
+        looks = [(one.timeline, one.via) for one in plan.measures] + [(one.timeline, one.via) for one in plan.sequences]
+        for timeline, via in dict.fromkeys(looks):
             keys.setdefault(timeline, []).append(source_keys(requests, via))
         values = {name: pc.drop_null(pc.unique(pa.concat_arrays(arrays))) for name, arrays in keys.items()}
         self._entrances: dict[str, dict[tuple[str, ...], list[pa.Array]]] = {}

@@ -38,6 +38,7 @@ __all__ = [
     "answer",
     "answers",
     "compare",
+    "difference",
 ]
 
 AT_ONCE = 65_536  # answers that are computed again at once; bounds memory
@@ -161,7 +162,7 @@ def compare(plan: Plan, log: FactsSource, given: Answers, threads: int = 1) -> C
         rows = np.arange(start, min(start + AT_ONCE, len(given)))
         features, limits = compute(plan, timelines, given.requests.take(rows), threads)
         for row, feature, online, offline in _unequal(plan, given, start, features, limits):
-            comparison.add(row, _difference(given, row, feature, online, offline))
+            comparison.add(row, difference(given, row, feature, online, offline))
     return comparison
 
 
@@ -190,7 +191,8 @@ def _bits(values: Floats) -> NDArray[np.int64]:
     return np.where(np.isnan(values), np.nan, values + 0.0).view(np.int64)
 
 
-def _difference(given: Answers, row: int, feature: str, online: float | str, offline: float | str) -> Difference:
+def difference(given: Answers, row: int, feature: str, online: float | str, offline: float | str) -> Difference:
+    """Return a number that differs, with whom and when it is of."""
     requests = given.requests
     entities = {name: keys[row].as_py() for name, keys in requests.entities.items()}
     cut = dict(enumerate(requests.cuts[row if len(requests.cuts) > 1 else 0].tolist()))

@@ -11,18 +11,23 @@ import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from obligor.errors import BadInput, IntegrityError, NotFound, Problem
-from obligor.features.plan import Plan
+from obligor.features.plan import FeatureSpec, Plan
+from obligor.models.alone import Alone
 from obligor.models.calibration import Calibration
 from obligor.models.inputs import Inputs
 from obligor.models.scorecard import Scorecard
 from obligor.models.scorer import MODEL_NAMES, ModelName, Reference, Scorer
 from obligor.models.trees import Trees
 from obligor.parts import FORMAT, MANIFEST, read_parts, write_parts
+from obligor.sequences.head import PARTS as SCORE_PARTS
 
-__all__ = ["PARTS", "Bundle", "write_bundle"]
+if TYPE_CHECKING:
+    from obligor.sequences.score import SequenceScore
+
+__all__ = ["ALONE", "PARTS", "SEQUENCE_PARTS", "Bundle", "write_bundle"]
 
 PARTS: Final = (
     "plan.json",  # what is computed of an applicant
@@ -37,13 +42,16 @@ PARTS: Final = (
     "evaluation.json",
     "schema.json",  # the model's inputs, and the event types the plan was compiled against
 )
+ALONE: Final = "alone.json"  # the trees without the sequence, and the sequence without the trees
+SEQUENCE_PARTS: Final = (*SCORE_PARTS, ALONE)  # of a bundle that scores a sequence: all of them, or none
 PART_BYTES_MAX: Final = 256 * 2**20
 
 
 def write_bundle(root: Path, parts: Mapping[str, bytes]) -> Path:
     """Write the parts as `root/<hash>` and return that folder; all or nothing, and the same parts twice are one."""
-    if set(parts) != set(PARTS):
-        raise BadInput(f"a bundle has the parts {sorted(PARTS)}, got {sorted(parts)}")
+    expected = {*PARTS, *SEQUENCE_PARTS} if set(SEQUENCE_PARTS) & set(parts) else set(PARTS)
+    if set(parts) != expected:
+        raise BadInput(f"a bundle has the parts {sorted(expected)}, got {sorted(parts)}")
     return write_parts(root, parts)
 
 
@@ -54,7 +62,11 @@ class Bundle(Scorer):
         """Called by `load`, once the parts' hashes are checked."""
         self.path, self.hash, self._parts = path, path.name, parts
         self.plan = Plan.load(self._json("plan.json"))
-        inputs = Inputs.of(self.plan.features)
+        self.sequence = _score(parts, self.plan)
+        self.features: tuple[FeatureSpec, ...] = (
+            self.plan.features if self.sequence is None else (*self.plan.features, self.sequence.spec)
+        )
+        inputs = Inputs.of(self.features)
         calibration = self._json("calibration.json")
         super().__init__(
             inputs=inputs,
@@ -76,11 +88,24 @@ class Bundle(Scorer):
         folder = Path(path).resolve()
         if not (folder / MANIFEST).is_file():
             raise NotFound(f"no bundle at {folder}: expected a folder with {MANIFEST}, as `obligor train` writes it")
-        parts = read_parts(folder, PARTS, PART_BYTES_MAX)
+        more = SEQUENCE_PARTS if any((folder / name).exists() for name in SEQUENCE_PARTS) else ()
+        parts = read_parts(folder, (*PARTS, *more), PART_BYTES_MAX)
         try:
             return cls(folder, parts)
         except (KeyError, TypeError, ValueError) as error:
             raise IntegrityError(f"{folder}: a part does not have the form of format {FORMAT}: {error!r}") from error
+
+    @property
+    def described(self) -> Mapping[str, Any]:
+        """The plan's data with all features, a sequence's score the last: what a policy is checked against."""
+        return self.plan.data if self.sequence is None else self.sequence.described(self.plan)
+
+    @cached_property
+    def alone(self) -> Alone | None:
+        """What a champion that sees a sequence's score is compared with; None of others."""
+        if self.sequence is None:
+            return None
+        return Alone.from_data(self._object(ALONE), Inputs.of(self.plan.features))
 
     @cached_property
     def outcome(self) -> dict[str, Any]:
@@ -111,6 +136,21 @@ class Bundle(Scorer):
             return json.loads(self._parts[part])
         except ValueError as error:
             raise IntegrityError(Problem(f"$.{part}", f"expected JSON: {error}")) from error
+
+
+def _score(parts: Mapping[str, bytes], plan: Plan) -> SequenceScore | None:
+    """Return the sequence's score of a bundle that has one; IntegrityError where it does not fit the plan."""
+    if not set(SCORE_PARTS) <= set(parts):
+        return None
+    from obligor.sequences.score import SequenceScore  # its kernels are loaded by who needs them
+
+    score = SequenceScore.load(parts)
+    if score.sequence not in [one.name for one in plan.sequences]:
+        raise IntegrityError(f"the plan {plan.hash[:12]} has no sequence {score.sequence!r}, which the score is of")
+    score.tokens(plan)  # the tokenizer is of this definition, or says that it is not
+    if score.name in plan.names:
+        raise IntegrityError(f"the plan {plan.hash[:12]} has a feature with the score's name {score.name!r}")
+    return score
 
 
 def _model_name(name: object) -> ModelName:

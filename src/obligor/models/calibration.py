@@ -21,7 +21,7 @@ from obligor.errors import BadInput, IntegrityError
 from obligor.features.portable import sigmoid
 from obligor.models.logistic import fit_logistic
 
-__all__ = ["LOG_ODDS_MAX", "Calibration", "Method", "fit_calibration", "remaining_loss"]
+__all__ = ["LOG_ODDS_MAX", "Calibration", "Method", "fit_calibration", "fit_or_rate", "remaining_loss"]
 
 Floats = NDArray[np.float64]
 Method = Literal["logistic", "isotonic"]
@@ -94,6 +94,15 @@ def fit_calibration(margins: Floats, bad: Floats, weights: Floats | None = None,
         return Calibration(slope, intercept, np.empty(0), np.empty(0))
     knots, levels = _isotonic(margins, bad, w)
     return Calibration(1.0, 0.0, knots, levels)
+
+
+def fit_or_rate(margins: Floats, bad: Floats, weights: Floats, *, method: Method) -> Calibration:
+    """Return the calibration of margins, or the rate of all rows where they tell nothing: of what decides nothing."""
+    try:
+        return fit_calibration(margins, bad, weights, method=method)
+    except BadInput:
+        rate = float(np.average(bad, weights=weights))
+        return Calibration(1.0, 0.0, np.zeros(1), np.array([math.log(rate / (1 - rate))]))
 
 
 def remaining_loss(margins: Floats, bad: Floats, weights: Floats) -> float:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from obligor.errors import BadInput
+from obligor.models.alone import Alone
 from obligor.models.charts import number
 from obligor.models.metrics import METRICS, Ranking, auc, bootstrap, calibration_line, interval, measure, psi, psi_bins
 from obligor.models.scorer import MODEL_NAMES, Scorer
@@ -46,10 +47,12 @@ def evaluate_scorer(
     resamples: int = 300,
     seed: int = 0,
     ceiling: Mapping[str, float] | None = None,
+    alone: Alone | None = None,
 ) -> dict[str, Any]:
     """Return the evaluation of `scorer` on the test rows; `train` are the rows it learned from.
 
-    `ceiling` holds true PDs by application id, where a simulator knows them.
+    `ceiling` holds true PDs by application id, where a simulator knows them; `alone` what a champion that sees a
+    sequence's score is compared with.
     Raises BadInput where the test rows hold no good or no bad.
     """
     bad = data.bad[test]
@@ -64,7 +67,8 @@ def evaluate_scorer(
     rankings: dict[str, Ranking] = {name: Ranking.of(bad, pd[test]) for name, pd in pds.items()}
     if ceiling is not None:
         rankings["ceiling"] = Ranking.of(bad, _true_pds(data, test, ceiling))
-    samples = bootstrap(rankings, resamples=resamples, rng=rng)
+    parts = {} if alone is None else {name: Ranking.of(bad, pd[test]) for name, pd in alone.pds(data).items()}
+    samples = bootstrap(rankings | parts, resamples=resamples, rng=rng)
     train_auc = {str(name): auc(data.bad[train], pd[train]) for name, pd in pds.items() if train.any()}
     challenger = next(name for name in MODEL_NAMES if name != scorer.champion)
     return {
@@ -88,6 +92,7 @@ def evaluate_scorer(
         "difference": {
             metric: _difference(rankings, samples, scorer.champion, challenger, metric) for metric in METRICS
         },
+        **_fusion(rankings[scorer.champion], samples[scorer.champion], parts, samples),
         "deciles": _deciles(bad, champion[test]),
         "strategy": {name: _strategy(bad, pds[name][test]) for name in pds},
         "distribution": _distribution(data, champion, test),
@@ -96,9 +101,7 @@ def evaluate_scorer(
         "stability": _stability(scorer, data, champion, train, test),
         "drivers": _drivers(scorer, data, test, rng),
         "scorecard": scorer.scorecard.to_data(),
-        "categories": {
-            f.name: [*(f.values or ()), "(unknown)"] for f in scorer.inputs.features if f.type == "category"
-        },
+        "categories": _category_values(scorer),
     }
 
 
@@ -148,6 +151,22 @@ def _difference(
 ) -> dict[str, float | None]:
     value = measure(rankings[a])[metric] - measure(rankings[b])[metric]
     return _point(value, samples[a][metric] - samples[b][metric])
+
+
+def _fusion(
+    fused: Ranking, own: Mapping[str, Floats], parts: Mapping[str, Ranking], samples: Mapping[str, Mapping[str, Floats]]
+) -> dict[str, Any]:
+    """Return trees alone, sequence alone and both on the same rows, and what is gained; nothing without a sequence."""
+    if not parts:
+        return {}
+    values = {name: measure(ranking) for name, ranking in {**parts, "fused": fused}.items()}
+    drawn = {**samples, "fused": own}
+    gained = {
+        metric: _point(values["fused"][metric] - values["trees"][metric], own[metric] - samples["trees"][metric])
+        for metric in METRICS
+    }
+    models = {name: {"metrics": _with_intervals(found, drawn[name])} for name, found in values.items()}
+    return {"fusion": {"models": models, "difference": gained}}
 
 
 def _row_counts(data: TrainingSet, train: Bools, test: Bools) -> dict[str, Any]:

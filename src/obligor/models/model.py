@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal, Self
 
 from obligor.errors import DefinitionError
+from obligor.sequences.head import SequenceHead
 
 __all__ = ["Model"]
 
@@ -37,8 +40,30 @@ class Model:
     learning_rate: float = 0.05
     rounds_max: int = 500  # trees of one booster
     bootstrap: int = 300  # resamples behind each interval
+    sequence: SequenceHead | None = None  # whose score the trees see as one more feature
     threads: int = 2  # candidates and boosters fitted side by side; the result does not depend on it
 
     def __post_init__(self) -> None:
         if not 1 <= self.bags <= BAGS_MAX:
             raise DefinitionError(f"bags: expected 1 to {BAGS_MAX} boosters, got {self.bags!r}")
+        if self.sequence is not None and not isinstance(self.sequence, SequenceHead):
+            raise DefinitionError(f"sequence: expected SequenceHead(sequence=..., reason=...), got {self.sequence!r}")
+        if self.sequence is not None and self.champion != "xgboost":
+            raise DefinitionError(f"sequence: its score is for the trees, but the champion is the {self.champion}")
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Self:
+        """Return the model that `to_data` described."""
+        given = {**data, "segments": tuple(data["segments"])}
+        if (sequence := given.get("sequence")) is not None:
+            groups = {code: tuple(events) for code, events in sequence["groups"].items()}
+            given["sequence"] = SequenceHead(**{**sequence, "groups": groups})
+        return cls(**given)
+
+    def to_data(self) -> dict[str, Any]:
+        """Return the model as JSON data, without what changes no result."""
+        data = dataclasses.asdict(self)
+        del data["threads"]
+        if self.sequence is None:
+            del data["sequence"]
+        return data

@@ -68,6 +68,8 @@ def render_report(
 def verdicts(evaluation: Mapping[str, Any]) -> list[Verdict]:
     """Return what the evaluation says, in words, each with how it should be taken."""
     found = [_ranking_verdict(evaluation), _challenger_verdict(evaluation), _level_verdict(evaluation)]
+    if "fusion" in evaluation:
+        found.append(_fusion_verdict(evaluation["fusion"]["difference"]["auc"]))
     found.append(_stability_verdict(evaluation))
     model = evaluation["models"][evaluation["champion"]]
     lost = (model["train_auc"] or 0.0) - model["metrics"]["auc"]["value"]
@@ -100,6 +102,15 @@ def _challenger_verdict(evaluation: Mapping[str, Any]) -> Verdict:
     if difference["high"] is not None and difference["high"] < 0:
         return "stop", f"Loses to the {challenger}", f"{spread}: the challenger ranks better."
     return "look", f"No proven gain over the {challenger}", f"{spread}: the simpler model may do as well."
+
+
+def _fusion_verdict(gained: Mapping[str, Any]) -> Verdict:
+    spread = f"{gained['value']:+.4f} AUC over the trees without it, 95% interval {_range(gained, '+.4f')}"
+    if gained["low"] is not None and gained["low"] > 0:
+        return "ok", "The sequence adds to the trees", f"{spread}."
+    if gained["high"] is not None and gained["high"] < 0:
+        return "stop", "The sequence takes from the trees", f"{spread}: the model is better without it."
+    return "look", "No proven gain from the sequence", f"{spread}: trees alone may do as well."
 
 
 def _level_verdict(evaluation: Mapping[str, Any]) -> Verdict:

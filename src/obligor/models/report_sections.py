@@ -15,6 +15,14 @@ __all__ = ["sections"]
 Evaluation = Mapping[str, Any]
 
 NAMES: Final = {"xgboost": "boosted trees", "scorecard": "scorecard", "ceiling": "true probabilities (ceiling)"}
+MEASURES: Final = {
+    "auc": ("AUC", ".4f"),
+    "gini": ("Gini", ".4f"),
+    "ks": ("KS", ".4f"),
+    "brier": ("Brier score", ".5f"),
+    "log_loss": ("log loss", ".5f"),
+    "observed_to_expected": ("observed ÷ expected bads", ".3f"),
+}
 FEATURES_SHOWN: Final = 20
 STATUS_COLOURS: Final = {"matured": "champion", "immature": "immature", "declined": "declined"}
 
@@ -23,6 +31,7 @@ def sections(evaluation: Evaluation) -> list[str]:
     """Return the sections' HTML in the order of the page."""
     return [
         _ranking(evaluation),
+        *([_fusion(evaluation)] if "fusion" in evaluation else []),
         _probabilities(evaluation),
         _strategy(evaluation),
         _time(evaluation),
@@ -88,6 +97,38 @@ def _ranking(evaluation: Evaluation) -> str:
         _card("Bads against goods declined (ROC)", roc.svg("ROC curves of all models"), legend(*reversed(keys))),
         _card("Bad rate by tenth of the score", bars.svg("Bad rate by tenth of applicants"), observed),
     )  # fmt: skip
+
+
+def _fusion(evaluation: Evaluation) -> str:
+    """Return what trees and sequence are worth alone and together, on the same test rows."""
+    fusion = evaluation["fusion"]
+    models, gained = fusion["models"], fusion["difference"]
+    measured = [models[name]["metrics"] for name in ("trees", "sequence", "fused")]
+    rows = [
+        [name, *(_spread(one[metric], form) for one in measured), _spread(gained[metric], f"+{form}")]
+        for metric, (name, form) in MEASURES.items()
+    ]
+    words = (
+        "The same search and the same rows without the sequence, the sequence's score by itself, and both together, "
+        "which is the champion. The difference is taken on the same resamples, so that luck common to both falls out."
+    )
+    if "ceiling" in evaluation["models"]:
+        top = evaluation["models"]["ceiling"]["metrics"]["auc"]["value"]
+        trees, fused = (models[name]["metrics"]["auc"]["value"] for name in ("trees", "fused"))
+        if top > trees:
+            share = (fused - trees) / (top - trees)
+            words += f" Of the AUC that the trees lack to the true probabilities {share:.0%} is gained."
+    head = ["measure", "trees alone", "sequence alone", "together", "together − trees"]
+    return _section("What does the sequence add?", words, f'<div class="card">{_table(head, rows)}</div>')
+
+
+def _spread(point: Mapping[str, float | None], form: str) -> str:
+    """Return a value over its interval."""
+    if point["value"] is None:
+        return '<span class="soft">not known</span>'
+    if point["low"] is None or point["high"] is None:
+        return f"{point['value']:{form}}"
+    return f'{point["value"]:{form}}<br><span class="soft">{point["low"]:{form}} to {point["high"]:{form}}</span>'
 
 
 def _probabilities(evaluation: Evaluation) -> str:

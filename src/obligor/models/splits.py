@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from obligor.errors import BadInput
 from obligor.models.training_set import TrainingSet
 
-__all__ = ["Roll", "Split", "folds", "purged_split"]
+__all__ = ["Roll", "Split", "applicants", "folds", "purged_split"]
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -98,13 +98,15 @@ def _rolls(as_of: Ints, train: Bools, later_share: float, rolls: int) -> tuple[R
     )
 
 
-def folds(data: TrainingSet, rows: Bools, number: int, seed: int) -> Ints:
-    """Return a fold from 0 to `number` - 1 for each row, the same for all of one applicant; -1 outside `rows`.
-
-    The applicant is the entity through which most of the plan's measures look; without measures each row is its own.
-    """
+def applicants(data: TrainingSet) -> list[str | None]:
+    """Return who asks, by row: the entity through which most of the plan's measures look, else each row its own."""
     vias = Counter(measure.via[0] for measure in data.plan.measures if len(measure.via) == 1)
-    applicant = data.fields.column(vias.most_common(1)[0][0]).to_pylist() if vias else list(data.application_id)
+    return data.fields.column(vias.most_common(1)[0][0]).to_pylist() if vias else list(data.application_id)
+
+
+def folds(data: TrainingSet, rows: Bools, number: int, seed: int) -> Ints:
+    """Return a fold from 0 to `number` - 1 for each row, the same for all of one applicant; -1 outside `rows`."""
+    applicant = applicants(data)
     order = np.random.default_rng([seed, 3])
     names = sorted({str(applicant[row]) for row in np.flatnonzero(rows)})
     place = dict(zip(names, (order.permutation(len(names)) % number).tolist(), strict=True))

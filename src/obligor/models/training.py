@@ -9,19 +9,21 @@ same bundle.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from obligor.errors import BadInput, DefinitionError
 from obligor.events.schema import parse_duration
+from obligor.models.alone import Alone
 from obligor.models.boosting import Rows, Trial, check_finite, fit_trees, search
-from obligor.models.bundle import Bundle, write_bundle
-from obligor.models.calibration import Calibration, fit_calibration
+from obligor.models.bundle import ALONE, Bundle, write_bundle
+from obligor.models.calibration import Calibration, fit_calibration, fit_or_rate
 from obligor.models.carding import fit_scorecard
 from obligor.models.evaluation import evaluate_scorer
 from obligor.models.inputs import Inputs
@@ -33,14 +35,20 @@ from obligor.models.training_set import TrainingSet, local_instant
 from obligor.models.trees import Trees
 from obligor.parts import encode_json
 
+if TYPE_CHECKING:
+    from obligor.models.fusing import Fused, Reading
+    from obligor.sequences.pretrained import Pretrained
+
 __all__ = ["Progress", "cutoff_us", "evaluate_bundle", "split_of", "train"]
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Progress = Callable[[str, int, int], None]  # step, done, total
+Calibrating = Callable[..., Calibration]  # of margins, bads and weights by a method
 
 FORMAT: Final = 2
-FOLDS: Final = 5  # of applicants, for calibration
+FOLDS: Final = 5  # of applicants, for calibration; with a sequence they are those of its heads
 
 
 def _silent(step: str, done: int, total: int) -> None:
@@ -58,57 +66,61 @@ def train(
     events: list[dict[str, Any]] | None = None,
     ceiling: Mapping[str, float] | None = None,
     progress: Progress = _silent,
+    encoder: Pretrained | None = None,
+    reading: Reading | None = None,
 ) -> Bundle:
     """Train on `data` as `model` says, evaluate out of time, write the bundle under `root` and return it.
 
     `policy` is the policy's TOML, `outcome` the outcome's description, `snapshot` where the data came from (log id,
     cut, seen_at), `events` the event types' descriptions, `ceiling` true PDs by application id where they are known.
+    Where the model has a sequence, `encoder` reads it and `reading` says from where.
     Raises DefinitionError where a scored feature has no reason code, BadInput where a slice cannot be learned from.
     """
-    inputs = Inputs.of(data.plan.features)
-    reasons = inputs.reasons()
     split = split_of(data, model)
-    rows = Rows(inputs.expand(data.features), data.bad, _weights(data, model, split))
-    check_finite(rows.columns[split.train], inputs.names)
-    trials = search(
-        [(rows.take(roll.fit), rows.take(roll.later)) for roll in split.rolls], inputs, model,
-        lambda done: progress("search", done, max(1, model.search)),
-    )  # fmt: skip
-    progress("fit", 0, 2)
-    trees, trees_data, trees_calibration = _fit_boosted(data, rows, split, inputs, model, trials[0])
-    progress("fit", 1, 2)
-    scorecard, scorecard_calibration = _fit_card(data, rows, split, model)
+    weights = _weights(data, model, split)
+    fold = folds(data, split.train, FOLDS if model.sequence is None else model.sequence.folds, model.seed)
+    fused = _fused(data, model, split, fold, weights, encoder, reading, progress)
+    fitting = _Fitting(data if fused is None else fused.data, model, split, fold, weights, progress)
+    data = fitting.data
+    inputs = Inputs.of(data.specs)
+    reasons = inputs.reasons()
+    boosted = fitting.boosted(inputs, fit_calibration)
+    scorecard, scorecard_calibration = fitting.card()
     progress("fit", 2, 2)
-    margins = trees.margins(rows.columns) if model.champion == "xgboost" else scorecard.margins(data.features)
-    calibrations: dict[ModelName, Calibration] = {"xgboost": trees_calibration, "scorecard": scorecard_calibration}
+    margins = boosted.margins if model.champion == "xgboost" else scorecard.margins(data.features)
+    calibrations: dict[ModelName, Calibration] = {"xgboost": boosted.calibration, "scorecard": scorecard_calibration}
     scorer = Scorer(
         inputs=inputs,
-        trees=trees,
+        trees=boosted.trees,
         scorecard=scorecard,
         champion=model.champion,
         calibrations=calibrations,
         reference=_reference(data, margins, split.train),
     )
+    alone, alone_data = (None, None) if fused is None else fitting.alone()
     progress("evaluation", 0, 1)
     evaluation = evaluate_scorer(
         scorer, data, train=split.train, test=split.test, cutoff_us=split.cutoff_us, segments=model.segments,
-        resamples=model.bootstrap, seed=model.seed, ceiling=ceiling,
+        resamples=model.bootstrap, seed=model.seed, ceiling=ceiling, alone=alone,
     )  # fmt: skip
     progress("evaluation", 1, 1)
     calibration: dict[str, Any] = {name: calibrated.to_data() for name, calibrated in calibrations.items()}
+    record = _record(data, model, split, boosted.trials, snapshot or {})
     parts = {
         "plan.json": data.plan.canonical,
-        "trees.json": encode_json(trees_data),
+        "trees.json": encode_json(boosted.data),
         "scorecard.json": encode_json(scorecard.to_data()),
         "calibration.json": encode_json(calibration | {"champion": model.champion}),
         "reference.json": encode_json(scorer.reference.to_data()),
         "reasons.json": encode_json(reasons),
         "policy.toml": policy,
         "outcome.json": encode_json(dict(outcome)),
-        "training.json": encode_json(_record(data, model, split, trials, snapshot or {})),
+        "training.json": encode_json(record if fused is None else record | {"sequence": fused.record}),
         "evaluation.json": encode_json(evaluation),
         "schema.json": encode_json({"inputs": list(inputs.names), "events": events or []}),
     }
+    if fused is not None:
+        parts |= {**fused.score.parts(fused.weights), ALONE: encode_json(alone_data)}
     return Bundle.load(write_bundle(root, parts))
 
 
@@ -118,17 +130,26 @@ def evaluate_bundle(
     *,
     ceiling: Mapping[str, float] | None = None,
     segments: tuple[str, ...] | None = None,
+    reading: Reading | None = None,
 ) -> dict[str, Any]:
-    """Return the evaluation of a bundle on a (newer) training set of its own plan, by its own cut-off and config."""
+    """Return the evaluation of a bundle on a (newer) training set of its own plan, by its own cut-off and config.
+
+    `reading` says where the events are read from, of a bundle that scores a sequence.
+    """
     if data.plan.hash != bundle.plan.hash:
         raise BadInput(f"the bundle scores the plan {bundle.plan.hash[:12]}, the data is of {data.plan.hash[:12]}")
-    settings = bundle.training["model"]
-    model = Model(**{**settings, "segments": tuple(settings["segments"])})
+    model = Model.from_data(bundle.training["model"])
     split = split_of(data, model)
+    if bundle.sequence is not None:
+        from obligor.models.fusing import out_of_fold
+
+        assert reading is not None, "a sequence is read from somewhere"
+        fold = folds(data, split.train, len(bundle.sequence.heads), model.seed)
+        data = out_of_fold(data, bundle.sequence, reading, fold)
     return evaluate_scorer(
         bundle, data, train=split.train, test=split.test, cutoff_us=split.cutoff_us,
         segments=model.segments if segments is None else segments, resamples=model.bootstrap, seed=model.seed,
-        ceiling=ceiling,
+        ceiling=ceiling, alone=bundle.alone,
     )  # fmt: skip
 
 
@@ -165,41 +186,97 @@ def _mean_one(weights: Floats, split: Split) -> Floats:
     return scaled
 
 
-def _fit_boosted(
-    data: TrainingSet, rows: Rows, split: Split, inputs: Inputs, model: Model, best: Trial
-) -> tuple[Trees, dict[str, Any], Calibration]:
-    def fitted(mask: Bools) -> dict[str, Any]:
-        return fit_trees(rows.take(mask), inputs, model, best.parameters, best.rounds)
+def _fused(
+    data: TrainingSet, model: Model, split: Split, fold: Ints, weights: Floats, encoder: Pretrained | None,
+    reading: Reading | None, progress: Progress,
+) -> Fused | None:  # fmt: skip
+    """Return the score that the model declares and the rows with it, None where it declares none."""
+    if model.sequence is None:
+        return None
+    from obligor.models.fusing import fuse  # the encoders' kernels, which no other model needs
 
-    def margins(mask: Bools) -> Floats:
-        return Trees.from_xgboost(fitted(mask)).margins(rows.columns)
-
-    calibration = _calibrate(margins, data, rows, split, model)
-    final = fitted(split.train)
-    return Trees.from_xgboost(final), final, calibration
-
-
-def _fit_card(data: TrainingSet, rows: Rows, split: Split, model: Model) -> tuple[Scorecard, Calibration]:
-    def fitted(mask: Bools) -> Scorecard:
-        return fit_scorecard(data.features[mask], data.bad[mask], rows.weights[mask], data.plan.features)
-
-    def margins(mask: Bools) -> Floats:
-        return fitted(mask).margins(data.features)
-
-    return fitted(split.train), _calibrate(margins, data, rows, split, model)
+    assert encoder is not None, "a sequence is read by an encoder"
+    assert reading is not None, "a sequence is read from somewhere"
+    return fuse(
+        data, model.sequence, encoder, reading, train=split.train, fold=fold, row_weights=weights, seed=model.seed,
+        cutoff_us=split.cutoff_us, progress=progress,
+    )  # fmt: skip
 
 
-def _calibrate(
-    margins_of: Callable[[Bools], Floats], data: TrainingSet, rows: Rows, split: Split, model: Model
-) -> Calibration:
-    """Return the map to probabilities; `margins_of(mask)` scores all rows by a model fitted on those of the mask."""
-    fold = folds(data, split.train, FOLDS, model.seed)
-    margins = np.full(len(data), np.nan)
-    for number in range(FOLDS):
-        held = split.train & (fold == number)
-        margins[held] = margins_of(split.train & (fold != number))[held]
-    train = split.train
-    return fit_calibration(margins[train], rows.bad[train], rows.weights[train], method=model.calibration)
+@dataclass(frozen=True)
+class _Boosted:
+    """Trees that were searched for, fitted and calibrated."""
+
+    trials: list[Trial]
+    trees: Trees
+    data: dict[str, Any]  # XGBoost's own
+    margins: Floats  # (n,) of all rows
+    calibration: Calibration
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """What is fitted, on which rows."""
+
+    data: TrainingSet
+    model: Model
+    split: Split
+    fold: Ints
+    weights: Floats
+    progress: Progress
+
+    def boosted(self, inputs: Inputs, calibrate: Calibrating, step: str = "search") -> _Boosted:
+        """Search, fit and calibrate trees on these inputs, which are the first of the features."""
+        data, model, split, progress = self.data, self.model, self.split, self.progress
+        rows = Rows(inputs.expand(data.features[:, : inputs.width]), data.bad, self.weights)
+        check_finite(rows.columns[split.train], inputs.names)
+        trials = search(
+            [(rows.take(roll.fit), rows.take(roll.later)) for roll in split.rolls], inputs, model,
+            lambda done: progress(step, done, max(1, model.search)),
+        )  # fmt: skip
+        best = trials[0]
+
+        def fitted(mask: Bools) -> dict[str, Any]:
+            return fit_trees(rows.take(mask), inputs, model, best.parameters, best.rounds)
+
+        progress("fit", 0, 2)
+        calibration = self._calibrated(lambda mask: Trees.from_xgboost(fitted(mask)).margins(rows.columns), calibrate)
+        final = fitted(split.train)
+        trees = Trees.from_xgboost(final)
+        progress("fit", 1, 2)
+        return _Boosted(trials, trees, final, trees.margins(rows.columns), calibration)
+
+    def card(self) -> tuple[Scorecard, Calibration]:
+        """Fit and calibrate the scorecard; it is the fallback, and sees no sequence's score."""
+        data = self.data
+        specs = [replace(spec, scored=False) if spec is data.score else spec for spec in data.specs]
+
+        def fitted(mask: Bools) -> Scorecard:
+            return fit_scorecard(data.features[mask], data.bad[mask], self.weights[mask], specs)
+
+        calibration = self._calibrated(lambda mask: fitted(mask).margins(data.features), fit_calibration)
+        return fitted(self.split.train), calibration
+
+    def alone(self) -> tuple[Alone, dict[str, Any]]:
+        """Fit the trees without the score by the same search, and calibrate the score without the trees."""
+        inputs = Inputs.of(self.data.plan.features)
+        boosted = self.boosted(inputs, fit_or_rate, "search without the sequence")
+        score = np.ascontiguousarray(self.data.features[:, -1])
+        alone = Alone(inputs, boosted.trees, boosted.calibration, self._calibration(score, fit_or_rate))
+        return alone, alone.to_data(boosted.data)
+
+    def _calibrated(self, margins_of: Callable[[Bools], Floats], calibrate: Calibrating) -> Calibration:
+        """Return the map to probabilities; `margins_of(mask)` scores all rows by a model fitted on the mask's."""
+        margins = np.full(len(self.data), np.nan)
+        for number in range(int(self.fold.max()) + 1):
+            held = self.fold == number
+            margins[held] = margins_of(self.split.train & ~held)[held]
+        return self._calibration(margins, calibrate)
+
+    def _calibration(self, margins: Floats, calibrate: Calibrating) -> Calibration:
+        """Return the map to probabilities by margins of which no training row's was fitted on its own applicant."""
+        train = self.split.train
+        return calibrate(margins[train], self.data.bad[train], self.weights[train], method=self.model.calibration)
 
 
 def _reference(data: TrainingSet, margins: Floats, train: Bools) -> Reference:
@@ -221,7 +298,7 @@ def _record(
     counts = {"train": int(split.train.sum()), "test": int(split.test.sum())}
     return {
         "format": FORMAT,
-        "model": {name: value for name, value in dataclasses.asdict(model).items() if name != "threads"},
+        "model": model.to_data(),
         "snapshot": dict(snapshot),
         "data_sha256": data.sha256,
         "slices": {**counts, "rolls": rolls, "cutoff_us": split.cutoff_us},

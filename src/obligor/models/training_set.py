@@ -26,8 +26,8 @@ from obligor.events.lineage import withheld
 from obligor.features.backfill import backfill
 from obligor.features.calendar import offset_seconds, utc_of_local
 from obligor.features.evaluate import evaluate
-from obligor.features.plan import Plan
-from obligor.features.requests import Requests, key_names
+from obligor.features.plan import FeatureSpec, Plan
+from obligor.features.requests import Requests, cut_rows, key_names
 from obligor.features.timelines import build_timelines, cut_array
 
 if TYPE_CHECKING:
@@ -62,10 +62,11 @@ class TrainingSet:
     weights: Floats  # (n,)
     fields: pa.Table  # (n rows) the application's stored fields, for segments
     limits: Mapping[int, Problem]  # row -> why it has no features
+    score: FeatureSpec | None = None  # of a sequence, the last of the features, behind the plan's own
 
     def __post_init__(self) -> None:
         n = len(self.as_of)
-        assert self.features.shape == (n, len(self.plan.features))
+        assert self.features.shape == (n, len(self.specs))
         assert len(self.root) == len(self.application_id) == len(self.matured_at) == n
         assert len(self.status) == len(self.bad) == len(self.weights) == self.fields.num_rows == n
         assert not np.isnan(self.bad[self.matured]).any()
@@ -73,11 +74,21 @@ class TrainingSet:
     def __len__(self) -> int:
         return len(self.as_of)
 
+    @property
+    def specs(self) -> tuple[FeatureSpec, ...]:
+        """What the features are: the plan's, and the score where there is one."""
+        return self.plan.features if self.score is None else (*self.plan.features, self.score)
+
     @cached_property
     def matured(self) -> Bools:
         """Which rows have an outcome."""
         found: Bools = self.status == "matured"
         return found
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The features' names."""
+        return [spec.name for spec in self.specs]
 
     @cached_property
     def months(self) -> NDArray[np.str_]:
@@ -106,7 +117,7 @@ class TrainingSet:
             "bad": self.bad,
             "matured_at": pl.Series(self.matured_at).cast(pl.Datetime("us", "UTC")),
             "weight": self.weights,
-            **{f"feature.{name}": self.features[:, i] for i, name in enumerate(self.plan.names)},
+            **{f"feature.{name}": self.features[:, i] for i, name in enumerate(self.names)},
         }
         return pl.DataFrame(columns).with_columns(pl.col(pl.Float64).fill_nan(None))
 
@@ -140,14 +151,29 @@ class TrainingSet:
             limits={place[row]: problem for row, problem in self.limits.items() if row in place},
         )
 
+    def with_score(self, score: FeatureSpec, values: Floats) -> TrainingSet:
+        """Return the rows with a score behind the plan's features; values (n,)."""
+        assert self.score is None
+        return replace(self, features=np.column_stack([self.features, values]), score=score)
+
+    def requests(self, cut: Mapping[int, int]) -> Requests:
+        """Return the rows as what was asked at the snapshot's cut."""
+        return Requests(
+            as_of=self.as_of,
+            cuts=cut_rows([cut]),
+            self_root=self.root,
+            entities={name: texts(self.fields, name) for name in key_names(self.plan)},
+            fields=self.fields,
+        )
+
     def segment(self, name: str) -> NDArray[np.str_] | Floats:
         """Return a feature (numbers, or a category's texts) or a field of the application, by name."""
-        if name in self.plan.names:
-            index = self.plan.names.index(name)
-            spec, values = self.plan.features[index], self.features[:, index]
+        if name in self.names:
+            index = self.names.index(name)
+            spec, values = self.specs[index], self.features[:, index]
             return values if spec.type != "category" else _texts(values, spec.values or ())
         if name not in self.fields.column_names:
-            valid = [*self.plan.names, *self.fields.column_names]
+            valid = [*self.names, *self.fields.column_names]
             raise DefinitionError(f"segments: no feature or field {name!r}; {did_you_mean(name, valid)}")
         column = self.fields.column(name)
         if pa.types.is_integer(column.type):

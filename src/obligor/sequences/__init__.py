@@ -8,6 +8,7 @@
 What is trained with torch lies in `training`, which alone imports it.
 """
 
+from obligor.sequences.head import SequenceHead
 from obligor.sequences.model import SequenceModel
 
-__all__ = ["SequenceModel"]
+__all__ = ["SequenceHead", "SequenceModel"]

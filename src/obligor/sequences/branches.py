@@ -23,12 +23,12 @@ from obligor.sequences.batches import Branched
 from obligor.sequences.dataset import Columns
 from obligor.sequences.loading import EPOCHS_KEPT, Selection, arranged, filled
 
-__all__ = ["Branches", "shared_tokens"]
+__all__ = ["Branches", "Trunks", "shared_tokens", "trunks_of"]
 
 Ints: TypeAlias = NDArray[np.int64]
 
 
-class _Places(NamedTuple):
+class Trunks(NamedTuple):
     """The slices of a dataset by trunk."""
 
     slices: Ints  # (Q,) in the order of trunk and place
@@ -57,23 +57,8 @@ class Branches(Selection):
         )  # fmt: skip
 
     @cached_property
-    def _places(self) -> _Places:
-        c = self.dataset.columns
-        wanted = self._wanted()
-        some = np.diff(c.first)[wanted] > 0
-        begins = -1 - wanted  # one without events shares none
-        begins[some] = c.start[c.first[wanted[some]]]
-        application = int(self.dataset.header.applications)
-        events = c.length[wanted].astype(np.int64) - application
-        order = np.lexsort((events, begins))
-        starts = np.flatnonzero(np.diff(begins[order], prepend=begins[order][:1] - 1))
-        sizes = np.diff(starts, append=len(order))
-        longest = wanted[order[starts + sizes - 1]]
-        at = shared_tokens(c, wanted[order], np.repeat(longest, sizes))
-        group = np.repeat(np.arange(len(starts)), sizes)
-        again = np.lexsort((at, group))
-        ends = np.cumsum(sizes)
-        return _Places(wanted[order][again], at[again], np.append(0, ends), longest, at[again][ends - 1])
+    def _places(self) -> Trunks:
+        return trunks_of(self.dataset.columns, self._wanted(), applications=self.dataset.header.applications)
 
     @lru_cache(maxsize=EPOCHS_KEPT)  # noqa: B019 - a source lives as long as its training
     def _order(self, seed: int, epoch: int | None) -> tuple[Ints, Ints]:
@@ -92,6 +77,24 @@ class Branches(Selection):
             at,
             filled(self.dataset, slices, at, self.dataset.columns.length[slices] - at),
         )
+
+
+def trunks_of(columns: Columns, wanted: Ints, *, applications: bool) -> Trunks:
+    """Return the slices at `wanted` by trunk; `applications`: whether each ends with its application's own token."""
+    c = columns
+    some = np.diff(c.first)[wanted] > 0
+    begins = -1 - wanted  # one without events shares none
+    begins[some] = c.start[c.first[wanted[some]]]
+    events = c.length[wanted].astype(np.int64) - int(applications)
+    order = np.lexsort((events, begins))
+    starts = np.flatnonzero(np.diff(begins[order], prepend=begins[order][:1] - 1))
+    sizes = np.diff(starts, append=len(order))
+    longest = wanted[order[starts + sizes - 1]]
+    at = shared_tokens(c, wanted[order], np.repeat(longest, sizes))
+    group = np.repeat(np.arange(len(starts)), sizes)
+    again = np.lexsort((at, group))
+    ends = np.cumsum(sizes)
+    return Trunks(wanted[order][again], at[again], np.append(0, ends), longest, at[again][ends - 1])
 
 
 def shared_tokens(columns: Columns, slices: Ints, others: Ints) -> Ints:

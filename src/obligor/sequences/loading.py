@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from obligor.features.kernels.compiling import entry
 from obligor.sequences.asked import in_order
 from obligor.sequences.batches import Batch
-from obligor.sequences.dataset import Dataset
+from obligor.sequences.dataset import Columns, Dataset
 
-__all__ = ["EPOCHS_KEPT", "Loader", "Selection", "SubSlices", "arranged", "filled"]
+__all__ = ["EPOCHS_KEPT", "Loader", "Selection", "SubSlices", "arranged", "filled", "filled_columns"]
 
 Ints: TypeAlias = NDArray[np.int64]
 BUCKETS_PER_DOUBLING: Final = 8
@@ -108,7 +108,12 @@ class Loader(Selection):
 
 def filled(dataset: Dataset, slices: Ints, skip: Ints, take: Ints) -> Batch:
     """Return `take` tokens of each slice from its token `skip` on, all (B,), padded to the longest."""
-    c, fields = dataset.columns, dataset.header.fields
+    return filled_columns(dataset.columns, slices, skip, take)
+
+
+def filled_columns(columns: Columns, slices: Ints, skip: Ints, take: Ints) -> Batch:
+    """Return the same of columns that are in no folder."""
+    c, fields = columns, columns.codes.shape[1]
     b, longest = len(slices), max(1, int(take.max(initial=0)))
     batch = Batch(
         np.empty((b, longest, fields), np.int32),

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from obligor.errors import Conflict
 from obligor.features.narrowing import sequence_alone
 from obligor.features.plan import Plan
-from obligor.sequences.asked import Asked, Everyone, Questions, Source, in_order, parts
+from obligor.sequences.asked import Everyone, Part, Questions, Source, in_order, parts
 from obligor.sequences.dataset import COLUMNS, HEADER, KEYS, TOKENIZER, Columns, Dataset, Header, column_path
 from obligor.sequences.slices import Slices, find_slices
 from obligor.sequences.tokens import Encoder, Tokenizer, Tokens
 
-__all__ = ["write_dataset"]
+__all__ = ["Made", "made", "write_dataset"]
 
 Ints = NDArray[np.int64]
 _HEAD_BYTES = 128  # of a column's file, so that its shape can be told at the end
@@ -55,9 +55,9 @@ def write_dataset(
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         writer = _Writer(work, tokenizer, everyone=isinstance(questions, Everyone))
-        run = partial(_made, encoder, plan.sequence(name).limit)
-        for made in in_order(run, parts(plan, name, source, questions, threads), threads):
-            writer.add(made)
+        run = partial(made, encoder, plan.sequence(name).limit)
+        for one in in_order(run, parts(plan, name, source, questions, threads), threads):
+            writer.add(one)
         asked = {"asked": _digest(questions), **(snapshot or {})}
         writer.close(plan, name, asked)
         os.rename(work, folder)
@@ -80,8 +80,8 @@ def _digest(questions: Questions) -> str:
     return digest.hexdigest()
 
 
-class _Made(NamedTuple):
-    """What one part adds: rows, pieces that count from its first row, slices, applications."""
+class Made(NamedTuple):
+    """What one part gives: rows, pieces that count from its first row, slices, applications."""
 
     rows: Tokens
     time: Ints
@@ -92,9 +92,30 @@ class _Made(NamedTuple):
     own: Tokens | None
     keys: pa.StringArray | None  # of everyone
 
+    def columns(self, rows: int = 0, pieces: int = 0, questions: int = 0) -> Columns:
+        """Return it as a dataset's columns; so many rows, pieces and questions stand before it."""
+        slices, own = self.slices, self.own
+        nothing = np.empty((0, self.rows.codes.shape[1]))
+        return Columns(
+            codes=self.rows.codes,
+            parts=self.rows.parts,
+            time=self.time,
+            start=slices.start + rows,
+            end=slices.end + rows,
+            gap_code=self.gap[0],
+            gap_part=self.gap[1],
+            first=slices.first + pieces,
+            question=self.question + questions,
+            as_of=self.as_of,
+            length=(slices.length + (own is not None)).astype(np.int32),
+            own_codes=nothing.astype(np.int32) if own is None else own.codes,
+            own_parts=nothing.astype(np.float32) if own is None else own.parts,
+        )
 
-def _made(encoder: Encoder, limit: int | None, part: Any) -> _Made:
-    asked: Asked = part()
+
+def made(encoder: Encoder, limit: int | None, part: Part) -> Made:
+    """Return the tokens and slices of one part of the questions; `limit` is the sequence's."""
+    asked = part()
     rows = asked.timeline.rows
     slices = find_slices(rows, asked.entity, asked.as_of, asked.self_root, asked.cuts, asked.last, limit)
     places, slices, previous = _compacted(rows.offsets, rows.event_time, asked.entity, slices)
@@ -103,7 +124,7 @@ def _made(encoder: Encoder, limit: int | None, part: Any) -> _Made:
     gap = encoder.gaps(time[slices.start], slices.previous)
     own = None if asked.fields is None else encoder.application(asked.fields, asked.as_of, slices.last)
     keys = asked.timeline.keys if own is None else None
-    return _Made(tokens, time, slices, gap, asked.question, asked.as_of, own, keys)
+    return Made(tokens, time, slices, gap, asked.question, asked.as_of, own, keys)
 
 
 def _compacted(offsets: Ints, time: Ints, entity: Ints, slices: Slices) -> tuple[Ints, Slices, Ints]:
@@ -164,29 +185,13 @@ class _Writer:
         self._rows = self._pieces = self._slices = 0
         self._keys: list[pa.StringArray] = []
 
-    def add(self, made: _Made) -> None:
+    def add(self, made: Made) -> None:
         """Append what a part has made."""
-        slices, own = made.slices, made.own
-        nothing = np.empty((0, len(self._tokenizer.fields)))
-        added = Columns(
-            codes=made.rows.codes,
-            parts=made.rows.parts,
-            time=made.time,
-            start=slices.start + self._rows,
-            end=slices.end + self._rows,
-            gap_code=made.gap[0],
-            gap_part=made.gap[1],
-            first=slices.first[1:] + self._pieces,
-            question=made.question + (self._slices if self._everyone else 0),
-            as_of=made.as_of,
-            length=(slices.length + (own is not None)).astype(np.int32),
-            own_codes=nothing.astype(np.int32) if own is None else own.codes,
-            own_parts=nothing.astype(np.float32) if own is None else own.parts,
-        )
-        for name, array in added._asdict().items():
+        added = made.columns(self._rows, self._pieces, self._slices if self._everyone else 0)
+        for name, array in added._replace(first=added.first[1:])._asdict().items():
             self._columns[name].write(array)
         self._rows += len(made.time)
-        self._pieces += len(slices.start)
+        self._pieces += len(made.slices.start)
         self._slices += len(made.as_of)
         if made.keys is not None:
             self._keys.append(made.keys)

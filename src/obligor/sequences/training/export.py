@@ -18,7 +18,7 @@ from obligor.sequences.training.encoder import SequenceEncoder
 from obligor.sequences.training.heads import Heads
 from obligor.sequences.weights import write
 
-__all__ = ["export", "exported_weights"]
+__all__ = ["export", "exported_weights", "head_tensors"]
 
 PREFIX: Final = {"gru": "gru.", "linear_attention": "la.", "transformer": ""}
 
@@ -30,7 +30,7 @@ def exported_weights(encoder: SequenceEncoder, heads: Heads | None = None) -> di
     for name, value in encoder.body.state_dict().items():
         found[prefix + ("in" if name == "inlet" else name)] = _array(value)
     found["readout.empty"] = _array(encoder.readout.empty)
-    return found | (_heads(heads) if heads is not None else {})
+    return found | (head_tensors(heads) if heads is not None else {})
 
 
 def export(path: Path, encoder: SequenceEncoder, heads: Heads | None = None) -> str:
@@ -39,7 +39,8 @@ def export(path: Path, encoder: SequenceEncoder, heads: Heads | None = None) -> 
     return write(path, encoder.config, exported_weights(encoder, heads), {"outputs": outputs})
 
 
-def _heads(heads: Heads) -> dict[str, NDArray[np.float32]]:
+def head_tensors(heads: Heads) -> dict[str, NDArray[np.float32]]:
+    """Return the heads' weights by the names that serving reads."""
     found = {}
     for m, head in enumerate(heads.heads):
         named = f"head.{head.name}."

@@ -1,0 +1,155 @@
+"""A lender's way to a sequence beside the trees, by the commands: pretrain, train, judge, look, decide again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.cli.conftest import Run
+from tests.models.sequence_lender import CUTOFF, POLICY, history
+
+import obligor
+
+EVENTS = """
+from obligor.features import Category, Entity, Event, Money
+
+class Asking(Event, application=True):
+    consumer = Entity()
+    amount = Money("EUR")
+    channel = Category("app", "web", optional=True)
+
+class Transfer(Event):
+    consumer = Entity()
+    way = Category("borrowed", "repaid")
+    amount = Money("EUR")
+
+class Ended(Event):
+    consumer = Entity()
+    asking = Entity("application")
+    how = Category("good", "bad")
+"""
+FEATURES = """
+from obligor.features import Sequence, feature, request
+from .events import Transfer
+
+_transfers = Transfer.by("consumer")
+moved = _transfers.count("20d", reason="TRANSFERS")
+borrowed = _transfers.where(Transfer.way == "borrowed").sum("amount", "20d", reason="TRANSFERS")
+amount = feature(request("amount"), reason="AMOUNT")
+history = Sequence.by("consumer", [Transfer])
+"""
+OUTCOMES = """
+from obligor.credit import Outcome, labelled
+from .events import Asking, Ended
+
+outcome = Outcome(application=Asking, key="event_id", horizon="30d", bad=labelled(Ended.how, bad=["bad"], key="asking"))
+"""
+MODEL = f"""
+from obligor.models import Model
+from obligor.sequences import SequenceHead, SequenceModel
+
+encoder = SequenceModel(
+    sequence="history", hidden=8, width=8, epochs=1, steps_min=0, slice_min=4, slice_max=12, tokens_max=2000
+)
+model = Model(
+    cutoff="{CUTOFF}", search=1, rounds_max=20, rolls=2, bootstrap=20,
+    sequence=SequenceHead(
+        sequence="history", reason="HISTORY", groups={{"BORROWED": ("Transfer.way=borrowed",)}}, folds=3, units=8,
+        steps=40, rate=5e-3,
+    ),
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def project(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a log and neither encoder nor bundle."""
+    folder = tmp_path_factory.mktemp("fusing") / "lender"
+    run("init", str(folder))
+    files = {"events.py": EVENTS, "features.py": FEATURES, "outcomes.py": OUTCOMES, "model.py": MODEL}
+    for name, content in {**files, "policy.toml": POLICY.decode()}.items():
+        (folder / name).write_text(content)
+    (folder / "mapping.toml").unlink()
+    past = folder / "history.jsonl"
+    past.write_text("\n".join(json.dumps(record) for record in history()))
+    run("ingest", str(past), "--declared", "--project", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(run: Run, project: Path) -> tuple[Path, dict[str, Any]]:
+    """The same with both, and what `train` says."""
+    said = run("train", "--project", str(project), "--json", code=4)
+    assert "pretrain one first (obligor pretrain)" in said
+    found = run("doctor", "--project", str(project), "--json")
+    assert "there is none, which training needs" in [one["text"] for one in found["findings"]]
+    run("pretrain", "--project", str(project))
+    return project, run("train", "--project", str(project), "--json")
+
+
+def test_training_compares_and_the_bundle_is_served(run: Run, trained: tuple[Path, dict[str, Any]]) -> None:
+    folder, said = trained
+    fusion = said["evaluation"]["fusion"]
+    assert set(fusion["models"]) == {"trees", "sequence", "fused"}
+    assert set(fusion["difference"]["auc"]) == {"value", "low", "high"}
+    assert "What does the sequence add?" in Path(said["report"]).read_text()
+    bundle = obligor.open(folder).bundle()
+    assert bundle.hash == said["bundle"]
+    assert bundle.sequence is not None
+    assert bundle.training["sequence"]["encoder"] == obligor.open(folder).encoders.current()
+    words = run("evaluate", "--project", str(folder))
+    assert "What the sequence adds" in words
+    assert run("evaluate", "--project", str(folder), "--json")["evaluation"] == said["evaluation"]
+    assert run("train", "--project", str(folder), "--json")["bundle"] == said["bundle"]
+
+
+def test_what_looks_at_bundles_and_features_goes_on(run: Run, trained: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = trained
+    found = run("doctor", "--project", str(folder), "--json")
+    assert found["problems"] == 0
+    subjects = {one["subject"]: one for one in found["findings"]}
+    assert subjects["encoder"]["level"] == subjects["bundle"]["level"] == "fine"
+    listed = run("features", "list", "--project", str(folder), "--json")
+    assert "history" in json.dumps(listed)
+    for name in ("champion", "working copy"):
+        assert "amount" in json.dumps(
+            run("features", "describe", "amount", "--plan", name, "--project", str(folder), "--json")
+        )
+    assert run("features", "stats", "--project", str(folder), "--json")
+    assert run("features", "diff", "champion", "--project", str(folder), "--json")
+
+
+def test_backtests_decide_as_served(run: Run, trained: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = trained
+    found = run("backtest", "--since", "2026-06-01", "--until", "2026-06-20", "--project", str(folder), "--json")
+    assert found["applications"] > 50
+    assert sum(found["outcomes"].values()) == found["applications"]
+    assert "HISTORY" in found["reasons"]
+
+
+def test_an_encoder_that_does_not_fit_is_refused(
+    run: Run, trained: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    said = run("train", "--cutoff", "2026-04-15", "--project", str(trained[0]), code=3)
+    assert "after the model's cut-off" in said
+    folder = Path(shutil.copytree(trained[0], tmp_path / "lender"))
+    definition = folder / "features.py"
+    definition.write_text(definition.read_text().replace("[Transfer])", "[Transfer], limit=9)"))
+    said = run("train", "--project", str(folder), code=3)
+    assert "another definition of 'history'; pretrain again" in said
+    found = run("doctor", "--project", str(folder), "--json")
+    assert any("training cannot use it" in one["text"] for one in found["findings"])
+
+
+def test_reasons_without_texts_stop_training_at_once(run: Run, project: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(project, tmp_path / "lender"))
+    policy = folder / "policy.toml"
+    policy.write_text(
+        policy.read_text().replace('HISTORY = "The course of your account"\n', "").replace("BORROWED", "B")
+    )
+    said = run("train", "--project", str(folder), code=3)
+    assert "no text for 'HISTORY', the reason of feature 'history_score'" in said
+    assert "no text for 'BORROWED', the reason of events of the sequence" in said

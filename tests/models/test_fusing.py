@@ -1,0 +1,235 @@
+"""Fusion: what the order of events tells reaches the trees out of fold, in a bundle that is the same each time."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.models.sequence_lender import (
+    CUTOFF,
+    HEAD,
+    MODEL,
+    OUTCOME,
+    POLICY,
+    World,
+    fused_world,
+    plan,
+    reading,
+    trained,
+)
+
+from obligor.errors import BadInput, DefinitionError, IntegrityError
+from obligor.models.alone import Alone
+from obligor.models.bundle import ALONE, PARTS, SEQUENCE_PARTS, Bundle, write_bundle
+from obligor.models.fusing import Fused, check_encoder, fuse, out_of_fold, scored
+from obligor.models.metrics import auc
+from obligor.models.model import Model
+from obligor.models.report import render_report, verdicts
+from obligor.models.splits import folds
+from obligor.models.training import cutoff_us, evaluate_bundle, split_of, train
+from obligor.parts import read_parts, write_parts
+from obligor.sequences.scoring import readouts
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    made = fused_world(tmp_path_factory.mktemp("fusing"))
+    yield made
+    made.log.close()
+
+
+def _parts(bundle: Bundle) -> dict[str, bytes]:
+    return read_parts(bundle.path, (*PARTS, *SEQUENCE_PARTS), 1 << 24)
+
+
+def _fused(world: World, model: Model) -> Fused:
+    """Learn the score of a model, as training does."""
+    assert model.sequence is not None
+    split = split_of(world.data, model)
+    fold = folds(world.data, split.train, model.sequence.folds, model.seed)
+    return fuse(
+        world.data, model.sequence, world.encoder, reading(world.log), train=split.train, fold=fold,
+        row_weights=np.ones(len(world.data)), seed=model.seed, cutoff_us=split.cutoff_us,
+        progress=lambda step, done, total: None,
+    )  # fmt: skip
+
+
+def test_the_sequence_tells_what_the_trees_cannot_see(world: World) -> None:
+    fusion = world.bundle.evaluation["fusion"]
+    found = {name: one["metrics"]["auc"]["value"] for name, one in fusion["models"].items()}
+    assert 0.55 < found["trees"] < 0.7
+    assert found["fused"] > found["trees"] + 0.1
+    assert found["sequence"] > 0.7
+    gained = fusion["difference"]["auc"]
+    assert gained["value"] == pytest.approx(found["fused"] - found["trees"])
+    assert 0 < gained["low"] <= gained["value"] <= gained["high"]
+    assert world.bundle.evaluation["models"]["xgboost"]["metrics"] == fusion["models"]["fused"]["metrics"]
+
+
+def test_the_same_snapshot_and_seed_give_the_same_bundle(world: World, tmp_path: Path) -> None:
+    assert trained(world, tmp_path, dataclasses.replace(MODEL, threads=1)).hash == world.bundle.hash
+    other = dataclasses.replace(MODEL, sequence=dataclasses.replace(HEAD, units=9))
+    assert trained(world, tmp_path, other).hash != world.bundle.hash
+
+
+def test_training_rows_are_scored_out_of_fold_and_all_others_as_they_are_served(world: World) -> None:
+    data, bundle, score = world.data, world.bundle, world.bundle.sequence
+    assert score is not None
+    split = split_of(data, MODEL)
+    fold = folds(data, split.train, HEAD.folds, MODEL.seed)
+    given = out_of_fold(data, score, reading(world.log), fold).features[:, -1]
+    served = scored(data, score, reading(world.log)).features[:, -1]
+    read = readouts(
+        score.tokenizer, score.encoder, data.plan, score.sequence, world.log, data.requests(world.log.cut())
+    )
+    each = np.array([score.each(one) for one in read])
+    for row in range(len(data)):
+        assert served[row] == score.of(read[row])
+        assert given[row] == (each[row, fold[row]] if split.train[row] else served[row])
+    assert (given[split.train] != served[split.train]).all()
+    # The trees were fitted on these very numbers: the reference is one of the training rows.
+    place = data.application_id.index(bundle.reference.application)
+    assert bundle.reference.features[-1] == given[place]
+
+
+def test_a_fate_drawn_by_person_is_not_told_out_of_fold(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels that are the person's own and nothing else: a head that knew its people would tell them."""
+    monkeypatch.setattr("obligor.sequences.training.fold_heads._steps", lambda inner, settings: (settings.steps, 0.0))
+    chance = np.random.default_rng(5)
+    fate = {name: float(chance.random() < 0.4) for name in dict.fromkeys(world.data.fields["consumer"].to_pylist())}
+    bad = np.array([fate[name] for name in world.data.fields["consumer"].to_pylist()])
+    blind = dataclasses.replace(world.data, bad=np.where(world.data.matured, bad, np.nan))
+    keen = dataclasses.replace(HEAD, units=64, dropout=0.0, decay=0.0)
+    model = dataclasses.replace(MODEL, sequence=keen)
+    split = split_of(blind, model)
+    fold = folds(blind, split.train, HEAD.folds, model.seed)
+    made = _fused(world._replace(data=blind), model)
+    value = made.data.features[split.train, -1]
+    assert auc(blind.bad[split.train], value) == pytest.approx(0.5, abs=0.08)
+    seen = made.score
+    served = scored(blind, seen, reading(world.log)).features[split.train, -1]
+    assert auc(blind.bad[split.train], served) > auc(blind.bad[split.train], value) + 0.05, "the control"
+    assert set(fold[split.train]) == set(range(HEAD.folds))
+
+
+def test_a_later_evaluation_says_what_each_part_is_worth(world: World) -> None:
+    found = evaluate_bundle(world.bundle, world.data, reading=reading(world.log))
+    assert found == world.bundle.evaluation
+    alone = world.bundle.alone
+    assert isinstance(alone, Alone)
+    fold = np.full(len(world.data), -1)
+    assert world.bundle.sequence is not None
+    data = out_of_fold(world.data, world.bundle.sequence, reading(world.log), fold)
+    pds = alone.pds(data)
+    assert {name: len(pd) for name, pd in pds.items()} == {"trees": len(data), "sequence": len(data)}
+    row = 17
+    score = data.features[row, -1]
+    assert pds["sequence"][row] == alone.sequence_calibration.pd(float(score))
+    columns = alone.inputs.expand(data.features[[row], :-1])[0]
+    assert pds["trees"][row] == alone.trees_calibration.pd(alone.trees.margin(columns))
+
+
+def test_the_report_says_what_the_sequence_adds(world: World) -> None:
+    bundle, evaluation = world.bundle, world.bundle.evaluation
+    page = render_report(evaluation, training=bundle.training, outcome=bundle.outcome, bundle_hash=bundle.hash)
+    assert "What does the sequence add?" in page
+    gained = evaluation["fusion"]["difference"]["auc"]
+    assert f"{gained['value']:+.4f}" in page
+    assert ("ok", "The sequence adds to the trees") in [one[:2] for one in verdicts(evaluation)]
+    for low, high, heading in ((-0.02, -0.01, "The sequence takes"), (-0.01, 0.01, "No proven gain from the sequence")):
+        other = {
+            "models": evaluation["fusion"]["models"],
+            "difference": {"auc": {"value": 0.0, "low": low, "high": high}},
+        }
+        assert any(one[1].startswith(heading) for one in verdicts({**evaluation, "fusion": other}))
+    plain = {name: part for name, part in evaluation.items() if name != "fusion"}
+    assert "sequence" not in render_report(plain, training={}, outcome=bundle.outcome, bundle_hash=bundle.hash)
+
+
+def test_the_fallback_sees_no_sequence(world: World) -> None:
+    bundle = world.bundle
+    assert "history_score" not in [card.feature for card in bundle.scorecard.cards]
+    low, high = (np.append(world.data.features[3], value) for value in (-3.0, 3.0))
+    assert bundle.scorecard_score(low) == bundle.scorecard_score(high)
+    assert bundle.score(low).pd < bundle.score(high).pd
+    assert bundle.contributions(high)[-1] > 0 > bundle.contributions(low)[-1]
+
+
+@pytest.mark.parametrize("name", SEQUENCE_PARTS)
+def test_a_bundle_has_all_parts_of_a_sequence_or_none(world: World, name: str, tmp_path: Path) -> None:
+    parts = _parts(world.bundle)
+    del parts[name]
+    with pytest.raises(BadInput, match="a bundle has the parts"):
+        write_bundle(tmp_path, parts)
+    with pytest.raises(IntegrityError, match=name):
+        Bundle.load(write_parts(tmp_path, parts))
+
+
+def test_parts_that_were_not_made_for_one_another_are_refused(world: World, tmp_path: Path) -> None:
+    parts = _parts(world.bundle)
+    description = json.loads(parts["sequence.json"])
+    without = plan(with_sequence=False)
+    wrong = {
+        "no head": ("sequence.json", json.dumps(description | {"heads": ["fold_9"]}).encode(), "expected heads among"),
+        "twice": ("sequence.json", json.dumps(description | {"heads": ["fold_0"] * 2}).encode(), "different heads"),
+        "no sequence": (
+            "sequence.json",
+            json.dumps(description | {"sequence": "other"}).encode(),
+            "no sequence 'other'",
+        ),
+        "taken": ("sequence.json", json.dumps(description | {"name": "amount"}).encode(), "the score's name 'amount'"),
+        "no plan": ("plan.json", without.canonical, "no sequence 'history'"),
+        "other trees": ("trees.json", json.dumps(json.loads(parts[ALONE])["trees"]).encode(), "the model's inputs"),
+    }
+    for name, (part, content, message) in wrong.items():
+        with pytest.raises(IntegrityError, match=message):
+            Bundle.load(write_parts(tmp_path / name, parts | {part: content}))
+
+
+def test_without_a_sequence_nothing_is_otherwise(world: World, tmp_path: Path) -> None:
+    plain = dataclasses.replace(MODEL, sequence=None)
+    data = dataclasses.replace(world.data, plan=plan(with_sequence=False))
+    bundle = train(data, plain, policy=POLICY, outcome=OUTCOME.describe(), root=tmp_path)
+    assert {entry.name for entry in bundle.path.iterdir()} == {*PARTS, "manifest.json"}
+    assert bundle.sequence is None
+    assert bundle.alone is None
+    assert bundle.features == bundle.plan.features
+    assert bundle.described is bundle.plan.data
+    assert "sequence" not in bundle.training["model"]
+    assert "fusion" not in bundle.evaluation
+    assert bundle.training["data_sha256"] == data.sha256
+    # The trees that the fused ones are compared with are these very trees, found by the same search.
+    assert json.loads(_parts(world.bundle)[ALONE])["trees"] == json.loads((bundle.path / "trees.json").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        ({"model": {"sequence": "clicks"}}, "reads 'clicks', the model 'history'; pretrain again"),
+        ({"snapshot": {"cutoff_us": 1_790_000_000_000_000}}, "has learnt from what was known at 2026-09-21T"),
+    ],
+)
+def test_an_encoder_that_must_not_be_used(world: World, training: dict[str, object], message: str) -> None:
+    held = dataclasses.replace(world.encoder, training={**world.encoder.training, **training})
+    with pytest.raises(DefinitionError) as found:
+        check_encoder(held, HEAD, world.data.plan, cutoff_us(world.data.plan, MODEL))
+    assert message in str(found.value)
+
+
+def test_an_encoder_of_another_definition_must_not_be_used(world: World) -> None:
+    other = dataclasses.replace(world.encoder, tokenizer=dataclasses.replace(world.encoder.tokenizer, definition="0"))
+    with pytest.raises(DefinitionError, match="another definition of 'history'; pretrain again"):
+        check_encoder(other, HEAD, world.data.plan, cutoff_us(world.data.plan, MODEL))
+
+
+def test_models_say_what_sequence_they_cannot_have() -> None:
+    with pytest.raises(DefinitionError, match=r"sequence: expected SequenceHead"):
+        Model(cutoff=CUTOFF, sequence="history")  # type: ignore[arg-type]
+    with pytest.raises(DefinitionError, match="for the trees, but the champion is the scorecard"):
+        Model(cutoff=CUTOFF, champion="scorecard", sequence=HEAD)
+    assert Model.from_data(json.loads(json.dumps(MODEL.to_data()))) == dataclasses.replace(MODEL)
+    assert Model.from_data(Model(cutoff=CUTOFF).to_data()) == Model(cutoff=CUTOFF)
