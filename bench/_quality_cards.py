@@ -1,15 +1,14 @@
 """Card accounts of `cc_approval_monthly`, as a lender's log: what months 0 to 11 showed, and who falls behind after.
 
 One event a month and account, with that month's status: X nothing owed, C paid off, 0 up to 29 days past due, 1 from 30
-days, and so on to 5, beyond 150 days or written off. The data counts months back from its end and names no calendar, so
-a month is 30 days here and begins at a round number. Nothing after an account's month 11 is in the log: neither
-vocabularies nor pretraining nor features can see what is to be foretold.
+days, and so on to 5, beyond 150 days or written off. The data names no calendar, so every account is on a clock of its
+own here, whose months have 30 days: neither trees nor sequences see when in the world it was. Nothing after an
+account's month 11 is in the log, so neither vocabularies nor pretraining nor features can see what is to be foretold.
 
-Who is asked about, once, a day after month 11: accounts that were opened 24 months or more before the data ends, so that
-months 12 to 23 could have been seen whatever came of them, and that have a month 12 (who closed before is no question).
-An account that closes within months 12 to 23 is judged by what it has: behind nothing can follow. Outcome: 30 or more
-days past due (status 1 to 5) in any of months 12 to 23. That differs from asking for 24 months of record, which would
-leave out those that closed on the way.
+Who is asked about, once, a day after month 11: accounts opened 24 months or more before the data ends, so that months
+12 to 23 could have been seen whatever came of them, and that have a month 12 (one that closed before is no question).
+An account that closes within months 12 to 23 is judged by those it has: once closed nothing falls behind. Outcome: 30
+or more days past due (status 1 to 5) in any of months 12 to 23.
 
 Several accounts have the very same application: they are one customer, and folds are by customer.
 """
@@ -33,9 +32,9 @@ from obligor.features import Category, Entity, Event, Feature, Integer, Plan, Se
 from obligor.models.training_set import TrainingSet, training_set
 from obligor.stores.sqlite import SQLiteStore
 
-__all__ = ["SEQUENCE", "Cards", "application_columns", "make_cards"]
+__all__ = ["SEQUENCE", "STATUSES", "Cards", "application_columns", "make_cards", "open_cards"]
 
-FOLDER = "cc_approval_monthly"
+FOLDER, CUSTOMERS = "cc_approval_monthly", "customers.npy"
 SEQUENCE = "months"
 DAY_US = 86_400_000_000
 MONTH_US, START_US = 30 * DAY_US, 1_500_000_000_000_000
@@ -131,15 +130,29 @@ def make_cards(folder: Path, data: Path, share: float, seed: int) -> Cards:
     record = record[record.ID.isin(kept)]
     frames = _frames(record)
     log = EventLog.create(folder / "log", REGISTRY, store=SQLiteStore)
-    until = START_US + 200 * MONTH_US
+    until = START_US + 100 * MONTH_US
     for event, frame in frames.items():
         mapping = Mapping(event=event, id=columns("account", "number"))
         ingest(log, frame, mapping, clock_us=until, dead_letters=folder / f"{event.event_name}.jsonl", declared=True)
-    plan = compile_plan(features(), REGISTRY, Review, sequences={SEQUENCE: _sequence()})
-    rows = training_set(plan, OUTCOME, log, seen_at=log.last_known_time)
-    assert rows.matured.all(), "every account asked about has a verdict"
+    account = np.array([int(name) for name in _asked(log)[1].fields.column("account").to_pylist()])
+    np.save(folder / CUSTOMERS, _customers(data, account))
+    log.close()
+    return open_cards(folder)
+
+
+def open_cards(folder: Path) -> Cards:
+    """Return the accounts that were ingested into a folder; the log is to be closed."""
+    log = EventLog.open(folder / "log", REGISTRY, read_only=True, store=SQLiteStore)
+    plan, rows = _asked(log)
     account = np.array([int(name) for name in rows.fields.column("account").to_pylist()])
-    return Cards(log, plan, rows, account, _customers(data, account))
+    return Cards(log, plan, rows, account, np.load(folder / CUSTOMERS))
+
+
+def _asked(log: EventLog) -> tuple[Plan, TrainingSet]:
+    plan = compile_plan(features(), REGISTRY, Review, sequences={SEQUENCE: _sequence()})
+    rows = training_set(plan, OUTCOME, log, seen_at=log.last_known_time, threads=1)
+    assert rows.matured.all(), "every account asked about has a verdict"
+    return plan, rows
 
 
 def _sequence() -> Sequence:
@@ -152,18 +165,18 @@ def _frames(record: pd.DataFrame) -> dict[type[Event], pa.Table]:
     asked = record[(record.month == SEEN) & (record["first"] <= 1 - JUDGED)]
     later = record[(record.month >= SEEN) & (record.month < JUDGED) & record.STATUS.isin(BEHIND)]
     bad = asked.ID.isin(later.ID)
-    review_us = _ends(asked, asked.month - 1) + DAY_US
+    review_us = _ends(asked.month - 1) + DAY_US
     level = seen.STATUS.map(STATUSES.index)
     return {
-        Month: _table(seen.ID, _ends(seen, seen.month), number=seen.month, status=seen.STATUS, level=level),
+        Month: _table(seen.ID, _ends(seen.month), number=seen.month, status=seen.STATUS, level=level),
         Review: _table(asked.ID, review_us, number=asked.month),
         Verdict: _table(asked.ID, review_us, number=asked.month, flag=np.where(bad, "bad", "good")),
     }
 
 
-def _ends(rows: pd.DataFrame, month: Any) -> Any:
-    """Return when a month of each row's account ends."""
-    return START_US + (rows["first"] + 61 + month) * MONTH_US
+def _ends(month: Any) -> Any:
+    """Return when a month of an account ends, on its own clock."""
+    return START_US + (month + 1) * MONTH_US
 
 
 def _table(account: Any, moments_us: Any, **values: Any) -> pa.Table:
@@ -179,7 +192,8 @@ def application_columns(data: Path, account: Ints) -> NDArray[np.float64]:
     """
     rows = _applications(data).drop(columns=["CODE_GENDER", "NAME_FAMILY_STATUS"])
     coded = pd.DataFrame({name: _numbers(values) for name, values in rows.items()}, index=rows.index)
-    return coded.reindex(account).to_numpy(np.float64)
+    found: NDArray[np.float64] = coded.reindex(account).to_numpy(np.float64)
+    return found
 
 
 def _numbers(values: Any) -> Any:
