@@ -289,7 +289,7 @@ def _summary(found: list[dict[str, Floats]], seeds: tuple[int, ...], bad: Floats
                 f"gain_on_{name}_low": float(low),
                 f"gain_on_{name}_high": float(high),
             }
-    return {**figures, "gain_on_best": figures[f"gain_on_{best}"], "gain_on_best_high": figures[f"gain_on_{best}_high"]}
+    return figures | {f"gain_on_best{end}": figures[f"gain_on_{best}{end}"] for end in ("", "_low", "_high")}
 
 
 def main() -> None:
