@@ -10,6 +10,7 @@ import pytest
 import torch
 from tests.sequences.training.small import SIZES, source
 
+from obligor.errors import BadInput
 from obligor.sequences.encoder import Encoder
 from obligor.sequences.training.encoder import SequenceEncoder
 from obligor.sequences.training.export import export
@@ -83,6 +84,29 @@ def test_names_and_shapes(kind: Kind, tmp_path: Path) -> None:
     assert [(head["name"], head["kind"], head["months"]) for head in outputs] == [
         ("default", "binary", 0), ("hazard", "hazard", 3),
     ]  # fmt: skip
+
+
+def test_a_straight_head_that_reads_a_part_is_a_hidden_layer_to_serving(tmp_path: Path) -> None:
+    encoder, _ = _made("gru")
+    reads = np.arange(R) < 5
+    heads = Heads(HEADS, R, 0, seed=2, reads=reads)
+    chance = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in heads.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=chance))
+    heads.fit_norm(torch.randn(50, R, generator=chance) * 3 + 1)
+    file = tmp_path / "encoder.safetensors"
+    served = Encoder(read(file, export(file, encoder, heads)))
+    r = np.random.default_rng(0).standard_normal(R)
+    other = r + np.where(reads, 0.0, 7.0)
+    with torch.no_grad():
+        told = heads(torch.from_numpy(np.stack((r, other))).float())
+    for head in HEADS:
+        assert np.abs(served.heads(r)[head.name] - told[head.name][0].numpy()).max() < 1e-5
+        assert np.array_equal(served.heads(r)[head.name], served.heads(other)[head.name])
+        assert not np.array_equal(served.heads(r)[head.name], served.heads(r + 1)[head.name])
+    with pytest.raises(BadInput, match=r"\$\.units: expected at least 1 for a bottom that is shared, got 0"):
+        Heads(HEADS, R, 0, seed=2, bottom="shared")
 
 
 @pytest.mark.parametrize("bottom", ["own", "shared"])

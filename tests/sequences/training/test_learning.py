@@ -49,5 +49,5 @@ def test_a_field_that_names_does_not_destroy_the_defaults(fitted: SequenceClassi
     later, truth = wide(600, 2)
     reads = _model(blind=()).fit(made, y)
     blind = auc(truth, fitted.predict_proba(later)[:, 1])
-    assert auc(truth, reads.predict_proba(later)[:, 1]) < blind - 0.03
+    assert auc(truth, reads.predict_proba(later)[:, 1]) < blind - 0.02
     assert not fitted.encoder_.token.tables()[NAME].any()

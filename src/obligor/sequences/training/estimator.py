@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ from obligor.sequences.training.hazard import Lived, pd_by
 from obligor.sequences.training.heads import Bottom, Head, Heads, Targets, check_targets
 from obligor.sequences.training.pretraining import Objectives, Pretraining, identifying
 from obligor.sequences.training.trainer import Result, TrainerConfig, threads, train
-from obligor.sequences.weights import Config, Kind
+from obligor.sequences.weights import Config, Kind, readout_size
 
 __all__ = ["SequenceClassifier"]
 
@@ -49,14 +49,15 @@ class SequenceClassifier:
     tail: int = 256  # events that a Transformer sees
     heads: tuple[Head, ...] = (Head("default"),)
     bottom: Bottom = "own"  # of the heads
-    units: int = 64  # of a head's hidden layer
-    dropout: float = 0.5  # of a readout's coordinates, before the heads
+    units: int = 0  # of a head's hidden layer; 0: it has none
+    reads: Literal["last", "moments", "all"] = "moments"  # of a readout: its last vector, mean and spread too, or all
+    dropout: float = 0.3  # of a readout's coordinates, before the heads
     blind: tuple[int, ...] | None = None  # fields that are not read; None: those that say who it is, known or found
     pretrained: bool = True  # whether fit pretrains an encoder that has not been
     frozen: bool = False  # whether fit leaves the encoder as pretraining made it
     objectives: Objectives = field(default_factory=Objectives)
-    pretrainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(epochs=6, rate=6e-3))
-    trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(epochs=4, rate=3e-3))
+    pretrainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(epochs=4, rate=6e-3))
+    trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(epochs=4, rate=4e-3))
     held_share: float = 0.1  # of the questions, to stop by
     checkpoints: Path | None = None  # folder to go on from after an interruption
     seed: int = 0
@@ -115,7 +116,8 @@ class SequenceClassifier:
             else:
                 self.encoder_ = self._encoder(source)
         encoder = self.encoder_
-        bank = Heads(self.heads, encoder.size, self.units, self.seed, bottom=self.bottom)
+        reads = self._reads(encoder.config.hidden)
+        bank = Heads(self.heads, encoder.size, self.units, self.seed, bottom=self.bottom, reads=reads)
         task = Finetuning(encoder, bank, source, targets, held, dropout=self.dropout, frozen=self.frozen)
         with threads(self.trainer.threads):
             task.prepare()
@@ -123,6 +125,7 @@ class SequenceClassifier:
             "encoder": encoder.config.to_json(), "blind": encoder.blind,
             "heads": [head.to_data() for head in self.heads],
             "bottom": self.bottom, "units": self.units, "dropout": self.dropout, "frozen": self.frozen,
+            "reads": self.reads,
             "targets": _digest({**targets, "held": held}),
         }  # fmt: skip
         self.training_ = self._train(task, source, self.trainer, "training", identity)
@@ -178,6 +181,11 @@ class SequenceClassifier:
             tail=self.tail if self.kind == "transformer" else 0,
         )
         return SequenceEncoder(config, self.seed, blind=identifying(source) if self.blind is None else self.blind)
+
+    def _reads(self, hidden: int) -> NDArray[np.bool_]:
+        """Return which coordinates of a readout the heads see; the two ages are always among them."""
+        place = np.arange(readout_size(hidden))
+        return (place < {"last": 1, "moments": 3, "all": 5}[self.reads] * hidden) | (place >= 5 * hidden)
 
     def _train(
         self,

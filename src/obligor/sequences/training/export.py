@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -44,9 +45,18 @@ def head_tensors(heads: Heads) -> dict[str, NDArray[np.float32]]:
     found = {}
     for m, head in enumerate(heads.heads):
         named = f"head.{head.name}."
-        for norm in ("norm_mean", "norm_scale"):
-            found[named + norm] = _array(heads.get_buffer(norm))
-        found[named + "out"], found[named + "out_bias"] = _array(heads.out[m]), _array(heads.out_bias[m])
+        found[named + "norm_mean"], found[named + "norm_scale"] = (
+            _array(heads.get_buffer("norm_mean")),
+            _array(heads.scale),
+        )
+        found[named + "out_bias"] = _array(heads.out_bias[m])
+        if heads.straight:
+            both = torch.eye(head.outputs)
+            found[named + "hidden"] = _array(torch.cat((heads.out[m], -heads.out[m])))
+            found[named + "hidden_bias"] = np.zeros(2 * head.outputs, np.float32)
+            found[named + "out"] = _array(torch.cat((both, -both), dim=1))
+            continue
+        found[named + "out"] = _array(heads.out[m])
         if heads.bottom == "experts":
             found[named + "gate"], found[named + "gate_bias"] = _array(heads.gate[m]), _array(heads.gate_bias[m])
         else:

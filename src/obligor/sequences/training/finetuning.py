@@ -32,7 +32,7 @@ class Finetuning(nn.Module):
         targets: Targets,
         held: NDArray[np.bool_],
         *,
-        dropout: float = 0.5,
+        dropout: float = 0.3,
         frozen: bool = False,
     ) -> None:
         super().__init__()

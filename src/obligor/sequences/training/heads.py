@@ -7,6 +7,10 @@ head, so that serving knows one form), or a mixture of experts with a gate for e
 losses are added with learnt weights, the log variances of Kendall, Gal and Cipolla (2018), so that no scale has to be
 chosen by hand.
 
+A head may be straight, without a hidden layer: an encoder that learns with it bends what has to be bent, and learns
+less by heart. Serving knows it as a hidden layer all the same, for silu(x) - silu(-x) = x. It may read a part of the
+readout alone, such as the last hidden vector; serving knows that as a scale of 0 for all else.
+
     binary   log-odds of an event; its loss is the cross entropy, rows whose outcome is not known are left out
     share    log-odds of a quantity in [0, 1], such as the loss as a share of the exposure: a fractional logit
              (Papke and Wooldridge 1996), whose mean is consistent whatever the quantity's distribution
@@ -96,26 +100,39 @@ class Heads(nn.Module):
     """All heads over one readout."""
 
     def __init__(
-        self, heads: tuple[Head, ...], size: int, units: int, seed: int, *, bottom: Bottom = "own", experts: int = 4
+        self,
+        heads: tuple[Head, ...],
+        size: int,
+        units: int,
+        seed: int,
+        *,
+        bottom: Bottom = "own",
+        experts: int = 4,
+        reads: NDArray[np.bool_] | None = None,
     ) -> None:
         super().__init__()
-        self.heads, self.bottom = heads, bottom
+        if units == 0 and bottom != "own":
+            raise BadInput(Problem("$.units", f"expected at least 1 for a bottom that is {bottom}, got 0"))
+        self.heads, self.bottom, self.straight = heads, bottom, units == 0
         generator = torch.Generator().manual_seed(seed)
 
         def normal(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.randn(shape, generator=generator) / shape[-1] ** 0.5)
 
-        bottoms = {"own": len(heads), "shared": 1, "experts": experts}[bottom]
+        bottoms = 0 if self.straight else {"own": len(heads), "shared": 1, "experts": experts}[bottom]
         self.hidden = nn.ParameterList(normal(units, size) for _ in range(bottoms))
         self.hidden_bias = nn.ParameterList(nn.Parameter(torch.zeros(units)) for _ in range(bottoms))
         gates = len(heads) if bottom == "experts" else 0
         self.gate = nn.ParameterList(nn.Parameter(torch.zeros(experts, size)) for _ in range(gates))
         self.gate_bias = nn.ParameterList(nn.Parameter(torch.zeros(experts)) for _ in range(gates))
-        self.out = nn.ParameterList(nn.Parameter(torch.zeros(head.outputs, units)) for head in heads)
+        below = size if self.straight else units
+        self.out = nn.ParameterList(nn.Parameter(torch.zeros(head.outputs, below)) for head in heads)
         self.out_bias = nn.ParameterList(nn.Parameter(torch.zeros(head.outputs)) for head in heads)
         self.log_variance = nn.Parameter(torch.zeros(len(heads)))
         self.register_buffer("norm_mean", torch.zeros(size))
         self.register_buffer("norm_scale", torch.ones(size))
+        read = torch.ones(size) if reads is None else torch.from_numpy(reads).float()
+        self.register_buffer("reads", read, persistent=False)
 
     def fit_norm(self, readouts: Tensor) -> None:
         """Standardise by these readouts (n, size) from now on."""
@@ -142,7 +159,12 @@ class Heads(nn.Module):
 
     def standardised(self, r: Tensor) -> Tensor:
         """Return readouts with about mean 0 and variance 1, (B, size)."""
-        return (r - self.get_buffer("norm_mean")) * self.get_buffer("norm_scale")
+        return (r - self.get_buffer("norm_mean")) * self.scale
+
+    @property
+    def scale(self) -> Tensor:
+        """Return what a readout less its mean is multiplied by, (size,): 0 where it is not read."""
+        return self.get_buffer("norm_scale") * self.get_buffer("reads")
 
     def outputs(self, r: Tensor) -> dict[str, Tensor]:
         """Return the log-odds of each head, (B, outputs), from standardised readouts (B, size)."""
@@ -150,7 +172,9 @@ class Heads(nn.Module):
         bottoms = [silu(linear(r, w, b)) for w, b in zip(self.hidden, self.hidden_bias, strict=True)]  # (B, u) each
         found = {}
         for m, head in enumerate(self.heads):
-            if self.bottom == "experts":
+            if self.straight:
+                below = r
+            elif self.bottom == "experts":
                 shares = linear(r, self.gate[m], self.gate_bias[m]).softmax(dim=1)  # (B, experts)
                 below = torch.einsum("be,beu->bu", shares, torch.stack(bottoms, dim=1))
             else:
