@@ -16,27 +16,29 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-WIDTHS = {"kind": 12, "detail": 6, "hour": 6, "weekday": 4}  # with two numbers about the width of the other side's
+# With two numbers about the width of the other side's; `asked.json` may name other columns.
+WIDTHS = {"kind": 12, "detail": 6, "hour": 6, "weekday": 4}
+NUMBERS = ("amount", "gap")
 RATE, RATE_KEPT, RATE_STEPS = 1e-3, 0.9025, 100
 
 
-def entities(columns: Any) -> list[dict[str, Any]]:
+def entities(columns: Any, names: list[str]) -> list[dict[str, Any]]:
     """Return what the peer calls a dataset: a dictionary of tensors for each entity."""
     import torch
 
     found = []
-    tensors = {name: torch.from_numpy(columns[name]) for name in ("event_time", "amount", "gap", *WIDTHS)}
+    tensors = {name: torch.from_numpy(columns[name]) for name in ("event_time", *names)}
     for start, stop in zip(columns["start"], columns["stop"], strict=True):
         found.append({name: values[start:stop] for name, values in tensors.items()})
     return found
 
 
-def encoder(columns: Any, hidden: int) -> Any:
+def encoder(columns: Any, hidden: int, widths: dict[str, int], numbers: list[str]) -> Any:
     """Return the peer's encoder of events and sequences."""
     from ptls.nn import RnnSeqEncoder, TrxEncoder
 
-    embeddings = {name: {"in": int(columns[name].max()) + 1, "out": width} for name, width in WIDTHS.items()}
-    events = TrxEncoder(embeddings=embeddings, numeric_values={"amount": "identity", "gap": "identity"})
+    embeddings = {name: {"in": int(columns[name].max()) + 1, "out": width} for name, width in widths.items()}
+    events = TrxEncoder(embeddings=embeddings, numeric_values=dict.fromkeys(numbers, "identity"))
     return RnnSeqEncoder(trx_encoder=events, hidden_size=hidden, type="gru")
 
 
@@ -74,14 +76,15 @@ def main() -> None:
     with np.load(folder / "columns.npz") as file:
         columns = dict(file)
     start = time.perf_counter()
-    made = entities(columns)
+    widths, numbers = asked.get("widths", WIDTHS), asked.get("numbers", list(NUMBERS))
+    made = entities(columns, [*widths, *numbers])
     splitter = SampleSlices(split_count=asked["slices"], cnt_min=asked["slice_min"], cnt_max=asked["slice_max"])
     dataset = ColesDataset(made, splitter)
     loader = torch.utils.data.DataLoader(
         dataset, batch_size=asked["entities"], shuffle=True, collate_fn=dataset.collate_fn, drop_last=True
     )
     module = CoLESModule(
-        seq_encoder=encoder(columns, asked["hidden"]),
+        seq_encoder=encoder(columns, asked["hidden"], widths, numbers),
         optimizer_partial=partial(torch.optim.Adam, lr=RATE),
         lr_scheduler_partial=partial(torch.optim.lr_scheduler.StepLR, step_size=RATE_STEPS, gamma=RATE_KEPT),
     )
