@@ -2,6 +2,7 @@
 
 The readouts are the lender's own features, so that heads and lives are tested without the learning of an encoder.
 Models are compared by the true chances of default, which the world knows, so that the luck of outcomes is left out.
+Settings were chosen on worlds 11 to 14 (in one of which the binary model has the lower log loss); 15 was scored once.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def loans(tmp_path_factory: pytest.TempPathFactory) -> _Loans:
     folder = tmp_path_factory.mktemp("hazards")
     raw, lender = folder / "raw", folder / "lender"
     _do("init", str(lender))
-    _do("simulate", str(raw), "--consumers", "1000", "--days", "480", "--seed", "12", "--end", "2026-11-01")
+    _do("simulate", str(raw), "--consumers", "1000", "--days", "480", "--seed", "15", "--end", "2026-11-01")
     _do("ingest", *sorted(str(path) for path in raw.glob("*.parquet")), "--declared", "--project", str(lender))
     project = obligor.open(lender)
     events = {event.event_name: event for event in project.registry}
