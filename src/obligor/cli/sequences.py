@@ -367,7 +367,8 @@ def encoders(project: InProject = Path(), as_json: AsJson = False) -> None:
     columns = ["encoder", "sequence", "kind", "hidden", "cut-off", "events", "current"]
     shown = ("sequence", "kind", "hidden", "cutoff", "events", "current")
     rows = [[one["encoder"][:12], *(one[name] for name in shown)] for one in found]
-    out.say(f"{len(found)} encoders in [bold]{opened.encoders.folder}[/]")
+    word = "encoder" if len(found) == 1 else "encoders"
+    out.say(f"{len(found)} {word} in [bold]{opened.encoders.folder}[/]")
     out.table("", columns, rows)
     out.result(found)
 
