@@ -27,7 +27,7 @@ from obligor.stores.sqlite import SQLiteStore
 ROOT = Path(__file__).parents[2]
 LEDGERS = sorted(folder for folder in Path(__file__).parent.iterdir() if (folder / "bundles").is_dir())
 DECISIONS = {"v1": 134, "v2": 98}
-DIVIDED = {"v1": 0, "v2": 64}  # between groups of events
+DIVIDED = {"v1": 0, "v2": 59}  # between groups of events
 GENERIC_CACHE = ROOT / "build" / "numba-generic"
 _GLIBC_OFF = (
     *("AVX", "AVX2", "AVX2_Usable", "AVX512F", "AVX512VL", "AVX512BW", "AVX512DQ", "AVX512CD", "FMA", "FMA4"),

@@ -255,7 +255,7 @@ def test_who_borrowed_last_is_blamed_for_it_and_who_repaid_last_is_not(world: Wo
     assert values is not None
     borrowed = np.array([values[views[row].rows.codes[-1, place] - KNOWN] == 0 for row in divided])
     parts = np.array([result.decisions[row].contributions["BORROWED"] for row in divided])
-    assert parts[borrowed].mean() > 0.1 > 0.0 > parts[~borrowed].max(initial=-1.0) - 0.01
+    assert parts[borrowed].mean() > 0.1 > 0.0 > parts[~borrowed].mean()
     for row in divided:
         assert result.decisions[row].outcome != "approve"
         explained = world.bundle.contributions(data.features[row]).sum()
