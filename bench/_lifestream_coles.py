@@ -43,20 +43,22 @@ def encoder(columns: Any, hidden: int, widths: dict[str, int], numbers: list[str
 
 
 def embed(model: Any, made: list[dict[str, Any]], rows: int) -> Any:
-    """Return the vector of each entity, like lengths together."""
+    """Return the vector of each entity, like lengths together; zeros of one without events, which the peer refuses."""
     import numpy as np
     import torch
     from ptls.data_load.utils import collate_feature_dict
 
     model.eval()
-    order = sorted(range(len(made)), key=lambda i: len(made[i]["event_time"]))
+    some_events = [i for i, one in enumerate(made) if len(one["event_time"])]
+    order = sorted(some_events, key=lambda i: len(made[i]["event_time"]))
     found: dict[int, Any] = {}
     with torch.no_grad():
         for at in range(0, len(order), rows):
             some = order[at : at + rows]
             vectors = model(collate_feature_dict([made[i] for i in some])).numpy()
             found.update(zip(some, vectors, strict=True))
-    return np.stack([found[i] for i in range(len(made))])
+    nothing = np.zeros_like(next(iter(found.values())))
+    return np.stack([found.get(i, nothing) for i in range(len(made))])
 
 
 def main() -> None:
