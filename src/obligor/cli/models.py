@@ -223,6 +223,7 @@ def backtest(
     loaded = opened.bundle(bundle)
     checked = opened.check_policy(policy.read_bytes() if policy else loaded.policy, loaded.described)
     with opened.log(read_only=True) as log:
+        cut = log.cut()  # a service may go on writing meanwhile
         with progress_bar("backtest", hidden=as_json) as step:
             data, _, reading = _training_set(opened, log, seen_at, None, step)
             first, last = instant(since, "--since", 0), instant(until, "--until", 2**62)
@@ -233,7 +234,7 @@ def backtest(
                 data,
                 loaded,
                 checked,
-                cut=log.cut(),
+                cut=cut,
                 seed=lambda event_id: derive_seed(log.id, event_id),
                 coalitions=coalitions,
                 progress=lambda done, total: step(1, ""),

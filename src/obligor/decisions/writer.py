@@ -548,7 +548,7 @@ class Writer:
         assert self._online is not None, "there is a sequence"
         entities, fields = {name: application.fields.get(name) for name in self._entities}, application.fields
         with self._timed("reasons"):
-            return self._online.coalitions(batch.state.folds(), as_of, application.position, entities, fields)
+            return self._online.coalitions(batch.state.folds(), as_of, -1, entities, fields)
 
     def _repeated(self, batch: _Staged, name: str, position: int) -> Decided | ObligorError:
         """Return the decision on an application that the log has already, in this batch or before it."""

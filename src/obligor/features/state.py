@@ -17,15 +17,7 @@ from obligor.events.ahead import ahead
 from obligor.events.log import EventLog
 from obligor.events.positions import Cut, pack
 from obligor.features.edits import Editor, StateMisfit, WinnerChanges, edits_of
-from obligor.features.entries import (
-    after_all,
-    chunks_start,
-    entity_of,
-    fence_of,
-    prefix,
-    tail_key,
-    unbound,
-)
+from obligor.features.entries import after_all, chunks_start, entity_of, fence_of, prefix, tail_key, unbound
 from obligor.features.expiry import decode_kept, encode_kept, reaches, state_hash
 from obligor.features.folds import Fold, Folds
 from obligor.features.history import Asked, History, TimelineReader, TooLong

@@ -21,7 +21,7 @@ def checkup(settings: Tracking, root: Path) -> Iterator[Finding]:
     if file is not None and not file.exists():
         yield fine(SUBJECT, f"the first run makes {file}")
         return
-    address = settings.mlflow if file is None else f"sqlite:///{file}"
+    address = settings.address(root)
     why = cannot_be_asked(address)
     if why is None:
         yield fine(SUBJECT, f"{address} answers")

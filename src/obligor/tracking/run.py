@@ -34,6 +34,11 @@ class Tracking(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Return the SQLite file of a project in the folder `root`; None where it is a server."""
         return None if "://" in self.mlflow else (root / self.mlflow).resolve()
 
+    def address(self, root: Path) -> str:
+        """Return where MLflow finds the runs of a project in the folder `root`."""
+        file = self.file(root)
+        return self.mlflow if file is None else f"sqlite:///{file}"
+
 
 class Run(Protocol):
     """What is told of a run; nothing of it fails."""
@@ -93,9 +98,7 @@ def tracked(settings: Tracking | None, root: Path, what: str, kept: Path | None 
         return
     from obligor.tracking.mlflow_run import MlflowRun  # the extra `tracking`
 
-    file = settings.file(root)
-    address = settings.mlflow if file is None else f"sqlite:///{file}"
-    run = MlflowRun(address, settings.experiment or root.resolve().name, what, kept)
+    run = MlflowRun(settings.address(root), settings.experiment or root.resolve().name, what, kept)
     status = "FAILED"
     try:
         yield run
