@@ -54,7 +54,12 @@ class GRU(nn.Module):
         return y.index_select(0, flat), end.index_select(0, back)
 
     def _fused(self, x: Tensor, begin: Tensor, counts: list[int]) -> tuple[Tensor, Tensor]:
-        weights: list[Tensor] = [self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh]
+        parts = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+        # cuDNN wants its weights one behind the other, and warns where they are not.
+        whole, weights, begins = torch.cat([part.flatten() for part in parts]), [], 0
+        for part in parts:
+            weights.append(whole[begins : begins + part.numel()].view_as(part))
+            begins += part.numel()
         live = counts[0]  # rows without events are no rows to torch
         sizes = torch.tensor(counts)
         y, end = torch.gru(x, sizes, begin[None, :live].contiguous(), weights, True, 1, 0.0, self.training, False)
