@@ -17,7 +17,7 @@ from obligor.events.ahead import ahead
 from obligor.events.log import EventLog
 from obligor.events.positions import Cut, pack
 from obligor.features.edits import Editor, StateMisfit, WinnerChanges, edits_of
-from obligor.features.entries import after_all, chunks_start, entity_of, fence_of, prefix, tail_key, unbound
+from obligor.features.entries import after_all, chunks_start, entity_of, fence_of, prefix, prefixes, tail_key, unbound
 from obligor.features.expiry import decode_kept, encode_kept, reaches, state_hash
 from obligor.features.folds import Fold, Folds
 from obligor.features.history import Asked, History, TimelineReader, TooLong
@@ -102,10 +102,12 @@ class OnlineState:
     """The state of one plan in a store; plans that look at the same rows, and fold the same, may share it."""
 
     def __init__(
-        self, plan: Plan, store: StateStore, *, fold: Fold | None = None, memory_bytes_max: int = BYTES_MAX
-    ) -> None:
+        self, plan: Plan, store: StateStore, *, fold: Fold | None = None, memory_bytes_max: int = BYTES_MAX,
+        reading: bool = False,
+    ) -> None:  # fmt: skip
+        """`reading`: another process writes the state, so that nothing is kept from one transaction to the next."""
         self._plan, self._fold, self._hash, self._store = plan, fold, state_hash(plan, fold), store
-        self._indexes = Indexes(memory_bytes_max)
+        self._indexes, self._reading = Indexes(memory_bytes_max), reading
         self._numbers = {name: number for number, name in enumerate(sorted(plan.timelines), start=1)}
         self._widths = {name: ROW_FIXED + timeline.slots for name, timeline in plan.timelines.items()}
         self._expiring = b""  # the key from which `expire` goes on
@@ -127,6 +129,8 @@ class OnlineState:
 
     def begin(self) -> StagedState:
         """Start a change of the state; there is at most one at a time."""
+        if self._reading:
+            self.forget()
         numbers, widths = self._numbers, self._widths
         return StagedState(self._plan, self._hash, numbers, widths, self._store.begin(), self._indexes, self._fold)
 
@@ -215,6 +219,7 @@ class StagedState:
         self._plan, self._hash, self._numbers, self._widths, self.fold = plan, name, numbers, widths, fold
         self._store, self._indexes = store, indexes
         self._touched: set[bytes] = set()  # entities kept in memory that are ahead of what is committed
+        self._tails: set[bytes] = set()  # those of which only the tail may be
         self._applied = False
 
     def __enter__(self) -> StagedState:
@@ -284,6 +289,8 @@ class StagedState:
         for name, edits in some:
             width = edits.inserted.shape[1]
             Editor(name, self._numbers[name], width, self._store, self._changed).apply(edits)
+            if self.far:
+                self._set_tails(prefixes(self._numbers[name], edits.keys))
             if self.fold is not None and name == self.fold.timeline:
                 (self.folds().follow if folding else self.folds().drop)(edits)
         if self.fold is not None and not folding:
@@ -331,6 +338,9 @@ class StagedState:
                     self._store.delete(name)
                     if name != tail_key(entity):
                         self._changed(entity, name, None)
+                if self.far:
+                    self._applied = True
+                    self._set_tails([entity])
         self._store.put_many([(_KEPT, encode_kept(kept))])
         return dropped, names[-1] + b"\x00" if len(names) == entries_max else b""
 
@@ -347,6 +357,12 @@ class StagedState:
         rows = decode_tail(tail, width)
         return int(rows[-1, 0]) if len(rows) else fence_of(tail)[0]
 
+    def _set_tails(self, starts: Sequence[bytes]) -> None:
+        """Have the tails in memory follow what is staged, so that they need not be asked for."""
+        kept = self._indexes.set_tails(starts, lambda start: self._store.get(tail_key(start)))
+        if self._applied:
+            self._tails.update(kept)
+
     def _changed(self, start: bytes, name: bytes, entry: Entry | None) -> None:
         if self._indexes.changed(start, name, entry):
             self._touched.add(start)
@@ -357,14 +373,23 @@ class StagedState:
         return self._store.far
 
     def fetch(self, asked: Sequence[Asked], folded: Sequence[bytes] = ()) -> None:
-        """Bring what `read` will be asked for, and what is folded of some entities, all of it together."""
-        tails, ranges = [] if self.fold is None else self.folds().names(folded), []
+        """Ask for what `read` will need, and for what is folded of some entities, all of it together.
+
+        What is kept in memory is not asked for, and may be read before the answer is there. Where all of it is, Redis
+        is asked all the same, because it may be gone.
+        """
+        names, ranges = [] if self.fold is None else self.folds().names(folded), []
         for timeline, key, since_us in asked:
             start = prefix(self._numbers[timeline], key.encode())
-            tails.append(tail_key(start))
             if self._indexes.find(start) is None:
                 ranges.append(self._closed(start, since_us, None))
-        self._store.fetch(tails, ranges)
+                names.append(tail_key(start))
+            elif self._indexes.tail(start) is None:
+                names.append(tail_key(start))
+        if names:
+            self._store.fetch(names, ranges)
+        else:
+            self._store.get(_HEAD)
 
     @staticmethod
     def _closed(start: bytes, since_us: int | None, chunks_max: int | None) -> Range:
@@ -388,7 +413,8 @@ class StagedState:
 
     def _read(self, timeline: str, key: str, since_us: int | None, chunks_max: int | None) -> History:
         start = prefix(self._numbers[timeline], key.encode())
-        tail = self._store.get(tail_key(start))
+        known = self._indexes.tail(start) if self.far else None
+        tail = self._store.get(tail_key(start)) if known is None else known
         if tail is None:
             return _NOBODY
         width = self._widths[timeline]
@@ -407,6 +433,8 @@ class StagedState:
             indexed = self._indexes.keep(
                 start, width, lambda: self._store.scan(chunks_start(start), tail_key(start))
             )  # fmt: skip
+        if self.far and known is None:
+            self._set_tails([start])
         return History(pieces_of((newest,), width), indexed)
 
     def commit(self, head: Head) -> None:
@@ -416,11 +444,14 @@ class StagedState:
         self._store.commit()
         self._indexes.tidy(self._touched)
         self._touched.clear()
+        self._tails.clear()
 
     def abort(self) -> None:
         """Drop what is staged; nothing happens after a commit."""
         self._indexes.forget(list(self._touched))
+        self._indexes.set_tails(self._tails, lambda start: None)
         self._touched.clear()
+        self._tails.clear()
         self._store.abort()
 
 

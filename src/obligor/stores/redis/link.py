@@ -9,6 +9,7 @@ its answer is taken before anything else is asked.
 from __future__ import annotations
 
 import errno
+from functools import partial
 from typing import Any
 
 from obligor.errors import BadInput
@@ -42,14 +43,14 @@ class Answer:
     """What a script has been asked and may not have answered yet."""
 
     def __init__(self, link: Link, script: Script, keys: tuple[bytes, bytes], *arguments: bytes | int) -> None:
-        self._link, self._asked = link, (script, keys, *arguments)
+        self._link, self._received = link, partial(link.received, script, keys, *arguments)
         self._found: Any = None
         self._error: Exception | None = StateGone(errno.EIO, "the connection to Redis was closed before it answered")
 
     def settle(self) -> None:
         """Wait for it; for the link, which takes one answer after the other."""
         try:
-            self._found, self._error = self._link.received(*self._asked), None
+            self._found, self._error = self._received(), None
         except (StateGone, FenceMoved) as error:
             self._error = error
 
