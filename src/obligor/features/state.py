@@ -268,6 +268,7 @@ class StagedState:
         """`name`: the plan's `state_hash`; of each timeline its number in keys, and how many words a row has."""
         self._plan, self._hash, self._numbers, self._widths, self.fold = plan, name, numbers, widths, fold
         self._store, self._indexes = store, indexes
+        self.far = store.far  # whether reading is a round trip, so that `fetch` is worth its while
         self._touched: set[bytes] = set()  # entities kept in memory that are ahead of what is committed
         self._tails: set[bytes] = set()  # those of which only the tail may be
         self._applied = False
@@ -427,11 +428,6 @@ class StagedState:
     def _changed(self, start: bytes, name: bytes, entry: Entry | None) -> None:
         if self._indexes.changed(start, name, entry):
             self._touched.add(start)
-
-    @property
-    def far(self) -> bool:
-        """Whether reading is a round trip, so that `fetch` is worth its while."""
-        return self._store.far
 
     def fetch(self, asked: Sequence[Asked], folded: Sequence[bytes] = ()) -> None:
         """Ask for what `read` will need, and for what is folded of some entities, all of it together.

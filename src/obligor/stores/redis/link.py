@@ -1,9 +1,9 @@
 """One connection to Redis: scripts with a deadline, and one word for everything that can go wrong with it.
 
 The connection is redis-py's own, used without its client: one writer needs no pool, and nothing may be sent again
-behind its back. What a connection that ended was asked is asked once more on a new one, which is safe because every
-script checks the fence; what was too slow is not. One question may be under way while its asker does something else;
-its answer is taken before anything else is asked.
+behind its back. What a connection that ended was asked is asked again on a new one, twice at most, which is safe
+because every script checks the fence; what was too slow is not. One question may be under way while its asker does
+something else; its answer is taken before anything else is asked.
 """
 
 from __future__ import annotations
