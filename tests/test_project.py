@@ -9,6 +9,7 @@ import pytest
 import obligor
 from obligor.cli.projects import write_template
 from obligor.errors import BadInput, DefinitionError, NotFound
+from obligor.features import state
 from obligor.features.lake import Lake
 from obligor.features.plan import Plan
 
@@ -100,12 +101,13 @@ def test_a_state_is_filled_from_the_lake_of_its_project(root: Path, monkeypatch:
         return covers(lake, plan)
 
     monkeypatch.setattr(Lake, "covers", noted)
+    monkeypatch.setattr(state, "FILLED_EVENTS_MIN", 0)
     project = obligor.open(root)
     with project.log() as log:
         project.lake(log).update([("consumer",)])
-        state = project.state(project.plan)
-        state.catch_up(log)
-        state.close()
+        online = project.state(project.plan)
+        online.catch_up(log)
+        online.close()
     assert looked == [{("consumer",)}]
 
 

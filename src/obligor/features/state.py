@@ -187,6 +187,8 @@ class OnlineState:
     def _fill(self, log: EventLog, end: Cut, progress: Callable[[int, int], None]) -> Cut:
         """Fill the empty state from the lake; return the cut that it holds then, of nothing where there is no use."""
         assert self._lake is not None, "there is a lake"
+        if sum(end.values()) < FILLED_EVENTS_MIN:
+            return {}
         try:
             lake = self._lake(log)
             if not lake.covers(self._plan):
