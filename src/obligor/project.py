@@ -323,11 +323,11 @@ class Project:
 
         Plans that look at the same rows share it where they fold the same.
         """
-        return OnlineState(plan, self.states.open(plan, fold), fold=fold)
+        return OnlineState(plan, self.states.open(plan, fold), fold=fold, lake=self.lake)
 
     def read_state(self, plan: Plan, fold: Fold | None = None) -> OnlineState:
         """Open the online state for reading, beside a service or without one; NotFound where there is none."""
-        return OnlineState(plan, self.states.read(plan, fold), fold=fold)
+        return OnlineState(plan, self.states.read(plan, fold), fold=fold, reading=True)
 
     def beside(self, service: Service) -> list[Companion]:
         """Return what the settings say works beside a service: the topics that come in, the decisions that go out."""
