@@ -116,7 +116,10 @@ def obligor_side(folder: Path) -> dict[str, Any]:
     wanted = Objectives(contrastive=1.0, times_ahead=0.0, slices=SLICES, slice_min=SLICE_MIN, slice_max=SLICE_MAX)
     epochs = -(-STEPS // len(source))
     seed = json.loads((folder / "asked.json").read_text())["seed"]
-    config = TrainerConfig(epochs=epochs, steps_min=0, steps_max=STEPS, seed=seed, threads=THREADS, device="cpu")
+    rate = SequenceClassifier().pretrainer.rate  # the default, as the peer's is that of its own examples
+    config = TrainerConfig(
+        epochs=epochs, steps_min=0, steps_max=STEPS, rate=rate, seed=seed, threads=THREADS, device="cpu"
+    )
     model = SequenceClassifier(
         width=WIDTH, hidden=HIDDEN, objectives=wanted, pretrainer=config, trainer=config, seed=seed, blind=()
     )
