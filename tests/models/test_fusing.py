@@ -28,7 +28,7 @@ from obligor.decisions.policy import load_policy
 from obligor.errors import BadInput, DefinitionError, IntegrityError
 from obligor.models.alone import Alone
 from obligor.models.bundle import ALONE, PARTS, SEQUENCE_PARTS, Bundle, write_bundle
-from obligor.models.fusing import Fused, check_encoder, fuse, out_of_fold, scored
+from obligor.models.fusing import Fused, check_encoder, fuse, read_again, scored
 from obligor.models.metrics import auc
 from obligor.models.model import Model
 from obligor.models.report import render_report, verdicts
@@ -86,7 +86,7 @@ def test_training_rows_are_scored_out_of_fold_and_all_others_as_they_are_served(
     assert score is not None
     split = split_of(data, MODEL)
     fold = folds(data, split.train, HEAD.folds, MODEL.seed)
-    given = out_of_fold(data, score, reading(world.log), fold).features[:, -1]
+    given = read_again(data, score, reading(world.log), fold).data.features[:, -1]
     served = scored(data, score, reading(world.log)).features[:, -1]
     read = readouts(
         score.tokenizer, score.encoder, data.plan, score.sequence, world.log, data.requests(world.log.cut())
@@ -103,7 +103,8 @@ def test_training_rows_are_scored_out_of_fold_and_all_others_as_they_are_served(
 
 def test_a_fate_drawn_by_person_is_not_told_out_of_fold(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Labels that are the person's own and nothing else: a head that knew its people would tell them."""
-    monkeypatch.setattr("obligor.sequences.training.fold_heads._steps", lambda inner, settings: (settings.steps, 0.0))
+    steps = "obligor.sequences.training.fold_heads._steps"
+    monkeypatch.setattr(steps, lambda inner, settings: (settings.steps, {"outcome": 0.0}))
     chance = np.random.default_rng(5)
     fate = {name: float(chance.random() < 0.4) for name in dict.fromkeys(world.data.fields["consumer"].to_pylist())}
     bad = np.array([fate[name] for name in world.data.fields["consumer"].to_pylist()])
@@ -128,7 +129,7 @@ def test_a_later_evaluation_says_what_each_part_is_worth(world: World) -> None:
     assert isinstance(alone, Alone)
     fold = np.full(len(world.data), -1)
     assert world.bundle.sequence is not None
-    data = out_of_fold(world.data, world.bundle.sequence, reading(world.log), fold)
+    data = read_again(world.data, world.bundle.sequence, reading(world.log), fold).data
     pds = alone.pds(data)
     assert {name: len(pd) for name, pd in pds.items()} == {"trees": len(data), "sequence": len(data)}
     row = 17

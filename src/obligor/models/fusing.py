@@ -3,14 +3,15 @@
 One pretrained encoder reads every application's sequence. On what it makes of them a head is fitted for each fold of
 applicants, without that fold; a training row's score is what the head says that never saw its applicant, and any other
 row's, now and in service, is the mean of all heads. Both come from the same portable kernels over the exported weights,
-so what the trees were fitted on is what they will be asked with, to the bit.
+so what the trees were fitted on is what they will be asked with, to the bit. Further heads are fitted on the same
+readouts and the same folds; they may know of applications that have no outcome yet, whose applicants have folds too.
 """
 
 from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,18 +21,20 @@ from numpy.typing import NDArray
 
 from obligor.errors import DefinitionError, IntegrityError, ObligorError, Problem
 from obligor.features.plan import Plan
-from obligor.models.splits import applicants
+from obligor.models.further import HEADS, Foretold, FurtherHeads, fit_further
+from obligor.models.splits import applicants, folds
+from obligor.models.targets import Target
 from obligor.models.training_set import TrainingSet
 from obligor.sequences import weights
 from obligor.sequences.asked import Source
 from obligor.sequences.encoder import Encoder
-from obligor.sequences.head import SequenceHead, event_groups
+from obligor.sequences.head import OUTCOME, SequenceHead, event_groups, fold_name
 from obligor.sequences.pretrained import Pretrained
 from obligor.sequences.score import SequenceScore
 from obligor.sequences.scoring import readouts, scores
 from obligor.sequences.tokens import Tokenizer
 
-__all__ = ["Fused", "Reading", "check_encoder", "fuse", "out_of_fold", "scored"]
+__all__ = ["Fused", "Read", "Reading", "check_encoder", "fuse", "read_again", "scored"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -56,6 +59,13 @@ class Fused:
     data: TrainingSet
     weights: bytes  # the file that the score reads
     record: dict[str, Any]  # how it came to be
+    further: FurtherHeads | None = None  # what else is foretold
+    foretold: tuple[Foretold, ...] = ()  # what that is of all rows
+
+    @property
+    def parts(self) -> dict[str, bytes]:
+        """The parts of a bundle."""
+        return self.score.parts(self.weights) | ({} if self.further is None else {HEADS: self.further.part()})
 
 
 def fuse(
@@ -70,32 +80,86 @@ def fuse(
     seed: int,
     cutoff_us: int,
     progress: Progress,
+    targets: Sequence[Target] = (),
 ) -> Fused:
     """Return the score learnt on the rows `train`, whose folds are `fold`, and the training set with it.
 
-    DefinitionError where head, encoder and plan do not fit one another.
+    `targets` are those of the further heads. DefinitionError where head, encoder and plan do not fit one another,
+    BadInput where too little is known for a further head.
     """
     try:
-        from obligor.sequences.training.fold_heads import fold_heads, fold_name
+        from obligor.sequences.training.fold_heads import fold_heads
+        from obligor.sequences.training.heads import Head
     except ImportError as error:
         raise ObligorError(f"{error}") from error
     groups = event_groups(head, data.plan)
     check_encoder(encoder, head, data.plan, cutoff_us)
+    for target in targets:
+        target.check()
+    fold = _further_folds(data, fold, targets, head.folds, seed)
+    taught = fold >= 0
     progress("sequences", 0, 1)
     with _read(encoder.tokenizer, encoder.encoder, head.sequence, data, reading) as read:
         progress("sequences", 1, 1)
         names = np.unique([str(one) for one in applicants(data)], return_inverse=True)[1]
         learnt = fold_heads(
-            read[train], data.bad[train], row_weights[train], fold[train], names[train], head, seed,
-            lambda done: progress("heads", done, head.folds),
+            read[taught],
+            {OUTCOME: np.where(train, data.bad, np.nan)[taught], **{one.name: one.known[taught] for one in targets}},
+            row_weights[taught], fold[taught], names[taught], head, seed,
+            lambda done: progress("heads", done, head.folds * (1 + len(targets) * (head.bottom == "own"))),
+            (Head(OUTCOME), *(Head(one.name, one.kind, one.months) for one in targets)),
         )  # fmt: skip
         content = _file(encoder, learnt.tensors)
         served = weights.parse(content, hashlib.sha256(content).hexdigest())
-        order = tuple(fold_name(number) for number in range(head.folds))
+        order = _fold_names(head.folds)
         score = SequenceScore(head.feature, head.sequence, encoder.tokenizer, served, order, head.reason, groups)
-        values = _values(score, read, fold)
-    record = {"encoder": encoder.hash, "pretraining": dict(encoder.training["snapshot"]), "heads": learnt.record}
-    return Fused(score, data.with_score(score.spec, values), content, record)
+        values = _values(score, read, np.where(train, fold, -1))
+        further, found = _fitted(score, targets, read, fold, row_weights, head.folds)
+    record = {
+        "encoder": encoder.hash,
+        "pretraining": dict(encoder.training["snapshot"]),
+        "heads": learnt.record[OUTCOME],
+    }
+    if further is not None:
+        record["further"] = {one.name: {"sha256": one.sha256, "heads": learnt.record[one.name]} for one in targets}
+    return Fused(score, data.with_score(score.spec, values), content, record, further, found)
+
+
+def _fold_names(number: int, head: str = OUTCOME) -> tuple[str, ...]:
+    return tuple(fold_name(fold, head) for fold in range(number))
+
+
+def _further_folds(data: TrainingSet, fold: Ints, targets: Sequence[Target], number: int, seed: int) -> Ints:
+    """Return the folds of all rows that teach something: an applicant has the same with an outcome and without."""
+    teaches = np.logical_or.reduce([fold >= 0, *(one.learnable for one in targets)])
+    who = [str(one) for one in applicants(data)]
+    own = {who[row]: int(fold[row]) for row in np.flatnonzero(fold >= 0)}
+    others = np.array([take and one not in own for take, one in zip(teaches, who, strict=True)], np.bool_)
+    more = folds(data, others, number, seed)
+    each = (own.get(one, other) if take else -1 for take, one, other in zip(teaches, who, more.tolist(), strict=True))
+    return np.fromiter(each, np.int64, len(data))
+
+
+def _fitted(
+    score: SequenceScore, targets: Sequence[Target], read: Floats, fold: Ints, row_weights: Floats, number: int
+) -> tuple[FurtherHeads | None, tuple[Foretold, ...]]:
+    """Return the further heads, calibrated out of fold, and what they foretell: of the others, by the mean of all."""
+    heads, found = [], []
+    for target in targets:
+        names = _fold_names(number, target.name)
+        raw = _raw(score, names, read, fold)
+        heads.append(fit_further(target, names, raw, row_weights))
+        found.append(heads[-1].calibrated(raw))
+    return (FurtherHeads(tuple(heads)) if heads else None), tuple(found)
+
+
+def _raw(score: SequenceScore, names: tuple[str, ...], read: Floats, fold: Ints) -> Floats:
+    """Return each row's log-odds, (n, outputs): by the head of its fold, by the mean of all where it is in none."""
+    found = []
+    for row, readout in enumerate(read):
+        of = score.encoder.heads(readout, names if fold[row] < 0 else names[fold[row] : fold[row] + 1])
+        found.append(np.mean(list(of.values()), axis=0))
+    return np.array(found)
 
 
 def check_encoder(encoder: Pretrained, head: SequenceHead, plan: Plan, cutoff_us: int) -> None:
@@ -126,10 +190,22 @@ def scored(data: TrainingSet, score: SequenceScore | None, reading: Reading) -> 
     return data.with_score(score.spec, values)
 
 
-def out_of_fold(data: TrainingSet, score: SequenceScore, reading: Reading, fold: Ints) -> TrainingSet:
-    """Return the training set with scores as it was trained on: of the rows in folds out of fold."""
+@dataclass(frozen=True)
+class Read:
+    """What a bundle's heads say of a training set."""
+
+    data: TrainingSet  # with the score behind its features
+    foretold: tuple[Foretold, ...]  # by its further heads
+
+
+def read_again(
+    data: TrainingSet, score: SequenceScore, reading: Reading, fold: Ints, further: FurtherHeads | None = None
+) -> Read:
+    """Return what heads say of rows as in training: of those in folds out of fold, of others by the mean of all."""
     with _read(score.tokenizer, score.encoder, score.sequence, data, reading) as read:
-        return data.with_score(score.spec, _values(score, read, fold))
+        heads = () if further is None else further.heads
+        found = tuple(one.calibrated(_raw(score, one.folds, read, fold)) for one in heads)
+        return Read(data.with_score(score.spec, _values(score, read, fold)), found)
 
 
 @contextmanager
