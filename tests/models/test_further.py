@@ -212,9 +212,8 @@ def test_what_a_bundle_foretells_is_what_its_heads_say(world: World) -> None:
     score, heads = bundle.sequence, bundle.heads
     assert score is not None
     assert heads is not None
-    read = readouts(
-        score.tokenizer, score.encoder, data.plan, score.sequence, world.log, data.requests(world.log.cut())
-    )
+    with readouts(score, data.plan, world.log, data.requests(world.log.cut())) as found:
+        read = found.copy()
     split = split_of(data, MODEL)
     fold = folds(data, split.train, FURTHER.folds, MODEL.seed)
     for row in (0, 11, len(data) - 1):

@@ -88,9 +88,8 @@ def test_training_rows_are_scored_out_of_fold_and_all_others_as_they_are_served(
     fold = folds(data, split.train, HEAD.folds, MODEL.seed)
     given = read_again(data, score, reading(world.log), fold).data.features[:, -1]
     served = scored(data, score, reading(world.log)).features[:, -1]
-    read = readouts(
-        score.tokenizer, score.encoder, data.plan, score.sequence, world.log, data.requests(world.log.cut())
-    )
+    with readouts(score, data.plan, world.log, data.requests(world.log.cut())) as found:
+        read = found.copy()
     each = np.array([score.each(one) for one in read])
     for row in range(len(data)):
         assert served[row] == score.of(read[row])

@@ -10,9 +10,8 @@ readouts and the same folds; they may know of applications that have no outcome 
 from __future__ import annotations
 
 import hashlib
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,12 +26,10 @@ from obligor.models.targets import Target
 from obligor.models.training_set import TrainingSet
 from obligor.sequences import weights
 from obligor.sequences.asked import Source
-from obligor.sequences.encoder import Encoder
 from obligor.sequences.head import OUTCOME, SequenceHead, event_groups, fold_name
 from obligor.sequences.pretrained import Pretrained
 from obligor.sequences.score import SequenceScore
-from obligor.sequences.scoring import readouts, scores
-from obligor.sequences.tokens import Tokenizer
+from obligor.sequences.scoring import Reader, readouts, scores
 
 __all__ = ["Fused", "Read", "Reading", "check_encoder", "fuse", "read_again", "scored"]
 
@@ -99,7 +96,7 @@ def fuse(
     fold = _further_folds(data, fold, targets, head.folds, seed)
     taught = fold >= 0
     progress("sequences", 0, 1)
-    with _read(encoder.tokenizer, encoder.encoder, head.sequence, data, reading) as read:
+    with _read(encoder, data, reading) as read:
         progress("sequences", 1, 1)
         names = np.unique([str(one) for one in applicants(data)], return_inverse=True)[1]
         learnt = fold_heads(
@@ -202,23 +199,15 @@ def read_again(
     data: TrainingSet, score: SequenceScore, reading: Reading, fold: Ints, further: FurtherHeads | None = None
 ) -> Read:
     """Return what heads say of rows as in training: of those in folds out of fold, of others by the mean of all."""
-    with _read(score.tokenizer, score.encoder, score.sequence, data, reading) as read:
+    with _read(score, data, reading) as read:
         heads = () if further is None else further.heads
         found = tuple(one.calibrated(_raw(score, one.folds, read, fold)) for one in heads)
         return Read(data.with_score(score.spec, _values(score, read, fold)), found)
 
 
-@contextmanager
-def _read(
-    tokenizer: Tokenizer, encoder: Encoder, sequence: str, data: TrainingSet, reading: Reading
-) -> Iterator[Floats]:
-    """Yield the readout of each row, (n, 5h + 2), in a file of its own: they are many numbers a row."""
-    with tempfile.TemporaryFile() as file:
-        # A plain view of the map, which kernels are compiled for.
-        read = np.asarray(np.memmap(file, np.float64, "w+", shape=(max(1, len(data)), encoder.size)))[: len(data)]
-        requests = data.requests(reading.cut)
-        readouts(tokenizer, encoder, data.plan, sequence, reading.source, requests, reading.threads, out=read)
-        yield read
+def _read(reader: Reader, data: TrainingSet, reading: Reading) -> AbstractContextManager[Floats]:
+    """Return the readout of each row, (n, 5h + 2), for as long as it is needed."""
+    return readouts(reader, data.plan, reading.source, data.requests(reading.cut), reading.threads)
 
 
 def _values(score: SequenceScore, read: Floats, fold: Ints) -> Floats:
