@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +26,13 @@ from obligor.models.targets import Target
 from obligor.models.training_set import TrainingSet
 from obligor.sequences import weights
 from obligor.sequences.asked import Source
-from obligor.sequences.head import OUTCOME, SequenceHead, event_groups, fold_name
+from obligor.sequences.head import OUTCOME, EventGroup, SequenceHead, event_groups, fold_name
 from obligor.sequences.pretrained import Pretrained
 from obligor.sequences.score import SequenceScore
 from obligor.sequences.scoring import Reader, readouts, scores
+
+if TYPE_CHECKING:
+    from obligor.sequences.training.fold_heads import FoldHeads
 
 __all__ = ["Fused", "Read", "Reading", "check_encoder", "fuse", "read_again", "scored"]
 
@@ -56,6 +59,7 @@ class Fused:
     data: TrainingSet
     weights: bytes  # the file that the score reads
     record: dict[str, Any]  # how it came to be
+    before: tuple[Floats, ...] = ()  # of each roll all rows' scores (n,), by heads that have seen nothing from it on
     further: FurtherHeads | None = None  # what else is foretold
     foretold: tuple[Foretold, ...] = ()  # what that is of all rows
 
@@ -78,15 +82,16 @@ def fuse(
     cutoff_us: int,
     progress: Progress,
     targets: Sequence[Target] = (),
+    rolls: Sequence[int] = (),
 ) -> Fused:
     """Return the score learnt on the rows `train`, whose folds are `fold`, and the training set with it.
 
-    `targets` are those of the further heads. DefinitionError where head, encoder and plan do not fit one another,
+    `targets` are those of the further heads; `rolls` the moments before which heads are to be learnt alone, for the
+    trees' search. DefinitionError where head, encoder and plan do not fit one another,
     BadInput where too little is known for a further head.
     """
     try:
-        from obligor.sequences.training.fold_heads import fold_heads
-        from obligor.sequences.training.heads import Head
+        import obligor.sequences.training  # noqa: F401 - says what is missing before a sequence is read
     except ImportError as error:
         raise ObligorError(f"{error}") from error
     groups = event_groups(head, data.plan)
@@ -94,24 +99,15 @@ def fuse(
     for target in targets:
         target.check()
     fold = _further_folds(data, fold, targets, head.folds, seed)
-    taught = fold >= 0
     progress("sequences", 0, 1)
     with _read(encoder, data, reading) as read:
         progress("sequences", 1, 1)
-        names = np.unique([str(one) for one in applicants(data)], return_inverse=True)[1]
-        learnt = fold_heads(
-            read[taught],
-            {OUTCOME: np.where(train, data.bad, np.nan)[taught], **{one.name: one.known[taught] for one in targets}},
-            row_weights[taught], fold[taught], names[taught], head, seed,
-            lambda done: progress("heads", done, head.folds * (1 + len(targets) * (head.bottom == "own"))),
-            (Head(OUTCOME), *(Head(one.name, one.kind, one.months) for one in targets)),
-        )  # fmt: skip
-        content = _file(encoder, learnt.tensors)
-        served = weights.parse(content, hashlib.sha256(content).hexdigest())
-        order = _fold_names(head.folds)
-        score = SequenceScore(head.feature, head.sequence, encoder.tokenizer, served, order, head.reason, groups)
-        values = _values(score, read, np.where(train, fold, -1))
+        learning = _Learning(data, head, encoder, read, groups, targets, train, fold, row_weights, seed, progress)
+        learnt = learning.learn(fold >= 0)
+        score = learning.score(learnt.tensors)
+        values = learning.values(score, fold >= 0)
         further, found = _fitted(score, targets, read, fold, row_weights, head.folds)
+        before = tuple(learning.before(moment, learnt) for moment in rolls)
     record = {
         "encoder": encoder.hash,
         "pretraining": dict(encoder.training["snapshot"]),
@@ -119,7 +115,66 @@ def fuse(
     }
     if further is not None:
         record["further"] = {one.name: {"sha256": one.sha256, "heads": learnt.record[one.name]} for one in targets}
-    return Fused(score, data.with_score(score.spec, values), content, record, further, found)
+    content = learning.file(learnt.tensors)
+    return Fused(score, data.with_score(score.spec, values), content, record, before, further, found)
+
+
+@dataclass(frozen=True)
+class _Learning:
+    """Heads that are learnt from the readouts of a training set."""
+
+    data: TrainingSet
+    head: SequenceHead
+    encoder: Pretrained
+    read: Floats  # (n, 5h + 2)
+    groups: tuple[EventGroup, ...]
+    targets: Sequence[Target]
+    train: Bools
+    fold: Ints  # (n,) of all rows that teach something
+    row_weights: Floats
+    seed: int
+    progress: Progress
+
+    def learn(self, rows: Bools, steps: Sequence[int] | None = None) -> FoldHeads:
+        """Return the heads of all folds, learnt from these rows: all there are, or the score's in so many steps."""
+        from obligor.sequences.training.fold_heads import fold_heads
+        from obligor.sequences.training.heads import Head
+
+        own = self.head.bottom == "own"
+        targets = () if own and steps is not None else self.targets
+        known = {OUTCOME: np.where(self.train, self.data.bad, np.nan), **{one.name: one.known for one in targets}}
+        names = np.unique([str(one) for one in applicants(self.data)], return_inverse=True)[1]
+        count = self.head.folds * (1 + len(targets) * own)
+        return fold_heads(
+            self.read[rows], {name: target[rows] for name, target in known.items()}, self.row_weights[rows],
+            self.fold[rows], names[rows], self.head, self.seed, lambda done: self.progress("heads", done, count),
+            (Head(OUTCOME), *(Head(one.name, one.kind, one.months) for one in targets)), steps,
+        )  # fmt: skip
+
+    def file(self, tensors: Mapping[str, NDArray[np.float32]]) -> bytes:
+        """Return the encoder's file with the heads in it."""
+        own = {name: self.encoder.weights.tensors[name] for name in weights.shapes(self.encoder.weights.config)}
+        return weights.dump(self.encoder.weights.config, {**own, **tensors})
+
+    def score(self, tensors: Mapping[str, NDArray[np.float32]]) -> SequenceScore:
+        """Return the score that heads make."""
+        content, head = self.file(tensors), self.head
+        served = weights.parse(content, hashlib.sha256(content).hexdigest())
+        order = _fold_names(head.folds)
+        return SequenceScore(
+            head.feature, head.sequence, self.encoder.tokenizer, served, order, head.reason, self.groups
+        )
+
+    def values(self, score: SequenceScore, rows: Bools) -> Floats:
+        """Return all rows' scores: out of fold those of training rows among `rows`, by the mean of all heads others."""
+        return _values(score, self.read, np.where(self.train & rows, self.fold, -1))
+
+    def before(self, moment_us: int, learnt: FoldHeads) -> Floats:
+        """Return all rows' scores by heads that learnt from those before a moment, in as many passes over them."""
+        rows = (self.fold >= 0) & (self.data.as_of < moment_us)
+        share = float((self.train & rows).sum() / self.train.sum())
+        steps = [round(one["steps"] * share) for one in learnt.record[OUTCOME]]
+        return self.values(self.score(self.learn(rows, steps).tensors), rows)
 
 
 def _fold_names(number: int, head: str = OUTCOME) -> tuple[str, ...]:
@@ -217,12 +272,6 @@ def _values(score: SequenceScore, read: Floats, fold: Ints) -> Floats:
         each = score.each(readout)
         out[row] = each[fold[row]] if fold[row] >= 0 else score.mean(each)
     return out
-
-
-def _file(encoder: Pretrained, heads: Mapping[str, NDArray[np.float32]]) -> bytes:
-    """Return the encoder's file with the heads in it."""
-    own = {name: encoder.weights.tensors[name] for name in weights.shapes(encoder.weights.config)}
-    return weights.dump(encoder.weights.config, {**own, **heads})
 
 
 def _moment(moment_us: int) -> str:

@@ -3,8 +3,8 @@
 The candidate and its number of trees are chosen on the later training rows, part by part; trees and scorecard are then
 fitted on all of them, so that the newest loans teach too. What maps their log-odds to probabilities is learned on the
 same rows, each scored by a model that saw no loan of its applicant (five folds): a model's margins on its own rows are
-too sure, and a slice held back for it would be the newest loans or too few. The same snapshot, config and seed give the
-same bundle.
+too sure, and a slice held back for it would be the newest loans or too few. A sequence's score in a part of the search
+is that of heads learnt before it. The same snapshot, config and seed give the same bundle.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ def train(
     weights = _weights(data, model, split)
     fold = folds(data, split.train, FOLDS if model.sequence is None else model.sequence.folds, model.seed)
     fused = _fused(data, model, split, fold, weights, encoder, reading, targets, progress)
-    fitting = _Fitting(data if fused is None else fused.data, model, split, fold, weights, progress)
+    before = () if fused is None else fused.before
+    fitting = _Fitting(data if fused is None else fused.data, model, split, fold, weights, progress, before)
     data = fitting.data
     inputs = Inputs.of(data.specs)
     boosted = fitting.boosted(inputs, fit_calibration)
@@ -264,7 +265,7 @@ def _fused(
     assert reading is not None, "a sequence is read from somewhere"
     return fuse(
         data, model.sequence, encoder, reading, train=split.train, fold=fold, row_weights=weights, seed=model.seed,
-        cutoff_us=split.cutoff_us, progress=progress, targets=targets,
+        cutoff_us=split.cutoff_us, progress=progress, targets=targets, rolls=[roll.from_us for roll in split.rolls],
     )  # fmt: skip
 
 
@@ -289,6 +290,7 @@ class _Fitting:
     fold: Ints
     weights: Floats
     progress: Progress
+    before: tuple[Floats, ...] = ()  # a sequence's score in the place of each roll, of a model that has one
 
     def boosted(self, inputs: Inputs, calibrate: Calibrating, step: str = "search") -> _Boosted:
         """Search, fit and calibrate trees on these inputs, which are the first of the features."""
@@ -296,7 +298,7 @@ class _Fitting:
         rows = Rows(inputs.expand(data.features[:, : inputs.width]), data.bad, self.weights)
         check_finite(rows.columns[split.train], inputs.names)
         trials = search(
-            [(rows.take(roll.fit), rows.take(roll.later)) for roll in split.rolls], inputs, model,
+            self._slices(inputs, rows), inputs, model,
             lambda done: progress(step, done, max(1, model.search)),
         )  # fmt: skip
         best = trials[0]
@@ -310,6 +312,21 @@ class _Fitting:
         trees = Trees.from_xgboost(final)
         progress("fit", 1, 2)
         return _Boosted(trials, trees, final, trees.margins(rows.columns), calibration)
+
+    def _slices(self, inputs: Inputs, rows: Rows) -> list[tuple[Rows, Rows]]:
+        """Return the rows to fit and to judge candidates on, roll by roll, with what was there to be known before it.
+
+        A sequence's score is that of heads which learnt before the roll too: the final ones have seen its outcomes.
+        """
+        found = []
+        for place, roll in enumerate(self.split.rolls):
+            own = rows
+            if inputs.width > len(self.data.plan.features):
+                features = self.data.features.copy()
+                features[:, -1] = self.before[place]
+                own = Rows(inputs.expand(features), rows.bad, rows.weights)
+            found.append((own.take(roll.fit), own.take(roll.later)))
+        return found
 
     def card(self) -> tuple[Scorecard, Calibration]:
         """Fit and calibrate the scorecard; it is the fallback, and sees no sequence's score."""

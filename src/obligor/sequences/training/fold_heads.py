@@ -17,7 +17,7 @@ thread.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -60,10 +60,12 @@ def fold_heads(
     seed: int,
     advance: Callable[[int], None] = lambda done: None,
     heads: tuple[Head, ...] = (Head(OUTCOME),),
+    steps: Sequence[int] | None = None,
 ) -> FoldHeads:
     """Return the heads of each fold; of n rows readouts (n, 5h + 2), and weights, folds, applicants (n,).
 
-    `targets` are what is known of each row, by head; a row of which nothing is known teaches nothing.
+    `targets` are what is known of each row, by head; a row of which nothing is known teaches nothing. Where `steps` are
+    given, one for each fold, nothing is held back to find how many.
     """
     check_targets(heads, targets)
     families = [heads] if settings.bottom != "own" else [(head,) for head in heads]
@@ -77,7 +79,7 @@ def fold_heads(
             weights[told],
         )
         learning = _Family(family, rows, fold[told], applicant[told], settings, seed)
-        tensors |= learning.learn(record, partial(_ahead, advance, number * settings.folds))
+        tensors |= learning.learn(steps, record, partial(_ahead, advance, number * settings.folds))
     return FoldHeads(tensors, record)
 
 
@@ -118,14 +120,17 @@ class _Family:
     seed: int
 
     def learn(
-        self, record: dict[str, list[dict[str, Any]]], advance: Callable[[int], None]
+        self, given: Sequence[int] | None, record: dict[str, list[dict[str, Any]]], advance: Callable[[int], None]
     ) -> dict[str, NDArray[np.float32]]:
         """Return the tensors of all folds' heads, and put down how they were learnt."""
         found = []
         with threads(1):
             for number in range(self.settings.folds):
                 own = np.flatnonzero(self.fold != number)
-                steps, losses = _steps(self._inner(number, own), self.settings)
+                if given is None:
+                    steps, losses = _steps(self._inner(number, own), self.settings)
+                else:
+                    steps, losses = given[number], {}
                 final = self._fit(number, self.rows.take(own))
                 final.run(steps)
                 found.append(final.heads)
@@ -156,18 +161,19 @@ class _Family:
         return fit
 
     def _levels(self) -> dict[str, float]:
-        """Return the log-odds of each head's event among all rows; of a hazard each fit finds its own, by month."""
+        """Return the log-odds of the outcome among all rows; of other heads each fit finds those of its own."""
         found = {}
         for head in self.heads:
             target = self.rows.targets[head.name]
-            if not isinstance(target, Lived):
+            if head.name == OUTCOME:
+                assert not isinstance(target, Lived)
                 there = self.rows.known(head.name)
                 rate = float(np.average(target[there], weights=self.rows.weights[there]))
                 found[head.name] = float(np.log(rate) - np.log1p(-rate))
         return found
 
     def _centre(self, found: list[Heads]) -> None:
-        """Let the heads of all folds say the same on average of all rows: their level, of a hazard their mean."""
+        """Let the heads of all folds say the same on average of all rows: of the outcome its level, else their mean."""
         levels = self._levels()
         with torch.no_grad():
             told = [heads(self.rows.readouts) for heads in found]
