@@ -313,7 +313,7 @@ def test_too_little_to_learn_from_is_said(targets: tuple[Target, ...]) -> None:
     first, _, hazard = targets
     none = dataclasses.replace(first, known=np.zeros(50))
     with pytest.raises(
-        BadInput, match=r"heads\.first_payment: expected at least 10 of each kind .* got 0 above 0, 50 b"
+        BadInput, match=r"heads\.first_payment: expected at least 10 of each kind .* got 0 where it happened, 50"
     ):
         none.check()
     never = dataclasses.replace(hazard, known=Lived(np.full(50, 2), np.full(50, DEFAULTED)))

@@ -143,3 +143,9 @@ def test_few_and_none_are_no_error() -> None:
     assert all(m["by_then"]["auc"] is None and m["default"]["observed_to_expected"] is None for m in found["months"])
     share = _judged(_target("share", np.full(LOANS, 0.0)), _head("share", SAME).calibrated(np.zeros((LOANS, 1))))
     assert share["metrics"] is None
+    young = np.zeros(LOANS, np.bool_)
+    young[np.flatnonzero((world.watched == MONTHS) & (world.lived.ended == OPEN))[:30]] = True
+    found = _judged(_target("hazard", world.lived, watched=world.watched), told, young)
+    assert [m["default"]["observed"] for m in found["months"]] == [0] * MONTHS
+    assert 0 < found["months"][0]["default"]["expected"] < 10
+    assert found["months"][0]["default"]["observed_to_expected"] is None

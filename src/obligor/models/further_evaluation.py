@@ -120,12 +120,15 @@ def _hazard(target: Target, told: Foretold, later: Bools, resamples: int, rng: n
 def _ended(
     lived: Lived, chance: Floats, month: int, end: int, resamples: int, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """Return how many ended so in a month, of those at risk in it, and how many were expected to."""
+    """Return how many ended so in a month, of those at risk in it, and how many were expected to.
+
+    A ratio of few to few is left out: its resamples know less of it than they seem to.
+    """
     risk = lived.months >= month
     ended = ((lived.months == month) & (lived.ended == end))[risk].astype(np.float64)
     own = chance[risk]
     found: dict[str, Any] = {"observed": int(ended.sum()), "expected": float(own.sum())}
-    if not len(own):
+    if max(found["observed"], found["expected"]) < CLASS_ROWS_MIN:
         return {**found, "observed_to_expected": None}
     return {
         **found,

@@ -7,8 +7,9 @@ after it: the same purge as the model's, but that of a life the months count tha
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -69,7 +70,10 @@ class Target:
             }
         else:
             there = self.known[self.learnable]
-            counts = {"above 0": int((there > 0).sum()), "below 1": int((there < 1).sum())}
+            words = (
+                ("where it happened", "where not") if self.kind == "binary" else ("with a loss", "without a full one")
+            )
+            counts = dict(zip(words, (int((there > 0).sum()), int((there < 1).sum())), strict=True))
         if min(counts.values()) < CLASS_ROWS_MIN:
             got = ", ".join(f"{count} {name}" for name, count in counts.items())
             message = f"expected at least {CLASS_ROWS_MIN} of each kind known at the cut-off, got {got}"
@@ -108,35 +112,47 @@ def targets_of(
 ) -> tuple[Target, ...]:
     """Return what each further head of a declaration learns from and is judged on, by row of `data`."""
     check_further(head, outcome, outcomes)
-
-    def moments(evaluate: Callable[[int], pa.Table]) -> tuple[pa.Table, pa.Table]:
-        return tuple(_aligned(evaluate(moment), data.root) for moment in (min(cutoff_us, seen_at), seen_at))
-
-    return tuple(_target(one, outcome, outcomes, log, cut, moments, data, seen_at) for one in head.heads)
+    facts = _Facts(outcome, outcomes, log, data, cut, (min(cutoff_us, seen_at), seen_at))
+    return tuple(facts.target(one) for one in head.heads)
 
 
-def _target(
-    one: Further, outcome: Outcome, outcomes: Mapping[str, Outcome], log: Log, cut: Mapping[int, int],
-    moments: Callable[[Callable[[int], pa.Table]], tuple[pa.Table, pa.Table]], data: TrainingSet, seen_at: int,
-) -> Target:  # fmt: skip
-    nobody = np.zeros(len(data), np.int64)
-    if isinstance(one, str):
-        own = outcomes[one]
-        tables = moments(lambda moment: evaluate_outcomes(own, log, cut=cut, seen_at=moment))
-        known, later = (table.column("bad").cast(pa.float64()).to_numpy().astype(np.float64) for table in tables)
-        return Target(one, "binary", 0, known, later, nobody, own.describe())
-    if isinstance(one, Loss):
-        tables = moments(lambda moment: evaluate_losses(outcome, log, cut=cut, seen_at=moment))
-        known, later = (_share(table) for table in tables)
-        return Target(one.name, "share", 0, known, later, nobody, outcome.describe())
-    tables = moments(
-        lambda moment: evaluate_lives(
-            outcome, log, periods=one.months, period=f"{MONTH_DAYS}d", cut=cut, seen_at=moment
-        )
-    )
-    known_lives, later_lives = (_lived(table) for table in tables)
-    watched = np.clip((seen_at - outcome.lag_us - data.as_of) // (MONTH_DAYS * DAY_US), 0, one.months)
-    return Target(one.name, "hazard", one.months, known_lives, later_lives, watched, outcome.describe())
+@dataclass(frozen=True)
+class _Facts:
+    """What is known of a training set's applications at two moments, the cut-off and now."""
+
+    outcome: Outcome
+    outcomes: Mapping[str, Outcome]
+    log: Log
+    data: TrainingSet
+    cut: Mapping[int, int]
+    moments: tuple[int, int]
+
+    def target(self, one: Further) -> Target:
+        """Return one head's."""
+        nobody = np.zeros(len(self.data), np.int64)
+        if isinstance(one, str):
+            own = self.outcomes[one]
+            known, later = (_bad(table) for table in self._tables(evaluate_outcomes, own))
+            return Target(one, "binary", 0, known, later, nobody, own.describe())
+        if isinstance(one, Loss):
+            known, later = (_share(table) for table in self._tables(evaluate_losses, self.outcome))
+            return Target(one.name, "share", 0, known, later, nobody, self.outcome.describe())
+        by_month = partial(evaluate_lives, periods=one.months, period=f"{MONTH_DAYS}d")
+        lives = [_lived(table) for table in self._tables(by_month, self.outcome)]
+        age = self.moments[1] - self.outcome.lag_us - self.data.as_of
+        watched = np.clip(age // (MONTH_DAYS * DAY_US), 0, one.months)
+        return Target(one.name, "hazard", one.months, lives[0], lives[1], watched, self.outcome.describe())
+
+    def _tables(self, evaluate: Callable[..., pa.Table], outcome: Outcome) -> Iterator[pa.Table]:
+        """Yield what an evaluation says at each moment, by row of the training set."""
+        for moment in self.moments:
+            yield _aligned(evaluate(outcome, self.log, cut=self.cut, seen_at=moment), self.data.root)
+
+
+def _bad(table: pa.Table) -> Floats:
+    """Return 1, 0, or NaN where it is not known."""
+    bad: Floats = table.column("bad").cast(pa.float64()).to_numpy().astype(np.float64)
+    return bad
 
 
 def _aligned(table: pa.Table, root: Ints) -> pa.Table:
