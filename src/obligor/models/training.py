@@ -228,6 +228,7 @@ def _later(data: TrainingSet, model: Model, split: Split) -> Bools:
 
 def _further(targets: Sequence[Target], foretold: Sequence[Foretold], later: Bools, model: Model) -> dict[str, Any]:
     """Return how the further heads did; nothing where there are none."""
+    assert len(targets) == len(foretold), "each further head has a target"
     if not foretold:
         return {}
     return evaluate_further(targets, foretold, later, resamples=model.bootstrap, seed=model.seed)
@@ -263,6 +264,7 @@ def _fused(
 
     assert encoder is not None, "a sequence is read by an encoder"
     assert reading is not None, "a sequence is read from somewhere"
+    assert len(targets) == len(model.sequence.heads), "each further head has a target"
     return fuse(
         data, model.sequence, encoder, reading, train=split.train, fold=fold, row_weights=weights, seed=model.seed,
         cutoff_us=split.cutoff_us, progress=progress, targets=targets, rolls=[roll.from_us for roll in split.rolls],
