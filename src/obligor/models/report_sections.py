@@ -179,7 +179,7 @@ def _hazard_cards(name: str, judged: Mapping[str, Any]) -> str:
     top = 1.2 * max([max(expected, observed) / n for _, expected, observed, n in rates], default=1.0)
     labels = [(float(m["month"]), str(m["month"])) for m in months]
     plot = Plot((0.5, len(months) + 0.5), (0, max(top, 1e-6)), "month of the loan", "share that defaults in it",
-                y_format=percent, x_labels=labels)  # fmt: skip
+                width=940, height=250, y_format=percent, x_labels=labels)  # fmt: skip
     plot.line([(month, expected / n) for month, expected, _, n in rates], "challenger")
     for month, expected, observed, n in rates:
         tip = f"month {month}: {observed} of {n} at risk, {expected:.1f} expected"
