@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 
 from obligor.errors import BadInput, ObligorError, Problem
 from obligor.sequences.batches import Batch, BatchSource, QuestionSource
+from obligor.sequences.lived import Lived, pd_by
 from obligor.sequences.training.crew import Crew, Portion, Together
 from obligor.sequences.training.display import watched
 from obligor.sequences.training.encoder import SequenceEncoder
 from obligor.sequences.training.export import export
 from obligor.sequences.training.finetuning import Finetuning, embed, log_odds
-from obligor.sequences.training.hazard import Lived, pd_by
 from obligor.sequences.training.heads import Bottom, Head, Heads, Targets, check_targets
 from obligor.sequences.training.pretraining import Objectives, Pretraining, identifying
 from obligor.sequences.training.trainer import Progress, Result, Step, TrainerConfig, threads, train
