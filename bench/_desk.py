@@ -198,15 +198,16 @@ def bundle(
         fields=pa.table({via: [f"{via}-{i % 500}" for i in range(rows)] for via in ("consumer", "merchant")}),
         limits={},
     )
-    fused = None
+    fused, model = None, Model(cutoff="1970-09-01", search=1, rounds_max=20, bootstrap=2)
     if scored is not None:
         score, content = scored
-        data = data.with_score(score.spec, bad + chance.normal(size=rows))
-        fused = Fused(score, data, content, {})
+        values = bad + chance.normal(size=rows)
+        data = data.with_score(score.spec, values)
+        fused = Fused(score, data, content, {}, (values,) * model.rolls)
     with patch.object(training, "_fused", return_value=fused):  # what is made here is not learnt
         small = training.train(
             data,
-            Model(cutoff="1970-09-01", search=1, rounds_max=20, bootstrap=2),
+            model,
             policy=POLICY.encode(),
             outcome={"format": 1},
             root=root,

@@ -50,13 +50,14 @@ if TYPE_CHECKING:
 
 QUICK = bool(os.environ.get("QUICK"))
 SEEDS = (8,) if QUICK else (102, 103, 106)
-CONSUMERS = 300 if QUICK else 8_200
+CONSUMERS = 300 if QUICK else 10_000
 DAYS = 540
 NAMES = ("trees", "sequence", "fused", "ceiling", "few_pretrained", "few_scratch")
 FOLDS, SET_ASIDE = 3, 3  # one consumer in so many is set aside
 FEW_SHARE = 0.05  # of the consumers, whose outcomes are known where few are
 HIDDEN = 64
-CANDIDATES = 2 if QUICK else 8  # of the trees' tuning
+PRETRAINING_EPOCHS = 6
+CANDIDATES = 2 if QUICK else 6  # of the trees' tuning; fused, half of them
 DRAWS = 200 if QUICK else 1000
 WORKERS = 2
 
@@ -146,7 +147,9 @@ def pretrain(folder: Path, seed: int) -> None:
     keys = dataset.keys().to_pylist()
     places = np.array([place for place in by_key(dataset).tolist() if keys[place] in learnt_from])
     held = np.random.default_rng((seed, 2)).random(len(dataset)) < 0.05
-    model = short(SequenceClassifier(hidden=HIDDEN, seed=seed, quiet=True))
+    model = SequenceClassifier(hidden=HIDDEN, seed=seed, quiet=True)
+    model.pretrainer = dataclasses.replace(model.pretrainer, epochs=PRETRAINING_EPOCHS)
+    model = short(model)
     model.pretrain(Entities(dataset, places=places), held=held)
     torch.save(model.encoder_, folder / "encoder.pt")
 
@@ -226,7 +229,7 @@ def tuned(folder: Path, seed: int, fused: bool) -> Floats:
         fold, bad = file["fold"], file["bad"]
     inputs = Inputs.of(specs)
     rows = Rows(inputs.expand(features), bad, np.ones(len(bad)))
-    model = Model(cutoff="2025-01-01", seed=seed, search=CANDIDATES, threads=1)
+    model = Model(cutoff="2025-01-01", seed=seed, search=CANDIDATES // 2 if fused else CANDIDATES, threads=1)
     slices = [(rows.take((fold >= 0) & (fold != 0)), rows.take(fold == 0))]
     best = search(slices, inputs, model)[0]
     data = fit_trees(rows.take(fold >= 0), inputs, model, best.parameters, best.rounds)

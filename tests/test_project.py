@@ -9,6 +9,9 @@ import pytest
 import obligor
 from obligor.cli.projects import write_template
 from obligor.errors import BadInput, DefinitionError, NotFound
+from obligor.features import state
+from obligor.features.lake import Lake
+from obligor.features.plan import Plan
 
 
 @pytest.fixture
@@ -87,6 +90,25 @@ def test_the_log_is_created_by_its_first_writer(root: Path) -> None:
         name = log.id
     with project.log(read_only=True) as log:
         assert log.id == name
+
+
+def test_a_state_is_filled_from_the_lake_of_its_project(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[set[tuple[str, ...]]] = []
+    covers = Lake.covers
+
+    def noted(lake: Lake, plan: Plan) -> bool:
+        looked.append({table.entities for table in lake.tables()})
+        return covers(lake, plan)
+
+    monkeypatch.setattr(Lake, "covers", noted)
+    monkeypatch.setattr(state, "FILLED_EVENTS_MIN", 0)
+    project = obligor.open(root)
+    with project.log() as log:
+        project.lake(log).update([("consumer",)])
+        online = project.state(project.plan)
+        online.catch_up(log)
+        online.close()
+    assert looked == [{("consumer",)}]
 
 
 def test_a_lake_may_lie_in_object_storage(root: Path) -> None:

@@ -51,8 +51,9 @@ from obligor.features.state import OnlineState
 from obligor.features.states import States
 from obligor.models.bundle import Bundle
 from obligor.models.model import Model
+from obligor.models.targets import check_further
 from obligor.parts import point_at
-from obligor.sequences.head import described, event_groups, score_spec
+from obligor.sequences.head import OUTCOME, described, event_groups, score_spec
 from obligor.sequences.model import SequenceModel
 from obligor.sources import source_hash
 from obligor.stores.delta import DeltaLake, Place, S3Options, place_of
@@ -210,11 +211,21 @@ class Project:
         return outcome
 
     @cached_property
+    def outcomes(self) -> Mapping[str, Outcome]:
+        """The further outcomes of outcomes.py, by name: what heads of a sequence may foretell beside `outcome`."""
+        found = {name: one for name, one in vars(self._module("outcomes")).items() if isinstance(one, Outcome)}
+        found.pop(OUTCOME, None)
+        for one in found.values():
+            one.check(self.registry)
+        return found
+
+    @cached_property
     def model(self) -> Model:
         """The `model` of model.py."""
         model: Model = self._object("model", "model", Model)
         if model.sequence is not None:
             event_groups(model.sequence, self.plan)  # says what does not fit
+            check_further(model.sequence, self.outcome, self.outcomes)
         return model
 
     @cached_property
@@ -323,11 +334,11 @@ class Project:
 
         Plans that look at the same rows share it where they fold the same.
         """
-        return OnlineState(plan, self.states.open(plan, fold), fold=fold)
+        return OnlineState(plan, self.states.open(plan, fold), fold=fold, lake=self.lake)
 
     def read_state(self, plan: Plan, fold: Fold | None = None) -> OnlineState:
         """Open the online state for reading, beside a service or without one; NotFound where there is none."""
-        return OnlineState(plan, self.states.read(plan, fold), fold=fold)
+        return OnlineState(plan, self.states.read(plan, fold), fold=fold, reading=True)
 
     def beside(self, service: Service) -> list[Companion]:
         """Return what the settings say works beside a service: the topics that come in, the decisions that go out."""

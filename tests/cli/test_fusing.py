@@ -7,61 +7,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from tests.cli.conftest import Run
-from tests.models.sequence_lender import CUTOFF, POLICY, history
+from tests.models.sequence_lender import PROJECT, history
 
 import obligor
-
-EVENTS = """
-from obligor.features import Category, Entity, Event, Money
-
-class Asking(Event, application=True):
-    consumer = Entity()
-    amount = Money("EUR")
-    channel = Category("app", "web", optional=True)
-
-class Transfer(Event):
-    consumer = Entity()
-    way = Category("borrowed", "repaid")
-    amount = Money("EUR")
-
-class Ended(Event):
-    consumer = Entity()
-    asking = Entity("application")
-    how = Category("good", "bad")
-"""
-FEATURES = """
-from obligor.features import Sequence, feature, request
-from .events import Transfer
-
-_transfers = Transfer.by("consumer")
-moved = _transfers.count("20d", reason="TRANSFERS")
-borrowed = _transfers.where(Transfer.way == "borrowed").sum("amount", "20d", reason="TRANSFERS")
-amount = feature(request("amount"), reason="AMOUNT")
-history = Sequence.by("consumer", [Transfer])
-"""
-OUTCOMES = """
-from obligor.credit import Outcome, labelled
-from .events import Asking, Ended
-
-outcome = Outcome(application=Asking, key="event_id", horizon="30d", bad=labelled(Ended.how, bad=["bad"], key="asking"))
-"""
-MODEL = f"""
-from obligor.models import Model
-from obligor.sequences import SequenceHead, SequenceModel
-
-encoder = SequenceModel(
-    sequence="history", hidden=8, width=8, epochs=1, steps_min=0, slice_min=4, slice_max=12, tokens_max=2000
-)
-model = Model(
-    cutoff="{CUTOFF}", search=1, rounds_max=20, rolls=2, bootstrap=20,
-    sequence=SequenceHead(
-        sequence="history", reason="HISTORY", groups={{"BORROWED": ("Transfer.way=borrowed",)}}, folds=3, units=8,
-        steps=40, rate=5e-3,
-    ),
-)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +20,9 @@ def project(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with a log and neither encoder nor bundle."""
     folder = tmp_path_factory.mktemp("fusing") / "lender"
     run("init", str(folder))
-    files = {"events.py": EVENTS, "features.py": FEATURES, "outcomes.py": OUTCOMES, "model.py": MODEL}
-    for name, content in {**files, "policy.toml": POLICY.decode()}.items():
-        (folder / name).write_text(content)
+    for file in PROJECT.iterdir():
+        if file.is_file():
+            shutil.copy(file, folder)
     (folder / "mapping.toml").unlink()
     past = folder / "history.jsonl"
     past.write_text("\n".join(json.dumps(record) for record in history()))
@@ -104,6 +55,22 @@ def test_training_compares_and_the_bundle_is_served(run: Run, trained: tuple[Pat
     assert "What the sequence adds" in words
     assert run("evaluate", "--project", str(folder), "--json")["evaluation"] == said["evaluation"]
     assert run("train", "--project", str(folder), "--json")["bundle"] == said["bundle"]
+
+
+def test_further_heads_are_reported_and_foretell_within_any_time(
+    run: Run, trained: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, said = trained
+    assert set(said["evaluation"]["heads"]) == {"first_payment", "loss", "hazard"}
+    assert "What else does the sequence foretell?" in Path(said["report"]).read_text()
+    to = tmp_path / "foretold.parquet"
+    words = run("evaluate", "--to", str(to), "--within", "45d", "--project", str(folder))
+    assert "month 1: auc" in words
+    table = pq.read_table(to)
+    assert table.column_names[3:] == ["pd", "first_payment", "loss", "pd_30d", "pd_45d", "pd_60d", "pd_90d"]
+    assert len(table) == said["evaluation"]["rows"]["all"]
+    assert "expected --to beside it" in run("evaluate", "--within", "45d", "--project", str(folder), code=3)
+    assert "got 120" in run("evaluate", "--to", str(to), "--within", "120d", "--project", str(folder), code=3)
 
 
 def test_what_looks_at_bundles_and_features_goes_on(run: Run, trained: tuple[Path, dict[str, Any]]) -> None:

@@ -22,7 +22,7 @@ from tests.postgres_server import Server
 from tests.stores.kinds import PostgresKind
 
 import obligor
-from obligor.cli.models import _training_set
+from obligor.cli.models import _seen
 from obligor.models.training_set import TrainingSet
 from obligor.simulator.history import TRUTH
 
@@ -197,7 +197,7 @@ def test_a_load_goes_to_the_shards_of_its_consumers(run: Run, copy: Path, tmp_pa
 def learned_from(project: Path) -> TrainingSet:
     opened = obligor.open(project)
     with opened.log(read_only=True) as log:
-        return _training_set(opened, log, None, None, lambda done, of: None)[0]
+        return _seen(opened, log, None, None, lambda done, of: None).data
 
 
 def test_a_model_is_learned_from_two_shards_as_from_one(

@@ -86,10 +86,11 @@ class Scored:
         groups = event_groups(HEAD, self.plan)
         score = SequenceScore("history_score", HISTORY, self.tokenizer, weights, names, "HISTORY", groups)
         data = training_rows(self.plan)
-        made = data.with_score(score.spec, np.random.default_rng(9).normal(size=len(data)) + data.bad)
+        values = np.random.default_rng(9).normal(size=len(data)) + data.bad
+        made = data.with_score(score.spec, values)
         model = Model(cutoff="2027-01-01", search=1, rounds_max=20, bootstrap=2, threads=1)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(training, "_fused", lambda *_: Fused(score, made, content, {}))
+            patch.setattr(training, "_fused", lambda *_: Fused(score, made, content, {}, (values,) * model.rolls))
             text = POLICY.replace("[reasons.texts]\n", f"[reasons.texts]{TEXTS}") + policy
             text = text.replace("approve_below = 0.99", f"approve_below = {approve_below}")
             return training.train(data, model, policy=text.encode(), outcome={"format": 1}, root=self.root)

@@ -35,12 +35,20 @@ from obligor.decisions.items import ApplicationItem, EventsItem, Item
 from obligor.decisions.parity import check_decisions, check_state
 from obligor.decisions.record import decode
 from obligor.decisions.replay import replay
-from obligor.decisions.service import Service
+from obligor.decisions.service import Service, _Watched
 from obligor.decisions.writer import Writer
+from obligor.events.log import EventLog
 from obligor.events.store import OffsetRow, OffsetStep, StaleOffset
-from obligor.features.state import OnlineState
+from obligor.features import filling
+from obligor.features import state as state_module
+from obligor.features.edits import Edits
+from obligor.features.lake import Lake
+from obligor.features.lake_tables import plan_entities
+from obligor.features.state import OnlineState, StagedState
 from obligor.features.state_store import StateGone, StateStore
+from obligor.features.timelines import Timeline
 from obligor.models.bundle import Bundle
+from obligor.stores.delta import DeltaLake
 from obligor.stores.redis import RedisStateReader, RedisStateStore
 from obligor.stores.redis.link import PATIENCE_S
 from obligor.stores.redis.store import keys_of
@@ -71,7 +79,7 @@ def start(tmp_path: Path, bundle: Bundle, server: RedisServer) -> Iterator[Start
 
     def make() -> Service:
         ready = threading.Event()
-        state = OnlineState(bundle.plan, RedisStateStore(server.address, NAME))
+        state = OnlineState(bundle.plan, RedisStateStore(server.address, NAME), lake=_lake(tmp_path))
         log = open_log(tmp_path / f"log-{len(started)}")
         service = Service(log, state, bundle, clock=Clock(), ready=ready.set, parity=None)
         started.append(service)
@@ -82,6 +90,10 @@ def start(tmp_path: Path, bundle: Bundle, server: RedisServer) -> Iterator[Start
     yield make
     for service in started:
         service.stop()
+
+
+def _lake(folder: Path) -> Callable[[EventLog], Lake]:
+    return lambda log: Lake(DeltaLake(folder / "lake"), log)
 
 
 def _events(service: Service, number: int) -> None:
@@ -233,6 +245,71 @@ def test_events_and_decisions_go_on_while_the_state_is_rebuilt(
     go_on.set()
     _full_again(service, "after")
     _assert_sound(service, bundle, RedisStateReader(server.address, NAME))
+
+
+# ---- from the lake ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def filled_by(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The threads that filled a state from the lake, which is used however little it holds."""
+    monkeypatch.setattr(state_module, "FILLED_EVENTS_MIN", 1)
+    threads: list[str] = []
+    fill = StagedState.fill
+
+    def noted(staged: StagedState, timeline: str, edits: Edits) -> None:
+        threads.append(threading.current_thread().name)
+        fill(staged, timeline, edits)
+
+    monkeypatch.setattr(StagedState, "fill", noted)
+    return threads
+
+
+def test_a_state_is_filled_from_the_lake_while_decisions_go_on(
+    start: Start, server: RedisServer, bundle: Bundle, tmp_path: Path, filled_by: list[str]
+) -> None:
+    service = start()
+    for number in range(3):
+        _events(service, number)
+        _decide(service, number, f"c-{number}")
+    _lake(tmp_path)(service._log).update(plan_entities(bundle.plan))
+    _events(service, 3)
+    _decide(service, 3)
+    assert not filled_by
+    server.restart()
+    _events(service, 4)
+    _full_again(service, "after")
+    assert set(filled_by) == {"obligor-recovery"}
+    assert len(filled_by) >= len(bundle.plan.timelines)
+    _assert_sound(service, bundle, RedisStateReader(server.address, NAME))
+
+
+def test_a_state_that_a_wrong_lake_gave_is_built_again_from_the_log(
+    start: Start, server: RedisServer, bundle: Bundle, tmp_path: Path, filled_by: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    service = start()
+    for number in range(3):
+        _events(service, number)
+    _lake(tmp_path)(service._log).update(plan_entities(bundle.plan))
+    real = filling.winners
+
+    def wrong(timeline: Timeline) -> Edits:
+        edits = real(timeline)
+        edits.inserted[:, 3:] += 1
+        return edits
+
+    monkeypatch.setattr(filling, "winners", wrong)
+    server.restart()
+    _full_again(service, "after")
+    assert filled_by
+    with pytest.raises(AssertionError):
+        _assert_sound(service, bundle, RedisStateReader(server.address, NAME))
+    filled_by.clear()
+    _Watched(service, service._writer).rebuild().result(SECONDS_MAX)
+    asked = OnlineState(bundle.plan, RedisStateReader(server.address, NAME), reading=True)
+    found = check_state(service._log, asked, bundle, entities=None, chance=random.Random(3), clock=Clock())
+    assert (found.differences, filled_by) == (0, [])
 
 
 def test_what_was_staged_when_the_state_went_is_written_once(

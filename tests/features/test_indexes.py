@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import count
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 from tests.stores.memory import MemoryStateStore
+from tests.stores.redis_server import RedisServer
 
+from obligor.errors import LimitError
 from obligor.features import edits, indexes, state
-from obligor.features.entries import chunk_key
+from obligor.features.entries import chunk_key, prefix
 from obligor.features.history import History
 from obligor.features.indexed import RUN, Indexed
 from obligor.features.indexes import Indexes
-from obligor.features.online import evaluate_one
+from obligor.features.online import evaluate_one, fetch
 from obligor.features.pieces import Pieces, pieces
 from obligor.features.plan import Plan
 from obligor.features.state import Head, OnlineState, StagedState
+from obligor.features.state_store import Entry, StateGone
 from obligor.features.tails import encode_chunk
+from obligor.stores.redis import RedisStateReader, RedisStateStore
+from obligor.stores.redis.store import keys_of
 
 DAY = 86_400_000_000
 HEAD = Head("log", {0: 7}, {0: "ab"})
 KINDS = ("a", "b", "c")
+START = prefix(1, b"m")
+SET_TAILS = Indexes.set_tails
+_NUMBERS = count()
 CHUNK, CLOSED, TAIL = 24, 16, 8 * (2 + 6 * 5)  # small, so that a few thousand rows make hundreds of runs
 
 
@@ -192,6 +201,117 @@ def test_a_tile_that_is_not_told_of_a_change_is_noticed(monkeypatch: pytest.Monk
         stale = evaluate_one(PLAN, staged, 230 * DAY, -1, {"merchant": "m"}, {})
         own._indexes.forget()
         assert not _equal(stale, evaluate_one(PLAN, staged, 230 * DAY, -1, {"merchant": "m"}, {}))
+
+
+# ---- where the store is far, the tail is kept in memory, too ---------------------------------------------------------
+
+
+def _ask(staged: StagedState, as_of: int) -> bytes:
+    fetch(PLAN, staged, as_of, {"merchant": "m"})
+    try:
+        return evaluate_one(PLAN, staged, as_of, -1, {"merchant": "m"}, {}).tobytes()
+    except LimitError as error:
+        return str(error).encode()
+
+
+class _Beside(NamedTuple):
+    """How a far state answered beside one that keeps nothing in memory."""
+
+    asked: int
+    from_memory: int
+    differing: int
+
+
+def _beside_naive(far: OnlineState, seed: int, batches: int = 40) -> _Beside:
+    naive = OnlineState(PLAN, MemoryStateStore())
+    asked = from_memory = differing = 0
+    for change, committed, clock in _batches(seed, batches):
+        for changing in (True, False):
+            with far.begin() as staged, naive.begin() as plain:
+                naive.forget()
+                if changing:
+                    staged.apply(change)
+                    plain.apply(change)
+                from_memory += far._indexes.tail(START) is not None
+                differing += _ask(staged, clock) != _ask(plain, clock)
+                asked += 1
+                if changing and committed:
+                    staged.commit(HEAD)
+                    plain.commit(HEAD)
+    return _Beside(asked, from_memory, differing)
+
+
+@pytest.fixture
+def far(redis_server: RedisServer) -> Iterator[OnlineState]:
+    own = OnlineState(PLAN, RedisStateStore(redis_server.address, f"kept-{next(_NUMBERS)}"))
+    yield own
+    own.close()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_tail_in_memory_is_the_one_in_the_store(seed: int, far: OnlineState) -> None:
+    found = _beside_naive(far, seed)
+    assert found.differing == 0
+    assert found.from_memory > 0.7 * found.asked > 50
+
+
+def _follow_nothing(own: Indexes, starts: Iterable[bytes], tail: Callable[[bytes], Entry | None]) -> list[bytes]:
+    fresh = [start for start in starts if own.tail(start) is None]
+    return SET_TAILS(own, fresh, tail)
+
+
+def _forget_nothing(own: Indexes, starts: Iterable[bytes], tail: Callable[[bytes], Entry | None]) -> list[bytes]:
+    return SET_TAILS(own, [start for start in starts if tail(start) is not None], tail)
+
+
+@pytest.mark.parametrize("fault", [_follow_nothing, _forget_nothing])
+def test_a_tail_that_does_not_follow_is_noticed(
+    fault: Callable[..., list[bytes]], far: OnlineState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Indexes, "set_tails", fault)
+    assert _beside_naive(far, 0, 150).differing > 0
+
+
+def test_a_state_that_is_all_in_memory_is_gone_with_its_redis(far: OnlineState) -> None:
+    rows = [(time * DAY // 4, time, 60, 0) for time in range(1, 900)]
+    with far.begin() as staged:
+        staged.apply(_Change([], rows))
+        staged.commit(HEAD)
+    with far.begin() as staged:
+        wanted = _ask(staged, 230 * DAY)
+    with far.begin() as staged:
+        assert _ask(staged, 230 * DAY) == wanted
+    store = far._store
+    assert isinstance(store, RedisStateStore)
+    with far.begin() as staged:
+        store._link.ask(b"DEL", *keys_of(store._name))
+        with pytest.raises(StateGone, match="it is empty"):
+            _ask(staged, 230 * DAY)
+
+
+@pytest.mark.parametrize("reading", [True, False])
+def test_a_reader_keeps_nothing_that_its_writer_may_change(
+    far: OnlineState, redis_server: RedisServer, reading: bool
+) -> None:
+    """With `reading` False it does, and the answers differ."""
+    store = far._store
+    assert isinstance(store, RedisStateStore)
+    rows = [(time * DAY // 4, time, 60, 0) for time in range(1, 900)]
+    with far.begin() as staged:
+        staged.apply(_Change([], rows))
+        staged.commit(HEAD)
+    other = OnlineState(PLAN, RedisStateReader(redis_server.address, store._name), reading=reading)
+    with other.begin() as seen:
+        before = _ask(seen, 230 * DAY)
+    with far.begin() as staged:
+        staged.apply(_Change([], [(229 * DAY + number, 1_000 + number, 9, 1) for number in range(40)]))
+        staged.commit(HEAD)
+    with far.begin() as staged:
+        wanted = _ask(staged, 230 * DAY)
+    assert wanted != before
+    with other.begin() as seen:
+        assert (_ask(seen, 230 * DAY) == wanted) is reading
+    other.close()
 
 
 def _chunk(first: int, n: int) -> NDArray[np.int64]:

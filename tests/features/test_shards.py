@@ -29,6 +29,7 @@ from tests.stores.memory import MemoryStateStore
 from obligor.errors import BadInput
 from obligor.events.log import EventLog
 from obligor.events.positions import Cut
+from obligor.features import state as state_module
 from obligor.features.backfill import backfill
 from obligor.features.lake import Lake
 from obligor.features.lake_tables import plan_entities
@@ -140,6 +141,32 @@ def test_the_state_of_each_writer_says_what_the_log_says_at_its_cut(world: World
             fields=pa.table({"amount": [4] * len(asked)}),
         )
         np.testing.assert_array_equal(online, computed(build_timelines(PLAN, log, cut), requests))
+
+
+def test_a_state_is_filled_from_the_lake_up_to_its_cut_of_all_shards(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_module, "FILLED_EVENTS_MIN", 10)
+    for _ in range(STEPS // 2):
+        world.step()
+    with reader(world, tmp_path) as log:
+        Lake(DeltaLake(tmp_path / "lake"), log).update(plan_entities(PLAN))
+    for log in world.logs:
+        log.follow(world.history.tick())
+    world.step()
+    for log in world.logs:
+        said: list[int] = []
+        filled = OnlineState(PLAN, MemoryStateStore(), lake=lambda log: Lake(DeltaLake(tmp_path / "lake"), log))
+        plain = OnlineState(PLAN, MemoryStateStore())
+        filled.catch_up(log, progress=lambda done, of, said=said: said.append(done))  # type: ignore[misc]
+        plain.catch_up(log)
+        assert len(said) >= len(PLAN.timelines)
+        now = max(one.last_known_time for one in world.logs) + 1
+        with filled.begin() as one, plain.begin() as other:
+            assert one.head == other.head == Head.at(log, log.cut(), log.links())
+            for consumer, merchant in itertools.product(CONSUMERS, MERCHANTS):
+                asked = now, -1, {"consumer": consumer, "merchant": merchant}, {"amount": 4}
+                assert evaluate_one(PLAN, one, *asked).tobytes() == evaluate_one(PLAN, other, *asked).tobytes()
 
 
 def test_questions_have_cuts_of_several_shards(world: World, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""A lender whose loans go bad by the order of two events, which no window over them sees."""
+"""A lender whose loans go bad by the order of two events, which no window over them sees: `sequence_project` filled."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from collections.abc import Iterator
@@ -9,96 +10,53 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from tests.models.sequence_project import features
+from tests.models.sequence_project.events import Asking, Due, Ended, Opened, Paid, Transfer
+from tests.models.sequence_project.model import model as FURTHER_MODEL
+from tests.models.sequence_project.outcomes import first_payment
+from tests.models.sequence_project.outcomes import outcome as OUTCOME
 
-from obligor.credit import Outcome, labelled
 from obligor.events.ingest import ingest
 from obligor.events.log import EventLog
 from obligor.events.schema import Registry
-from obligor.features import Category, Entity, Event, Money, Plan, Sequence, compile_plan, definitions, feature, request
+from obligor.features import Plan, compile_plan, definitions
+from obligor.features.sequence import sequences
 from obligor.models.bundle import Bundle
 from obligor.models.fusing import Reading
 from obligor.models.model import Model
-from obligor.models.training import train
+from obligor.models.targets import Target, targets_of
+from obligor.models.training import cutoff_us, train
 from obligor.models.training_set import TrainingSet, training_set
-from obligor.sequences import SequenceHead
 from obligor.sequences.asked import Everyone
 from obligor.sequences.fitting import TokenSettings, fit_tokenizer
+from obligor.sequences.head import SequenceHead
 from obligor.sequences.pretrained import Encoders, Pretrained
 from obligor.sequences.training import SequenceEncoder
 from obligor.sequences.training.export import exported_weights
 from obligor.sequences.weights import Config, dump
 from obligor.stores.sqlite import SQLiteStore
 
+__all__ = ["FURTHER_MODEL", "OUTCOME", "Asking"]
+
+PROJECT = Path(__file__).parent / "sequence_project"
 DAY = 86_400_000_000
 START = 1_767_225_600_000_000  # 2026-01-01
 DAYS = 200
-CUTOFF = "2026-05-15"
 CONSUMERS, ASKED = 150, 6
-
-
-class Asking(Event, application=True):
-    """A consumer asks for a loan."""
-
-    consumer = Entity()
-    amount = Money("EUR")
-    channel = Category("app", "web", optional=True)
-
-
-class Transfer(Event):
-    """Money comes from another lender, or goes back to it."""
-
-    consumer = Entity()
-    way = Category("borrowed", "repaid")
-    amount = Money("EUR")
-
-
-class Ended(Event):
-    """What became of a loan."""
-
-    consumer = Entity()
-    asking = Entity("application")
-    how = Category("good", "bad")
-
-
-REGISTRY = Registry([Asking, Transfer, Ended])
-OUTCOME = Outcome(application=Asking, key="event_id", horizon="30d", bad=labelled(Ended.how, bad=["bad"], key="asking"))
-POLICY = b"""
-[cutoffs]
-approve_below = 0.3
-decline_from = 0.5
-
-[offer]
-amount = "amount"
-expires = "30m"
-reason = "AMOUNT"
-[[offer.bands]]
-amount_max = 10_000_000
-
-[reasons.texts]
-AMOUNT = "The amount asked for"
-TRANSFERS = "Transfers from and to other lenders"
-HISTORY = "The course of your account"
-BORROWED = "Money taken from other lenders"
-
-[ladder]
-rungs = ["full", "scorecard", "refer"]
-"""
-HEAD = SequenceHead(
-    sequence="history", reason="HISTORY", groups={"BORROWED": ("Transfer.way=borrowed",)}, folds=3, units=8,
-    steps=100, rate=5e-3,
-)  # fmt: skip
-MODEL = Model(cutoff=CUTOFF, seed=3, search=1, rounds_max=30, learning_rate=0.2, rolls=2, bootstrap=20, sequence=HEAD)
+REGISTRY = Registry([Asking, Transfer, Opened, Due, Paid, Ended])
+OUTCOMES = {"first_payment": first_payment}
+POLICY = (PROJECT / "policy.toml").read_bytes()
+assert isinstance(FURTHER_MODEL.sequence, SequenceHead)
+FURTHER = FURTHER_MODEL.sequence
+HEAD = dataclasses.replace(FURTHER, heads=())
+MODEL = dataclasses.replace(FURTHER_MODEL, sequence=HEAD)
+CUTOFF = MODEL.cutoff
 
 
 def plan(*, with_sequence: bool = True) -> Plan:
-    """Compile the features; the windows see how many transfers there were, and how much, not in which order."""
-    transfers = Transfer.by("consumer")
-    borrowed = transfers.where(Transfer.way == "borrowed").sum("amount", "20d", reason="TRANSFERS")
-    moved = transfers.count("20d", reason="TRANSFERS")
-    amount = feature(request("amount"), reason="AMOUNT")
-    named = definitions({"borrowed": borrowed, "moved": moved, "amount": amount})
-    history = {"history": Sequence.by("consumer", [Transfer])} if with_sequence else {}
-    return compile_plan(named, REGISTRY, Asking, "Europe/Berlin", sequences=history)
+    """Compile the features."""
+    history = sequences(vars(features)) if with_sequence else {}
+    return compile_plan(definitions(vars(features)), REGISTRY, Asking, "Europe/Berlin", sequences=history)
 
 
 def moment(at: int) -> str:
@@ -108,7 +66,7 @@ def moment(at: int) -> str:
 
 def history(seed: int = 1, *, learnable: bool = True) -> Iterator[dict[str, Any]]:
     """Yield the records; without `learnable` outcomes are drawn by consumer, whatever happened before."""
-    chance = random.Random(seed)
+    chance, later = random.Random(seed), random.Random(seed + 1_000)
     last = {"event_id": "t-last", "consumer": "nobody", "way": "repaid", "amount": 1}
     yield {"type": "transfer", "event_time": moment(START + (DAYS + 50) * DAY), **last}
     for who in range(CONSUMERS):
@@ -122,12 +80,30 @@ def history(seed: int = 1, *, learnable: bool = True) -> Iterator[dict[str, Any]
                 before = at - (9 - 5 * place) * DAY + chance.randrange(2 * DAY)
                 record = {"event_id": f"t-{name}-{place}", "way": way, "amount": 80_000 if much else 20_000}
                 yield {"type": "transfer", "event_time": moment(before), **consumer, **record}
-            asked = {"event_id": f"a-{name}", "amount": chance.randrange(5_000, 200_000), "channel": "app"}
+            amount = chance.randrange(5_000, 200_000)
+            asked = {"event_id": f"a-{name}", "amount": amount, "channel": "app"}
             yield {"type": "asking", "event_time": moment(at), **consumer, **asked}
             risk = (0.55 if borrowing else 0.08) + (0.3 if much else 0.0)
             bad = chance.random() < risk if learnable else fate
-            how = {"event_id": f"e-{name}", "asking": asked["event_id"], "how": "bad" if bad else "good"}
-            yield {"type": "ended", "event_time": moment(at + 10 * DAY), **consumer, **how}
+            yield from loan(name, at, amount, bad, much, later)
+
+
+def loan(name: str, at: int, amount: int, bad: bool, much: bool, chance: random.Random) -> Iterator[dict[str, Any]]:
+    """Yield what becomes of a loan: one that is bad is so within 30 days, a few others are in the months after."""
+    silent, slow = bad and chance.random() < 0.5, not bad and chance.random() < 0.15
+    days = chance.randrange(12, 29) if bad else chance.randrange(31, 85) if slow else chance.randrange(6, 75)
+    paid = [] if silent else [(4, amount // (10 if bad and much else 3))]
+    if not bad and not slow:
+        paid.append((days, amount - paid[0][1]))
+    common = {"consumer": f"c-{name.split('-')[0]}", "loan": f"l-{name}"}
+    opened = {"event_id": f"o-{name}", "asking": f"a-{name}", "amount": amount}
+    yield {"type": "opened", "event_time": moment(at + DAY // 24), **common, **opened}
+    yield {"type": "due", "event_id": f"d-{name}", "event_time": moment(at + 5 * DAY), **common}
+    for place, (day, back) in enumerate(paid):
+        record = {"event_id": f"p-{name}-{place}", "amount": back}
+        yield {"type": "paid", "event_time": moment(at + day * DAY), **common, **record}
+    how = {"event_id": f"e-{name}", "how": "bad" if bad or slow else "good"}
+    yield {"type": "ended", "event_time": moment(at + days * DAY), **common, **how}
 
 
 def new_log(folder: Path, *, learnable: bool = True) -> EventLog:
@@ -144,6 +120,14 @@ def new_log(folder: Path, *, learnable: bool = True) -> EventLog:
 def rows(log: EventLog) -> TrainingSet:
     """Return the training set of all that the log knows."""
     return training_set(plan(), OUTCOME, log, cut=log.cut(), seen_at=log.last_known_time)
+
+
+def further_targets(log: EventLog, data: TrainingSet, head: SequenceHead = FURTHER) -> tuple[Target, ...]:
+    """Return what further heads learn from and are judged on, of all that the log knows."""
+    return targets_of(
+        head, OUTCOME, OUTCOMES, log, data, cut=log.cut(), seen_at=log.last_known_time,
+        cutoff_us=cutoff_us(data.plan, MODEL),
+    )  # fmt: skip
 
 
 def encoder(log: EventLog, folder: Path, *, cutoff_us: int = START, seed: int = 5) -> Pretrained:
@@ -178,9 +162,10 @@ def fused_world(folder: Path, model: Model = MODEL) -> World:
 
 def trained(world: World, root: Path, model: Model = MODEL) -> Bundle:
     """Train a model on a world."""
+    assert model.sequence is not None
     return train(
         world.data, model, policy=POLICY, outcome=OUTCOME.describe(), root=root, encoder=world.encoder,
-        reading=reading(world.log),
+        reading=reading(world.log), targets=further_targets(world.log, world.data, model.sequence),
     )  # fmt: skip
 
 

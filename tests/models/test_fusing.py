@@ -28,7 +28,7 @@ from obligor.decisions.policy import load_policy
 from obligor.errors import BadInput, DefinitionError, IntegrityError
 from obligor.models.alone import Alone
 from obligor.models.bundle import ALONE, PARTS, SEQUENCE_PARTS, Bundle, write_bundle
-from obligor.models.fusing import Fused, check_encoder, fuse, out_of_fold, scored
+from obligor.models.fusing import Floats, Fused, _Learning, check_encoder, fuse, read_again, scored
 from obligor.models.metrics import auc
 from obligor.models.model import Model
 from obligor.models.report import render_report, verdicts
@@ -37,6 +37,7 @@ from obligor.models.training import cutoff_us, evaluate_bundle, split_of, train
 from obligor.parts import read_parts, write_parts
 from obligor.sequences.scoring import readouts
 from obligor.sequences.tokens import KNOWN
+from obligor.sequences.training.fold_heads import FoldHeads
 from obligor.sequences.views import Views
 
 
@@ -59,7 +60,7 @@ def _fused(world: World, model: Model) -> Fused:
     return fuse(
         world.data, model.sequence, world.encoder, reading(world.log), train=split.train, fold=fold,
         row_weights=np.ones(len(world.data)), seed=model.seed, cutoff_us=split.cutoff_us,
-        progress=lambda step, done, total: None,
+        progress=lambda step, done, total: None, rolls=[roll.from_us for roll in split.rolls],
     )  # fmt: skip
 
 
@@ -86,11 +87,10 @@ def test_training_rows_are_scored_out_of_fold_and_all_others_as_they_are_served(
     assert score is not None
     split = split_of(data, MODEL)
     fold = folds(data, split.train, HEAD.folds, MODEL.seed)
-    given = out_of_fold(data, score, reading(world.log), fold).features[:, -1]
+    given = read_again(data, score, reading(world.log), fold).data.features[:, -1]
     served = scored(data, score, reading(world.log)).features[:, -1]
-    read = readouts(
-        score.tokenizer, score.encoder, data.plan, score.sequence, world.log, data.requests(world.log.cut())
-    )
+    with readouts(score, data.plan, world.log, data.requests(world.log.cut())) as found:
+        read = found.copy()
     each = np.array([score.each(one) for one in read])
     for row in range(len(data)):
         assert served[row] == score.of(read[row])
@@ -103,7 +103,8 @@ def test_training_rows_are_scored_out_of_fold_and_all_others_as_they_are_served(
 
 def test_a_fate_drawn_by_person_is_not_told_out_of_fold(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Labels that are the person's own and nothing else: a head that knew its people would tell them."""
-    monkeypatch.setattr("obligor.sequences.training.fold_heads._steps", lambda inner, settings: (settings.steps, 0.0))
+    steps = "obligor.sequences.training.fold_heads._steps"
+    monkeypatch.setattr(steps, lambda inner, settings: (settings.steps, {"outcome": 0.0}))
     chance = np.random.default_rng(5)
     fate = {name: float(chance.random() < 0.4) for name in dict.fromkeys(world.data.fields["consumer"].to_pylist())}
     bad = np.array([fate[name] for name in world.data.fields["consumer"].to_pylist()])
@@ -128,7 +129,7 @@ def test_a_later_evaluation_says_what_each_part_is_worth(world: World) -> None:
     assert isinstance(alone, Alone)
     fold = np.full(len(world.data), -1)
     assert world.bundle.sequence is not None
-    data = out_of_fold(world.data, world.bundle.sequence, reading(world.log), fold)
+    data = read_again(world.data, world.bundle.sequence, reading(world.log), fold).data
     pds = alone.pds(data)
     assert {name: len(pd) for name, pd in pds.items()} == {"trees": len(data), "sequence": len(data)}
     row = 17
@@ -261,3 +262,33 @@ def test_who_borrowed_last_is_blamed_for_it_and_who_repaid_last_is_not(world: Wo
         explained = world.bundle.contributions(data.features[row]).sum()
         assert sum(result.decisions[row].contributions.values()) == pytest.approx(explained, rel=0, abs=1e-9)
     assert result.summary()["reasons"]["BORROWED"] > 20
+
+
+def test_the_search_sees_scores_of_heads_that_had_not_seen_the_roll(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other outcomes from a roll on change none of the scores that candidates are fitted and judged on there."""
+    steps = "obligor.sequences.training.fold_heads._steps"
+    monkeypatch.setattr(steps, lambda inner, settings: (40, {"outcome": 0.0}))
+    split = split_of(world.data, MODEL)
+    later = split.train & (world.data.as_of >= split.rolls[-1].from_us)
+    flipped = dataclasses.replace(world.data, bad=np.where(later, 1 - world.data.bad, world.data.bad))
+    one, other = (_fused(world._replace(data=data), MODEL) for data in (world.data, flipped))
+    assert len(one.before) == len(split.rolls) > 1
+    for values, again in zip(one.before, other.before, strict=True):
+        assert np.array_equal(values, again)
+    assert not np.array_equal(one.data.features[later, -1], other.data.features[later, -1]), "the control"
+    assert not np.array_equal(one.before[-1], one.data.features[:, -1])
+
+
+def test_candidates_are_judged_on_these_scores(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores that are the outcomes themselves, in the search alone, make its figure perfect and nothing else."""
+
+    def knowing(learning: _Learning, moment_us: int, learnt: FoldHeads) -> Floats:
+        return 8.0 * np.nan_to_num(learning.data.bad) - 4.0
+
+    monkeypatch.setattr(_Learning, "before", knowing)
+    bundle = trained(world, tmp_path)
+    assert bundle.training["trials"][0]["auc"] > 0.99 > world.bundle.training["trials"][0]["auc"] + 0.1
+    assert bundle.evaluation["models"]["xgboost"]["metrics"]["auc"]["value"] < 0.85
+    assert json.loads(_parts(bundle)[ALONE])["trees"] == json.loads(_parts(world.bundle)[ALONE])["trees"]

@@ -170,16 +170,16 @@ class Twin:
 
     def head(self, name: str, r: Vector) -> Vector:
         """Return a head's log-odds."""
-        names = ("norm_mean", "norm_scale", "gate", "gate_bias", "out")
+        names = ("norm_mean", "norm_scale", "gate", "gate_bias", "hidden", "hidden_bias", "out")
         part: dict[str, Any] = {key: self.w.get(f"head.{name}.{key}") for key in names}
         scaled = [(a - m) * s for a, m, s in zip(r, part["norm_mean"], part["norm_scale"], strict=True)]
-        shares, bottoms = [1.0], [f"head.{name}."]
+        shares, bottoms = [1.0], [(part["hidden"], part["hidden_bias"])]
         if part["gate"]:
             sums = self.product(part["gate"], scaled, part["gate_bias"])
             shares = [exp(one - max(sums)) for one in sums]
             shares = [one / self.add(0.0, shares) for one in shares]
-            bottoms = [f"expert.{e}." for e in range(len(shares))]
-        layers = [self.product(self.w[one + "hidden"], scaled, self.w[one + "hidden_bias"]) for one in bottoms]
+            bottoms = list(zip(part["hidden"], part["hidden_bias"], strict=True))
+        layers = [self.product(hidden, scaled, bias) for hidden, bias in bottoms]
         below = [
             self.add(0.0, [x * sigmoid(x) * share for x, share in zip(unit, shares, strict=True)])
             for unit in zip(*layers, strict=True)

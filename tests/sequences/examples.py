@@ -68,15 +68,19 @@ def tensors(chosen: Config, seed: int = 0, heads: dict[str, int] | None = None) 
 
 
 def mixed(chosen: Config, own: Tensors, experts: int, seed: int = 0) -> Tensors:
-    """Return weights whose heads have gates over experts in place of hidden layers of their own."""
+    """Return weights whose heads have gates over the same experts in place of a hidden layer."""
     chance, size = np.random.default_rng(seed), readout_size(chosen.hidden)
-    shapes_of: dict[str, tuple[int, ...]] = {}
-    for e in range(experts):
-        shapes_of |= {f"expert.{e}.hidden": (7, size), f"expert.{e}.hidden_bias": (7,)}
+
+    def draw(*shape: int) -> NDArray[np.float32]:
+        drawn: NDArray[np.float32] = (chance.normal(size=shape) / 4).astype(np.float32)
+        return drawn
+
+    found = dict(own)
+    layers = draw(experts, 7, size), draw(experts, 7)
     for name in [key.removesuffix(".hidden") for key in own if key.endswith(".hidden")]:
-        shapes_of |= {f"{name}.gate": (experts, size), f"{name}.gate_bias": (experts,)}
-    found = {name: (chance.normal(size=shape) / 4).astype(np.float32) for name, shape in shapes_of.items()}
-    return found | {name: one for name, one in own.items() if not name.endswith((".hidden", ".hidden_bias"))}
+        found[f"{name}.hidden"], found[f"{name}.hidden_bias"] = (one.copy() for one in layers)
+        found[f"{name}.gate"], found[f"{name}.gate_bias"] = draw(experts, size), draw(experts)
+    return found
 
 
 def loaded(chosen: Config, own: Tensors) -> Weights:

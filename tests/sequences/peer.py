@@ -106,6 +106,6 @@ class Peer:
         if "gate" not in w:
             return w["out"] @ functional.silu(w["hidden"] @ r + w["hidden_bias"]) + w["out_bias"]
         shares = torch.softmax(w["gate"] @ r + w["gate_bias"], 0)
-        layers = [(self.w[f"expert.{e}.hidden"], self.w[f"expert.{e}.hidden_bias"]) for e in range(len(shares))]
+        layers = zip(w["hidden"], w["hidden_bias"], strict=True)
         experts = torch.stack([functional.silu(hidden @ r + bias) for hidden, bias in layers])
         return w["out"] @ (shares @ experts) + w["out_bias"]

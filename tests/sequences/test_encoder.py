@@ -154,8 +154,11 @@ def test_heads_may_share_experts(experts: int) -> None:
     assert {name: odds.tolist() for name, odds in found.items()} == {
         name: twin.head(name, vector.tolist()) for name in found
     }
-    own["expert.0.hidden_bias"] += np.float32(1.0)
-    assert (Encoder(loaded(chosen, own)).heads(vector)["default"] != found["default"]).all()
+    own["head.default.hidden_bias"][0] += np.float32(1.0)
+    again = Encoder(loaded(chosen, own)).heads(vector)
+    assert (again["default"] != found["default"]).all()
+    assert (again["hazard"] == found["hazard"]).all()
+    assert list(one.heads(vector, ["hazard"])) == ["hazard"]
 
 
 class Backwards(Twin):

@@ -9,7 +9,7 @@ import pytest
 from obligor.errors import DefinitionError
 from obligor.events.schema import Registry
 from obligor.features import Boolean, Category, Entity, Event, Money, Plan, Sequence, compile_plan, feature, request
-from obligor.sequences import SequenceHead
+from obligor.sequences import Hazard, Loss, SequenceHead
 from obligor.sequences.head import EventGroup, described, event_groups, score_spec
 
 
@@ -66,6 +66,17 @@ def test_groups_have_the_plans_names() -> None:
         ({"reason": None}, "SequenceHead.reason: expected a text"),
         ({"folds": 1}, "SequenceHead.folds: expected a whole number, 2 to 20, got 1"),
         ({"dropout": 1.0}, "SequenceHead.dropout: expected a number of 0 or more, below 1.0"),
+        ({"heads": "loss"}, "SequenceHead.heads: expected a tuple of at most 8 heads, got 'loss'"),
+        ({"heads": (Hazard(0),)}, "SequenceHead.heads[0]: expected 1 to 120 months, got 0"),
+        ({"heads": (Loss(), Loss())}, "SequenceHead.heads[1]: 'loss' is there twice"),
+        (
+            {"heads": ("outcome",)},
+            "SequenceHead.heads[0]: expected the name of a further outcome of outcomes.py, got 'outcome'",
+        ),
+        ({"heads": (3,)}, "SequenceHead.heads[0]: expected an outcome's name, Hazard(...) or Loss(), got 3"),
+        ({"bottom": "mixed"}, "SequenceHead.bottom: expected one of own, shared, experts, got 'mixed'"),
+        ({"bottom": "shared"}, "SequenceHead.bottom: there is no further head to have a bottom of 'shared' with"),
+        ({"experts": 1}, "SequenceHead.experts: expected a whole number, 2 to 16, got 1"),
         ({"name": "my score"}, "SequenceHead.name: expected a name"),
         ({"groups": {str(i): (f"E{i}",) for i in range(6)}}, "at most 5 groups, got 6"),
         ({"groups": {"A": "Visit"}}, "SequenceHead.groups.A: expected a list of events"),

@@ -22,6 +22,7 @@ def test_defaults_stand() -> None:
     [
         ({"sequence": ""}, "sequence: expected the name of a Sequence in features.py, got ''"),
         ({"kind": "transfomer"}, "kind: 'transfomer'; did you mean 'transformer'?"),
+        ({"precision": "float16"}, "precision: 'float16'; did you mean 'bfloat16'?"),
         ({"hidden": 0}, "hidden: expected a whole number, 1 to 4096, got 0"),
         ({"epochs": True}, "epochs: expected a whole number, at least 1, got True"),
         ({"kind": "transformer", "heads": 3}, "hidden: expected a multiple of 6 for 3 heads, got 64"),

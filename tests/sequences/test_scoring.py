@@ -70,8 +70,8 @@ def test_each_question_is_scored_as_its_tokens_one_by_one(kind: Kind, asked: Ask
     score = SequenceScore("history_score", twin.NAME, asked.tokenizer, weights, HEADS, "HISTORY")
     expected = _one_by_one(score.encoder, asked.tokens)
     for threads in (1, 2):
-        found = readouts(asked.tokenizer, score.encoder, asked.plan, twin.NAME, asked.log, asked.requests, threads)
-        assert found.tobytes() == expected.tobytes()
+        with readouts(score, asked.plan, asked.log, asked.requests, threads) as found:
+            assert found.tobytes() == expected.tobytes()
     each = [score.encoder.heads(readout) for readout in expected]
     means = np.array([sum(float(one[name][0]) for name in HEADS) / len(HEADS) for one in each])
     assert scores(score, asked.plan, asked.log, asked.requests).tobytes() == means.tobytes()

@@ -133,18 +133,18 @@ def test_every_tensor_that_does_not_fit_is_named() -> None:
     ]
 
 
-def test_experts_are_named_too() -> None:
+def test_experts_are_counted_by_the_gate() -> None:
     chosen = config("gru")
     own = mixed(chosen, tensors(chosen), 3)
     assert parse(dump(chosen, own), sha256(dump(chosen, own))).heads == ("default", "hazard")
-    own["expert.5.hidden"] = own.pop("expert.1.hidden")
+    own["expert.0.hidden"] = own["head.default.hidden"][0]
+    own["head.default.hidden"] = own["head.default.hidden"][0]
     own["head.hazard.gate_bias"] = own["head.hazard.gate_bias"][:2]
     with pytest.raises(BadInput) as error:
         dump(chosen, own)
     assert [one.path for one in error.value.problems] == [
-        *("$['expert.1.hidden']", "$['expert.3.hidden']", "$['expert.3.hidden_bias']"),
-        *("$['expert.5.hidden']", "$['head.default.gate']", "$['head.default.gate_bias']"),
-        *("$['head.hazard.gate']", "$['head.hazard.gate_bias']"),
+        *("$['expert.0.hidden']", "$['head.default.hidden']"),
+        *("$['head.hazard.gate']", "$['head.hazard.hidden']", "$['head.hazard.hidden_bias']"),
     ]
 
 

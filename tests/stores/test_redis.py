@@ -302,13 +302,13 @@ def test_a_long_scan_in_pages_is_the_same_scan(
     staged.commit()
     monkeypatch.setattr(transaction_module, "PAGE", 5)
     asked: list[int] = []
-    run = Link.run
+    send = Link.send
 
-    def noted(link: Link, script: Script, keys: tuple[bytes, bytes], *arguments: Any, **names: Any) -> Any:
+    def noted(link: Link, script: Script, keys: tuple[bytes, bytes], *arguments: Any) -> Any:
         asked.append(arguments[-1])
-        return run(link, script, keys, *arguments, **names)
+        return send(link, script, keys, *arguments)
 
-    monkeypatch.setattr(Link, "run", noted)
+    monkeypatch.setattr(Link, "send", noted)
     for limit in (1, 4, 5, 6, 10, 11, 20, 21, 22, 40, None):
         staged = store.begin()
         asked.clear()

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from obligor.events.log import EventLog
     from obligor.models.bundle import Bundle
     from obligor.models.fusing import Reading
+    from obligor.models.model import Model
+    from obligor.models.targets import Target
     from obligor.models.training_set import TrainingSet
     from obligor.project import Project
     from obligor.sequences.coalitions import Coalitions
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["backtest", "evaluate", "train", "train_project", "write_reports"]
 
 THREADS = 2  # that read sequences
+DAY_US = 86_400_000_000
 Steps = Callable[[int, str], None]
 BundleName = Annotated[str, typer.Option("--bundle", help="`champion`, or the first characters of a bundle's hash.")]
 Cutoff = Annotated[str | None, typer.Option(help="Cut-off instead of the one in model.py.")]
@@ -76,20 +79,55 @@ def train_project(
     project.check_policy(project.policy)
     encoder = None if model.sequence is None else project.encoders.load()
     with project.log(read_only=True) as log:
-        data, snapshot, reading = _training_set(project, log, seen_at, cutoff_us(project.plan, model), step)
+        seen = _seen(project, log, seen_at, cutoff_us(project.plan, model), step)
         return fit(
-            data,
+            seen.data,
             model,
             policy=project.policy,
             outcome=project.outcome.describe(),
             root=project.bundles,
-            snapshot=snapshot,
+            snapshot=seen.snapshot,
             events=[event.describe() for event in project.registry],
             ceiling=_ceiling(ceiling),
             progress=_progress(step),
             encoder=encoder,
-            reading=reading(model.sequence.sequence) if model.sequence is not None else None,
+            reading=seen.reading(model.sequence.sequence) if model.sequence is not None else None,
+            targets=seen.targets(model),
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Seen:
+    """A project's applications as they are seen at one cut and moment."""
+
+    project: Project
+    log: EventLog
+    data: TrainingSet
+    cut: Mapping[int, int]
+    seen_at_us: int
+
+    @property
+    def snapshot(self) -> dict[str, Any]:
+        """Where it is from."""
+        return {**snapshot_of(self.log, self.cut), "seen_at_us": self.seen_at_us}
+
+    def reading(self, sequence: str) -> Reading:
+        """Return what reads a sequence of the same snapshot."""
+        from obligor.models.fusing import Reading
+
+        return Reading(sequence_source(self.project, self.log, self.project.plan, sequence), self.cut, THREADS)
+
+    def targets(self, model: Model) -> tuple[Target, ...]:
+        """Return what the further heads of a model learn from and are judged on."""
+        from obligor.models.targets import targets_of
+        from obligor.models.training import cutoff_us
+
+        if model.sequence is None or not model.sequence.heads:
+            return ()
+        return targets_of(
+            model.sequence, self.project.outcome, self.project.outcomes, self.log, self.data, cut=self.cut,
+            seen_at=self.seen_at_us, cutoff_us=cutoff_us(self.project.plan, model),
+        )  # fmt: skip
 
 
 def _record(run: Run, bundle: Bundle, report: Path) -> None:
@@ -104,30 +142,23 @@ def _record(run: Run, bundle: Bundle, report: Path) -> None:
             run.measured({"fold.held_loss": head["held_loss"], "fold.steps": head["steps"]}, head["fold"])
     for model, judged in bundle.evaluation["models"].items():
         run.measured({f"{model}.{name}": one["value"] for name, one in judged["metrics"].items()})
+    for name, judged in bundle.evaluation.get("heads", {}).items():
+        run.measured({f"{name}.{key}": one["value"] for key, one in (judged.get("metrics") or {}).items()})
     for path in (bundle.path / MANIFEST, bundle.path / "training.json", report, report.with_suffix(".json")):
         run.file(path)
 
 
-def _training_set(
-    project: Project, log: EventLog, seen_at: str | None, cutoff: int | None, step: Steps
-) -> tuple[TrainingSet, dict[str, Any], Callable[[str], Reading]]:
-    """Return the training set, where it is from, and what reads a sequence of the same snapshot."""
+def _seen(project: Project, log: EventLog, seen_at: str | None, cutoff: int | None, step: Steps) -> _Seen:
+    """Return the training set of all that the log has now."""
     from obligor.models.training_set import training_set
 
-    cut = log.cut()
+    cut = log.cut()  # a service may go on writing meanwhile
     seen = instant(seen_at, "--seen-at", log.last_known_time)
     data = training_set(
         project.plan, project.outcome, log, cut=cut, seen_at=seen, cutoff_us=cutoff, progress=_progress(step),
         lake=project.lake(log),
     )  # fmt: skip
-    snapshot = {**snapshot_of(log, cut), "seen_at_us": seen}
-
-    def reading(sequence: str) -> Reading:
-        from obligor.models.fusing import Reading
-
-        return Reading(sequence_source(project, log, project.plan, sequence), cut, THREADS)
-
-    return data, snapshot, reading
+    return _Seen(project, log, data, cut, seen)
 
 
 def _progress(step: Steps) -> Callable[[str, int, int], None]:
@@ -163,6 +194,9 @@ def _show(out: Output, bundle: Bundle, evaluation: Mapping[str, Any], report: Pa
     if "fusion" in evaluation:
         columns = ["measure", "trees", "sequence", "fused", "fused - trees", "95% low", "95% high"]
         out.table("What the sequence adds", columns, _fusion(evaluation["fusion"]))
+    if "heads" in evaluation:
+        columns = ["head", "measure", "value", "95% low", "95% high"]
+        out.table("What else the sequence's heads foretell", columns, _heads(evaluation["heads"]))
     out.say(f"Report: [bold]{report}[/]")
     out.result({"bundle": bundle.hash, "report": str(report), "evaluation": evaluation})
 
@@ -183,25 +217,61 @@ def _fusion(fusion: Mapping[str, Any]) -> list[list[object]]:
     return rows
 
 
+def _heads(heads: Mapping[str, Any]) -> list[list[object]]:
+    """Return each head's main measures; of a hazard those of default by the end of each month."""
+    rows: list[list[object]] = []
+    for name, judged in heads.items():
+        measures = judged.get("metrics") or {}
+        for one in judged.get("months", ()):
+            known = {key: one["by_then"][key] for key in ("auc", "observed_to_expected")}
+            measures |= {f"month {one['month']}: {key}": value for key, value in known.items() if value is not None}
+        rows += [[name, key, one["value"], one["low"], one["high"]] for key, one in measures.items()]
+        if not measures:
+            rows.append([name, "too few known to be judged", None, None, None])
+    return rows
+
+
 def evaluate(
     project: InProject = Path(),
     bundle: BundleName = "champion",
     seen_at: SeenAt = None,
     ceiling: Ceiling = None,
+    to: Annotated[
+        Path | None, typer.Option(help="Parquet: a row an application, with its PD and what further heads foretell.")
+    ] = None,
+    within: Annotated[
+        list[str] | None, typer.Option(help="With --to: the PD within this time too, such as 45d; by a hazard head.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Judge a bundle on the log as it is now, out of time, by its own cut-off."""
     import obligor
-    from obligor.models.training import evaluate_bundle
+    from obligor.models.model import Model
+    from obligor.models.training import evaluate_bundle, foretell
 
     out = Output(as_json)
     opened = obligor.open(project)
     loaded = opened.bundle(bundle)
+    days = _days(loaded, to, within or [])
     with progress_bar("evaluating", hidden=as_json) as step, opened.log(read_only=True) as log:
-        data, _, reading = _training_set(opened, log, seen_at, None, step)
-        read = None if loaded.sequence is None else reading(loaded.sequence.sequence)
-        evaluation = evaluate_bundle(loaded, data, ceiling=_ceiling(ceiling), reading=read)
+        seen = _seen(opened, log, seen_at, None, step)
+        read = None if loaded.sequence is None else seen.reading(loaded.sequence.sequence)
+        targets = seen.targets(Model.from_data(loaded.training["model"]))
+        evaluation = evaluate_bundle(loaded, seen.data, ceiling=_ceiling(ceiling), reading=read, targets=targets)
+        if to is not None:
+            foretell(loaded, seen.data, read, days).write_parquet(to)
     _show(out, loaded, evaluation, write_reports(opened, loaded, evaluation))
+
+
+def _days(bundle: Bundle, to: Path | None, within: list[str]) -> list[float]:
+    """Return times in days; BadInput where there is nobody to say, or no place to say it."""
+    from obligor.events.schema import parse_duration
+
+    if within and to is None:
+        raise BadInput(Problem("--within", "expected --to beside it: a file that the PDs are written to"))
+    if within and (bundle.heads is None or bundle.heads.hazard is None):
+        raise BadInput(Problem("--within", "the bundle has no hazard head: SequenceHead(heads=(Hazard(months=...),))"))
+    return [parse_duration(text) / DAY_US for text in within]
 
 
 def backtest(
@@ -223,18 +293,17 @@ def backtest(
     loaded = opened.bundle(bundle)
     checked = opened.check_policy(policy.read_bytes() if policy else loaded.policy, loaded.described)
     with opened.log(read_only=True) as log:
-        cut = log.cut()  # a service may go on writing meanwhile
         with progress_bar("backtest", hidden=as_json) as step:
-            data, _, reading = _training_set(opened, log, seen_at, None, step)
+            seen = _seen(opened, log, seen_at, None, step)
             first, last = instant(since, "--since", 0), instant(until, "--until", 2**62)
-            data = data.take((data.as_of >= first) & (data.as_of < last))
-            data, coalitions = _sequenced(data, loaded, reading)
+            data = seen.data.take((seen.data.as_of >= first) & (seen.data.as_of < last))
+            data, coalitions = _sequenced(data, loaded, seen.reading)
         with progress_bar("deciding", total=len(data), hidden=as_json) as step:
             result = run(
                 data,
                 loaded,
                 checked,
-                cut=cut,
+                cut=seen.cut,
                 seed=lambda event_id: derive_seed(log.id, event_id),
                 coalitions=coalitions,
                 progress=lambda done, total: step(1, ""),

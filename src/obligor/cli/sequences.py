@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -26,21 +26,24 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from obligor.events.log import EventLog
-    from obligor.features.plan import Plan
     from obligor.project import Project
-    from obligor.sequences.asked import Questions
     from obligor.sequences.dataset import Dataset
+    from obligor.sequences.encoder import Floats
     from obligor.sequences.model import SequenceModel
     from obligor.sequences.pretrained import Pretrained
     from obligor.sequences.training.pretrained import Learnt
     from obligor.tracking import Run
 
+    Embedded = tuple[list[pa.Array], Floats]  # named columns and vectors of some rows
     Learning = Callable[[SequenceModel, Dataset, Path, Run, bool], tuple[SequenceModel, Learnt]]
 
 __all__ = ["Means", "embed", "encoders", "pretrain", "pretrain_project"]
 
 RUN = "run.json"  # of a pretraining under way: what it learns from
 FORMAT = 1
+ROWS_WRITTEN = 1 << 14  # vectors of applications at once
+KNOWN = {"key": "text"}  # what names a vector of an entity
+ASKED = {"application_id": "text", "as_of": "moment"}  # and one of an application
 Threads = Annotated[int, typer.Option(min=1, help="How many threads read and reckon.")]
 
 
@@ -284,77 +287,80 @@ def embed(
     held = opened.encoders.load(encoder)
     with opened.log(read_only=True) as log, progress_bar("embedding", hidden=as_json) as step:
         at = instant(as_of, "--as-of", log.last_known_time)
-        with _asked(opened, log, held, at, applications, threads) as (dataset, ids):
-            count = _write(to, held, dataset, ids, threads, step)
+        embedded = _applications if applications else _everyone
+        count = _write(to, held, ASKED if applications else KNOWN, embedded(opened, log, held, at, threads), step)
     out.say(f"{count:,} vectors of {held.encoder.size:,} numbers written to [bold]{to}[/]")
     out.result({"rows": count, "size": held.encoder.size, "encoder": held.hash, "to": str(to)})
 
 
-@contextmanager
-def _asked(
-    project: Project, log: EventLog, held: Pretrained, at: int, applications: bool, threads: int
-) -> Iterator[tuple[Dataset, pa.StringArray | None]]:
-    """Yield what is embedded, and the applications' ids; the dataset is deleted afterwards."""
+def _everyone(project: Project, log: EventLog, held: Pretrained, at: int, threads: int) -> Iterator[Embedded]:
+    """Yield keys and vectors of the entities that are known at a moment, by key, some at a time."""
+    import pyarrow as pa
+
     from obligor.sequences.asked import Everyone
+    from obligor.sequences.embedding import embed as embedded
+    from obligor.sequences.entities import by_key
     from obligor.sequences.writing import write_dataset
 
-    plan, name, cut = project.plan, held.sequence, log.cut()
-    questions: Questions = Everyone(at, cut)
-    ids: pa.StringArray | None = None
-    if applications:
-        ids, questions = _applications(project, log, plan, name, cut, at)
-    beside = project.path(project.settings.store.pretraining)
-    beside.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="embedding-", dir=beside) as folder:
-        source = sequence_source(project, log, plan, name)
-        yield write_dataset(Path(folder) / "d", plan, name, held.tokenizer, source, questions, threads=threads), ids
+    plan, name = project.plan, held.sequence
+    with tempfile.TemporaryDirectory(prefix="embedding-", dir=_beside(project)) as folder:
+        source, everyone = sequence_source(project, log, plan, name), Everyone(at, log.cut())
+        dataset = write_dataset(Path(folder) / "d", plan, name, held.tokenizer, source, everyone, threads=threads)
+        keys = dataset.keys()
+        for some, vectors in embedded(dataset, held.encoder, by_key(dataset), threads):
+            yield [keys.take(pa.array(some))], vectors
 
 
-def _applications(
-    project: Project, log: EventLog, plan: Plan, name: str, cut: Any, at: int
-) -> tuple[pa.StringArray, Questions]:
-    """Return the ids of all applications that are known, in order of the log, and the questions that they were."""
+def _applications(project: Project, log: EventLog, held: Pretrained, at: int, threads: int) -> Iterator[Embedded]:
+    """Yield ids, moments and vectors of all applications that are known, in the order of the log, some at a time."""
+    import pyarrow as pa
+
     from obligor.credit.facts import integers, texts
     from obligor.credit.observation import originals_of
     from obligor.features.requests import Requests, cut_rows, own_fields
+    from obligor.sequences.scoring import readouts
 
+    plan, cut = project.plan, log.cut()
     rows = originals_of(log, project.outcome, cut, at)
-    spec = plan.sequence(name)
+    spec = plan.sequence(held.sequence)
     entities = {via: texts(rows, via) for via in spec.via}
     fields = rows.select(own_fields(plan, spec))
     asked = Requests(integers(rows, "known"), cut_rows([cut]), integers(rows, "root"), entities, fields)
-    return texts(rows, "event_id"), asked
+    source = sequence_source(project, log, plan, held.sequence)
+    named = (texts(rows, "event_id"), pa.array(asked.as_of).cast(pa.timestamp("us", "UTC")))
+    with readouts(held, plan, source, asked, threads, _beside(project)) as vectors:
+        for begin in range(0, len(rows), ROWS_WRITTEN):
+            some = slice(begin, begin + ROWS_WRITTEN)
+            yield [column[some] for column in named], vectors[some]
 
 
-def _write(to: Path, held: Pretrained, dataset: Dataset, ids: pa.StringArray | None, threads: int, step: Any) -> int:
-    """Write the vectors part by part, by key or by application, and return how many there are."""
-    import numpy as np
+def _beside(project: Project) -> Path:
+    """Return the folder for what is needed meanwhile."""
+    folder = project.path(project.settings.store.pretraining)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _write(to: Path, held: Pretrained, named: Mapping[str, str], embedded: Iterator[Embedded], step: Any) -> int:
+    """Write columns of these names and types and the vectors, all or nothing, and return how many rows there are."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from obligor.sequences.embedding import embed as embedded
-    from obligor.sequences.entities import by_key
-
-    keys = dataset.keys() if ids is None else ids
-    question = np.arange(len(dataset)) if ids is None else np.asarray(dataset.columns.question)
-    places = by_key(dataset) if ids is None else np.argsort(question, kind="stable")
-    kind = pa.list_(pa.float64(), held.encoder.size)
-    asked = [] if ids is None else [("as_of", pa.timestamp("us", "UTC"))]
-    schema = pa.schema([("key" if ids is None else "application_id", pa.string()), *asked, ("vector", kind)])
+    types = {"text": pa.string(), "moment": pa.timestamp("us", "UTC")}
+    kind, count = pa.list_(pa.float64(), held.encoder.size), 0
+    schema = pa.schema([*((name, types[one]) for name, one in named.items()), ("vector", kind)])
     draft = to.with_name(f".{to.name}.{os.getpid()}")
     try:
         with pq.ParquetWriter(draft, schema.with_metadata({"encoder": held.hash})) as writer:
-            for some, vectors in embedded(dataset, held.encoder, places, threads):
-                columns: list[pa.Array] = [keys.take(pa.array(question[some]))]
-                if ids is not None:
-                    columns.append(pa.array(dataset.columns.as_of[some]).cast(schema.field("as_of").type))
-                columns.append(pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), type=kind))
-                writer.write_table(pa.Table.from_arrays(columns, schema=writer.schema))
-                step(len(some), "")
+            for columns, vectors in embedded:
+                packed = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), type=kind)
+                writer.write_table(pa.Table.from_arrays([*columns, packed], schema=writer.schema))
+                count += len(vectors)
+                step(len(vectors), "")
         os.replace(draft, to)
     finally:
         draft.unlink(missing_ok=True)
-    return len(places)
+    return count
 
 
 def encoders(project: InProject = Path(), as_json: AsJson = False) -> None:

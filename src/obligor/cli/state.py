@@ -41,7 +41,8 @@ def build(
 ) -> None:
     """Build the online state of a bundle's plan up to the log's end, beside a running service; again, it catches up.
 
-    It may be stopped at any time and goes on where it was.
+    A new one is filled from the lake, where there is one. It may be stopped at any time and goes on where it was in the
+    log; in the lake it begins again.
     """
     import obligor
     from obligor.features.states import state_name

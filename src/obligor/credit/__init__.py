@@ -17,6 +17,7 @@ from obligor.credit.definitions import (
     paid_in_full,
 )
 from obligor.credit.lives import evaluate_lives
+from obligor.credit.losses import evaluate_losses
 from obligor.credit.merchants import Merchant, Relationship
 from obligor.credit.outcomes import evaluate_outcomes
 from obligor.credit.reasons import REASON_TEXTS
@@ -39,6 +40,7 @@ __all__ = [
     "any_of",
     "days_past_due",
     "evaluate_lives",
+    "evaluate_losses",
     "evaluate_outcomes",
     "happens",
     "labelled",

@@ -36,6 +36,7 @@ class Recovery:
         self.done = False
         self.reached: Cut = {}  # what the state stands for when it is done
         self._log, self._state = log, state
+        self._misfit = False  # the log did not fit what the state was, which may have come from the lake
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="obligor-recovery", daemon=True)
         self._thread.start()
@@ -70,7 +71,7 @@ class Recovery:
         """Apply the log until little is missing; it may grow meanwhile."""
         self._state.forget()
         while True:
-            self.reached = self._state.catch_up(self._log, progress=self._progress)
+            self.reached = self._state.catch_up(self._log, progress=self._progress, from_lake=not self._misfit)
             if sum(self._log.cut().values()) - sum(self.reached.values()) <= REMAINDER_EVENTS_MAX:
                 return
 
@@ -79,7 +80,8 @@ class Recovery:
             raise _Stopped
 
     def _clear_after(self, error: Exception) -> None:
-        """Have a state that came back with other rows than the log's built from the beginning."""
+        """Have a state that came back with other rows than the log's built from the beginning, and of that alone."""
         if isinstance(error, StateMisfit):
+            self._misfit = True
             with suppress(StateGone):  # it is looked at again
                 self._state.clear()

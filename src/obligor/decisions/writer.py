@@ -154,11 +154,11 @@ class Writer:
         """Whether decisions are taken without the state, because it cannot be reached or is being brought back."""
         return self._recovery is not None
 
-    def catch_up(self) -> None:
+    def catch_up(self, *, from_lake: bool = True) -> None:
         """Bring the state to the end of the log; from the start where it is of another log or of none."""
         try:
             with self._timed("catch_up"):
-                self.applied = self._state.catch_up(self._log)
+                self.applied = self._state.catch_up(self._log, from_lake=from_lake)
             self._seen()
         except StateGone as error:
             self._lose(error)
@@ -248,7 +248,10 @@ class Writer:
         self._rebuild()
 
     def _rebuild(self) -> None:
-        """Build the state anew; not again and again, because what a new state does not fit is the item's fault."""
+        """Build the state anew, from the log, because the lake may be what it was wrong with.
+
+        Not again and again: what a new state does not fit is the item's fault.
+        """
         if self._cache is not None:
             self._cache.clear()
         if self._rebuilds < REBUILDS_MAX and self._recovery is None:
@@ -258,7 +261,7 @@ class Writer:
             except StateGone as error:
                 self._lose(error)
             else:
-                self.catch_up()
+                self.catch_up(from_lake=False)
 
     def warm_up(self) -> None:
         """Compute once all that a decision needs and forget it, so that no request waits for code to load."""

@@ -34,7 +34,16 @@ from obligor.features.tails import (
     merge_tails,
 )
 
-__all__ = ["CHUNK_ROWS_MAX", "TAIL_BYTES_MAX", "Editor", "Edits", "StateMisfit", "WinnerChanges", "edits_of"]
+__all__ = [
+    "CHUNK_ROWS_MAX",
+    "TAIL_BYTES_MAX",
+    "Editor",
+    "Edits",
+    "StateMisfit",
+    "WinnerChanges",
+    "edits_of",
+    "in_order",
+]
 
 Words = NDArray[np.int64]
 
@@ -246,11 +255,17 @@ def _numbered(keys: pa.StringArray) -> tuple[list[bytes], Words]:
     """Return the distinct keys in the order in which a store has them, and the number of each row's key."""
     encoded = keys.dictionary_encode()
     names = encoded.dictionary.cast(pa.binary())
-    by_name = pa.table([pc.binary_length(names), names], names=["length", "name"])
-    order = pc.sort_indices(by_name, sort_keys=[("length", "ascending"), ("name", "ascending")])
+    order = in_order(names)
     rank = np.empty(len(names), np.int64)
-    rank[order.to_numpy()] = np.arange(len(names))
-    return names.take(order).to_pylist(), rank[encoded.indices.to_numpy(zero_copy_only=False)]
+    rank[order] = np.arange(len(names))
+    return names.take(pa.array(order)).to_pylist(), rank[encoded.indices.to_numpy(zero_copy_only=False)]
+
+
+def in_order(names: pa.BinaryArray) -> Words:
+    """Return the places of entities' names in the order in which a store has them: shorter ones first."""
+    by_name = pa.table([pc.binary_length(names), names], names=["length", "name"])
+    order: Words = pc.sort_indices(by_name, sort_keys=[("length", "ascending"), ("name", "ascending")]).to_numpy()
+    return order.astype(np.int64)
 
 
 def _projected(plan: Plan, name: str, tables: Mapping[str, pa.Table]) -> Iterator[Rows]:

@@ -47,6 +47,7 @@ class _Kept:
             entries.append(entry)
         self.places = {name: run for run, name in enumerate(self.names) if name is not None}
         self.changed: dict[bytes, bytes | None] = {}
+        self.tail: bytes | None = None  # where the store is far, as it is there; None where it has to be asked
         self._nothing = np.empty((width, 0), np.int64)
         self._width = width
         times = accumulate((_LOWEST if name is None else unbound(name)[0] for name in self.names), max)
@@ -134,6 +135,19 @@ class Indexes:
             return None
         self._kept.move_to_end(start)
         return kept.rows
+
+    def tail(self, start: bytes) -> bytes | None:
+        """Return the tail of an entity that is kept, where that is known."""
+        kept = self._kept.get(start)
+        return None if kept is None else kept.tail
+
+    def set_tails(self, starts: Iterable[bytes], tail: Callable[[bytes], Entry | None]) -> list[bytes]:
+        """Keep the tails of those among some entities that are kept, and return these; `tail`: of one of them."""
+        found = [start for start in starts if start in self._kept] if self._kept else []
+        for start in found:
+            entry = tail(start)
+            self._kept[start].tail = None if entry is None else bytes(entry)
+        return found
 
     def tidy(self, starts: Iterable[bytes]) -> None:
         """Carry out what changed of some entities, so that no question has to."""

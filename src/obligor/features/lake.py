@@ -307,6 +307,18 @@ class Lake:
             raise IntegrityError(f"the lake table {table.name!r} does not fit the log: {misfit}; obligor lake update")
         return snapshot
 
+    def held(self, plan: Plan) -> View:
+        """Return a plan's tables up to the cut that they hold, all of them to the end of the one that holds most.
+
+        NotFound and IntegrityError as in `view`.
+        """
+        for _ in range(ATTEMPTS_MAX):
+            tables = map(self._table, plan_entities(plan))
+            view = self.view(plan, _joined({}, *(_cut(self._fitting(table)) for table in tables)))
+            if all(table.end == view.end for table in view.tables.values()):  # else one was brought further meanwhile
+                return view
+        raise CommitConflict("updates of the lake follow one another too quickly to read it")
+
     def covers(self, plan: Plan) -> bool:
         """Whether there is a table for each entity that a plan looks at."""
         return all(self._store.table(entity_name(one)).snapshot() is not None for one in plan_entities(plan))

@@ -37,6 +37,9 @@ class _Desk:
     def __init__(self, plan: Plan) -> None:
         self.layout, self.sources, self.periods, self.sizes, packed = compiled(plan)
         self.driven = packed.ints, packed.floats
+        # Those that are kept in memory first, so that they are measured while the others come from a store far away.
+        numbers = range(len(self.sources))
+        self.order = sorted(numbers, key=lambda number: not plan.timelines[self.sources[number].timeline].hot)
         self.measures = np.empty((1, len(plan.measures)), np.float64)
         self.errors = np.zeros(1, np.int64)
         self.features = len(plan.features)
@@ -92,7 +95,7 @@ _DESKS = _Desks()
 
 
 def fetch(plan: Plan, state: StagedState, as_of: int, *applications: Mapping[str, str | None]) -> None:
-    """Bring what will be read of these applications' entities in one round trip, where the state is far.
+    """Ask for what will be read of these applications' entities in one round trip, where the state is far.
 
     That is what `evaluate_one` reads, and what is folded.
     """
@@ -169,7 +172,8 @@ def _measure(
     bounds = period_bounds(plan, desk.periods, np.array([as_of], np.int64))[0] if desk.periods else _NO_PERIODS
     comparands = comparand_row(plan, as_of, fields)[0] if plan.comparands else _NOTHING
     first = 0
-    for number, (timeline, via, reach_us, _) in enumerate(desk.sources):
+    for number in desk.order:
+        timeline, via, reach_us, _ = desk.sources[number]
         key = entities.get(via[0]) if len(via) == 1 else composite_key([entities.get(name) for name in via])
         since = None if reach_us is None else as_of - reach_us
         history = _NOBODY if key is None else reader.read(timeline, key, since)

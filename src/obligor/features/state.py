@@ -1,36 +1,45 @@
 """Online state: each entity's current winners, kept as the log grows, read by the same kernels as the backfill.
 
 State is derived. It knows the log's id, the cut and the chain hashes that it stands for, and is rebuilt from the log
-whenever they do not fit. One entity of one timeline is a *tail* of its newest rows and closed *chunks* of older ones,
-so that a new event rewrites a short tail, a late or corrected one the chunk it falls in, and a window reads only the
-chunks that reach into it. Where they lie is said in `entries`, how they change in `edits`.
+whenever they do not fit; where the lake holds much of a log, from the lake, and from the log what has come since. One
+entity of one timeline is a *tail* of its newest rows and closed *chunks* of older ones, so that a new event rewrites a
+short tail, a late or corrected one the chunk it falls in, and a window reads only the chunks that reach into it. Where
+they lie is said in `entries`, how they change in `edits`, what an empty state is filled with in `filling`.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
+import pyarrow as pa
 
+from obligor.errors import ObligorError
 from obligor.events.ahead import ahead
 from obligor.events.log import EventLog
-from obligor.events.positions import Cut, pack
-from obligor.features.edits import Editor, StateMisfit, WinnerChanges, edits_of
-from obligor.features.entries import after_all, chunks_start, entity_of, fence_of, prefix, tail_key, unbound
+from obligor.events.positions import Cut, is_within, pack
+from obligor.features.edits import Editor, Edits, StateMisfit, WinnerChanges, edits_of
+from obligor.features.entries import after_all, chunks_start, entity_of, fence_of, prefix, prefixes, tail_key, unbound
 from obligor.features.expiry import decode_kept, encode_kept, reaches, state_hash
+from obligor.features.filling import fillings
 from obligor.features.folds import Fold, Folds
 from obligor.features.history import Asked, History, TimelineReader, TooLong
 from obligor.features.indexes import BYTES_MAX, CHUNKS_MIN, Indexes
+from obligor.features.lake import Lake
 from obligor.features.pieces import pieces_of
 from obligor.features.plan import Plan
-from obligor.features.state_store import Entry, Range, StateStore, StateTransaction
+from obligor.features.state_store import Entry, Range, StateGone, StateStore, StateTransaction
 from obligor.features.tails import FENCE_LOWEST, ROW_FIXED, decode_tail, tail_columns
+
+_log = logging.getLogger("obligor.state")
 
 __all__ = ["Head", "OnlineState", "StagedState", "StateMisfit", "TooLong", "read_head"]
 
 FORMAT = 4
 STEP_EVENTS = 1 << 20  # of a build that are applied together: an entity is looked for once a step
+FILLED_EVENTS_MIN = 100_000  # that the lake must hold to be worth opening
 _NAMES_AT_ONCE = 64
 _HEAD, _KEPT, _UNFOLDED = b"\x00head", b"\x00kept", b"\x00unfolded"
 _FOLDED_AT_ONCE = 1_000  # entities of a build that are folded in one transaction
@@ -64,6 +73,9 @@ class Head(NamedTuple):
     def events(self) -> int:
         """How many events have been applied."""
         return sum(self.cut.values())
+
+
+_UNFINISHED = Head("", {}, {})  # of no log, as long as a state is being filled
 
 
 class _Form(msgspec.Struct, frozen=True):
@@ -102,10 +114,16 @@ class OnlineState:
     """The state of one plan in a store; plans that look at the same rows, and fold the same, may share it."""
 
     def __init__(
-        self, plan: Plan, store: StateStore, *, fold: Fold | None = None, memory_bytes_max: int = BYTES_MAX
-    ) -> None:
+        self, plan: Plan, store: StateStore, *, fold: Fold | None = None, memory_bytes_max: int = BYTES_MAX,
+        reading: bool = False, lake: Callable[[EventLog], Lake] | None = None,
+    ) -> None:  # fmt: skip
+        """`reading`: another process writes the state, so that nothing is kept from one transaction to the next.
+
+        `lake`: opens the lake beside a log; None: there is none.
+        """
         self._plan, self._fold, self._hash, self._store = plan, fold, state_hash(plan, fold), store
-        self._indexes = Indexes(memory_bytes_max)
+        self._indexes, self._reading = Indexes(memory_bytes_max), reading
+        self._lake = lake
         self._numbers = {name: number for number, name in enumerate(sorted(plan.timelines), start=1)}
         self._widths = {name: ROW_FIXED + timeline.slots for name, timeline in plan.timelines.items()}
         self._expiring = b""  # the key from which `expire` goes on
@@ -127,15 +145,24 @@ class OnlineState:
 
     def begin(self) -> StagedState:
         """Start a change of the state; there is at most one at a time."""
+        if self._reading:
+            self.forget()
         numbers, widths = self._numbers, self._widths
         return StagedState(self._plan, self._hash, numbers, widths, self._store.begin(), self._indexes, self._fold)
 
-    def catch_up(self, log: EventLog, *, progress: Callable[[int, int], None] = lambda done, of: None) -> Cut:
+    def catch_up(
+        self,
+        log: EventLog,
+        *,
+        progress: Callable[[int, int], None] = lambda done, of: None,
+        from_lake: bool = True,
+    ) -> Cut:
         """Apply what the log's `cut()` shows beyond the state; return the cut reached. `progress(done, of)` in events.
 
-        A state that is not of this log, is ahead of it, or met another chain there, is cleared and built anew. Each
-        step is committed with its position, so that a build that is killed goes on where it was. Of a long one what is
-        folded follows at the end, entity by entity.
+        A state that is not of this log, is ahead of it, or met another chain there, is cleared and built anew: first
+        from the lake, where that holds much and `from_lake` allows it. Each step from the log is committed with its
+        position, so that a build that is killed there goes on where it was; before, it begins again. Of a long one what
+        is folded follows at the end, entity by entity.
         """
         head, end = self.head, log.cut()
         after: Cut = {}
@@ -144,6 +171,7 @@ class OnlineState:
             end = {shard: max(last, after.get(shard, 0)) for shard, last in end.items()}  # a builder may have seen more
         else:
             self.clear()
+            after = self._fill(log, end, progress) if from_lake and self._lake is not None else {}
         steps = log.changes(after, end, step_events=STEP_EVENTS)
         long = sum(last - after.get(shard, 0) for shard, last in end.items()) > STEP_EVENTS
         for changes in ahead(steps) if long else steps:
@@ -155,6 +183,34 @@ class OnlineState:
         while self._complete():
             progress(sum(after.values()), sum(end.values()))
         return end
+
+    def _fill(self, log: EventLog, end: Cut, progress: Callable[[int, int], None]) -> Cut:
+        """Fill the empty state from the lake; return the cut that it holds then, of nothing where there is no use."""
+        assert self._lake is not None, "there is a lake"
+        if sum(end.values()) < FILLED_EVENTS_MIN:
+            return {}
+        try:
+            lake = self._lake(log)
+            if not lake.covers(self._plan):
+                return {}
+            view = lake.held(self._plan)
+            cut = view.end
+            if not is_within(cut, end) or sum(cut.values()) < FILLED_EVENTS_MIN:
+                return {}
+            for timeline, edits, share in fillings(view):
+                with self.begin() as staged:
+                    staged.fill(timeline, edits)
+                    staged.commit(_UNFINISHED)
+                progress(int(share * sum(cut.values())), sum(end.values()))
+        except StateGone:
+            raise
+        except (ObligorError, OSError, pa.ArrowException) as error:
+            _log.warning("the online state is built from the log alone, because the lake cannot be read: %s", error)
+            self.clear()
+            return {}
+        with self.begin() as staged:
+            staged.commit(Head.at(log, cut, log.chains(cut)))
+        return cut
 
     def _complete(self) -> bool:
         """Fold some of the entities whose rows came in a long build; False where none are left."""
@@ -214,7 +270,9 @@ class StagedState:
         """`name`: the plan's `state_hash`; of each timeline its number in keys, and how many words a row has."""
         self._plan, self._hash, self._numbers, self._widths, self.fold = plan, name, numbers, widths, fold
         self._store, self._indexes = store, indexes
+        self.far = store.far  # whether reading is a round trip, so that `fetch` is worth its while
         self._touched: set[bytes] = set()  # entities kept in memory that are ahead of what is committed
+        self._tails: set[bytes] = set()  # those of which only the tail may be
         self._applied = False
 
     def __enter__(self) -> StagedState:
@@ -284,9 +342,22 @@ class StagedState:
         for name, edits in some:
             width = edits.inserted.shape[1]
             Editor(name, self._numbers[name], width, self._store, self._changed).apply(edits)
+            if self.far:
+                self._set_tails(prefixes(self._numbers[name], edits.keys))
             if self.fold is not None and name == self.fold.timeline:
                 (self.folds().follow if folding else self.folds().drop)(edits)
-        if self.fold is not None and not folding:
+        if not folding:
+            self._note_unfolded()
+
+    def fill(self, timeline: str, edits: Edits) -> None:
+        """Stage rows of entities that have none yet; what is folded of them is for `complete`."""
+        self._applied = True
+        width = edits.inserted.shape[1]
+        Editor(timeline, self._numbers[timeline], width, self._store, self._changed).apply(edits)
+        self._note_unfolded()
+
+    def _note_unfolded(self) -> None:
+        if self.fold is not None:
             self._store.put_many([(_UNFOLDED, bytes([self._numbers[self.fold.timeline]]))])
 
     def complete(self, entities_max: int) -> bool:
@@ -331,6 +402,9 @@ class StagedState:
                     self._store.delete(name)
                     if name != tail_key(entity):
                         self._changed(entity, name, None)
+                if self.far:
+                    self._applied = True
+                    self._set_tails([entity])
         self._store.put_many([(_KEPT, encode_kept(kept))])
         return dropped, names[-1] + b"\x00" if len(names) == entries_max else b""
 
@@ -347,24 +421,34 @@ class StagedState:
         rows = decode_tail(tail, width)
         return int(rows[-1, 0]) if len(rows) else fence_of(tail)[0]
 
+    def _set_tails(self, starts: Sequence[bytes]) -> None:
+        """Have the tails in memory follow what is staged, so that they need not be asked for."""
+        kept = self._indexes.set_tails(starts, lambda start: self._store.get(tail_key(start)))
+        if self._applied:
+            self._tails.update(kept)
+
     def _changed(self, start: bytes, name: bytes, entry: Entry | None) -> None:
         if self._indexes.changed(start, name, entry):
             self._touched.add(start)
 
-    @property
-    def far(self) -> bool:
-        """Whether reading is a round trip, so that `fetch` is worth its while."""
-        return self._store.far
-
     def fetch(self, asked: Sequence[Asked], folded: Sequence[bytes] = ()) -> None:
-        """Bring what `read` will be asked for, and what is folded of some entities, all of it together."""
-        tails, ranges = [] if self.fold is None else self.folds().names(folded), []
+        """Ask for what `read` will need, and for what is folded of some entities, all of it together.
+
+        What is kept in memory is not asked for, and may be read before the answer is there. Where all of it is, Redis
+        is asked all the same, because it may be gone.
+        """
+        names, ranges = [] if self.fold is None else self.folds().names(folded), []
         for timeline, key, since_us in asked:
             start = prefix(self._numbers[timeline], key.encode())
-            tails.append(tail_key(start))
             if self._indexes.find(start) is None:
                 ranges.append(self._closed(start, since_us, None))
-        self._store.fetch(tails, ranges)
+                names.append(tail_key(start))
+            elif self._indexes.tail(start) is None:
+                names.append(tail_key(start))
+        if names:
+            self._store.fetch(names, ranges)
+        else:
+            self._store.get(_HEAD)
 
     @staticmethod
     def _closed(start: bytes, since_us: int | None, chunks_max: int | None) -> Range:
@@ -388,7 +472,8 @@ class StagedState:
 
     def _read(self, timeline: str, key: str, since_us: int | None, chunks_max: int | None) -> History:
         start = prefix(self._numbers[timeline], key.encode())
-        tail = self._store.get(tail_key(start))
+        known = self._indexes.tail(start) if self.far else None
+        tail = self._store.get(tail_key(start)) if known is None else known
         if tail is None:
             return _NOBODY
         width = self._widths[timeline]
@@ -407,6 +492,8 @@ class StagedState:
             indexed = self._indexes.keep(
                 start, width, lambda: self._store.scan(chunks_start(start), tail_key(start))
             )  # fmt: skip
+        if self.far and known is None:
+            self._set_tails([start])
         return History(pieces_of((newest,), width), indexed)
 
     def commit(self, head: Head) -> None:
@@ -416,11 +503,14 @@ class StagedState:
         self._store.commit()
         self._indexes.tidy(self._touched)
         self._touched.clear()
+        self._tails.clear()
 
     def abort(self) -> None:
         """Drop what is staged; nothing happens after a commit."""
         self._indexes.forget(list(self._touched))
+        self._indexes.set_tails(self._tails, lambda start: None)
         self._touched.clear()
+        self._tails.clear()
         self._store.abort()
 
 

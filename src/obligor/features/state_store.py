@@ -4,8 +4,8 @@ Keys are bytes in lexicographic order. There is one writer, and decisions read i
 computed on the state that includes what is staged and not yet durable. A store need not survive a crash of the
 operating system, only that of the process: state is derived, and a store that cannot be trusted opens empty.
 
-A store may be far away: then every call is a round trip unless `fetch` has brought what it needs, and any call may find
-that the store is gone, or that it is no longer what the transaction began on (StateGone). Nothing that was read or
+A store may be far away: then every call is a round trip unless `fetch` has asked for what it needs, and any call may
+find that the store is gone, or that it is no longer what the transaction began on (StateGone). Nothing that was read or
 staged in such a transaction may be used.
 """
 
@@ -54,7 +54,10 @@ class StateTransaction(Protocol):
         ...
 
     def fetch(self, keys: Sequence[bytes], ranges: Sequence[Range] = ()) -> None:
-        """Bring what is about to be read by `get`, `get_many` and `scan`, all of it together."""
+        """Ask for what is about to be read by `get`, `get_many` and `scan`, all of it together.
+
+        It need not be there yet: whoever reads any of it first waits, and learns then where the store is gone.
+        """
         ...
 
     def get(self, key: bytes) -> Entry | None:

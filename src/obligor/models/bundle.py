@@ -18,6 +18,7 @@ from obligor.features.folds import Fold
 from obligor.features.plan import FeatureSpec, Plan
 from obligor.models.alone import Alone
 from obligor.models.calibration import Calibration
+from obligor.models.further import HEADS, FurtherHeads
 from obligor.models.inputs import Inputs
 from obligor.models.scorecard import Scorecard
 from obligor.models.scorer import MODEL_NAMES, ModelName, Reference, Scorer
@@ -50,7 +51,8 @@ PART_BYTES_MAX: Final = 256 * 2**20
 
 def write_bundle(root: Path, parts: Mapping[str, bytes]) -> Path:
     """Write the parts as `root/<hash>` and return that folder; all or nothing, and the same parts twice are one."""
-    expected = {*PARTS, *SEQUENCE_PARTS} if set(SEQUENCE_PARTS) & set(parts) else set(PARTS)
+    own = (*SEQUENCE_PARTS, HEADS)
+    expected = {*PARTS, *SEQUENCE_PARTS, *({HEADS} & set(parts))} if set(own) & set(parts) else set(PARTS)
     if set(parts) != expected:
         raise BadInput(f"a bundle has the parts {sorted(expected)}, got {sorted(parts)}")
     return write_parts(root, parts)
@@ -64,6 +66,7 @@ class Bundle(Scorer):
         self.path, self.hash, self._parts = path, path.name, parts
         self.plan = Plan.load(self._json("plan.json"))
         self.sequence = _score(parts, self.plan)
+        self.heads = _further(parts, self.sequence)  # what else is foretold; no decision asks for it
         self.features: tuple[FeatureSpec, ...] = (
             self.plan.features if self.sequence is None else (*self.plan.features, self.sequence.spec)
         )
@@ -89,7 +92,8 @@ class Bundle(Scorer):
         folder = Path(path).resolve()
         if not (folder / MANIFEST).is_file():
             raise NotFound(f"no bundle at {folder}: expected a folder with {MANIFEST}, as `obligor train` writes it")
-        more = SEQUENCE_PARTS if any((folder / name).exists() for name in SEQUENCE_PARTS) else ()
+        more = SEQUENCE_PARTS if any((folder / name).exists() for name in (*SEQUENCE_PARTS, HEADS)) else ()
+        more = (*more, HEADS) if (folder / HEADS).exists() else more
         parts = read_parts(folder, (*PARTS, *more), PART_BYTES_MAX)
         try:
             return cls(folder, parts)
@@ -161,6 +165,13 @@ def _score(parts: Mapping[str, bytes], plan: Plan) -> SequenceScore | None:
     if score.name in plan.names:
         raise IntegrityError(f"the plan {plan.hash[:12]} has a feature with the score's name {score.name!r}")
     return score
+
+
+def _further(parts: Mapping[str, bytes], score: SequenceScore | None) -> FurtherHeads | None:
+    """Return the further heads of a bundle that has some."""
+    if score is None or HEADS not in parts:
+        return None
+    return FurtherHeads.load(parts[HEADS], score.weights.tensors, len(score.heads))
 
 
 def _model_name(name: object) -> ModelName:

@@ -21,7 +21,7 @@ from obligor.errors import BadInput, IntegrityError
 from obligor.features.portable import sigmoid
 from obligor.models.logistic import fit_logistic
 
-__all__ = ["LOG_ODDS_MAX", "Calibration", "Method", "fit_calibration", "fit_or_rate", "remaining_loss"]
+__all__ = ["LOG_ODDS_MAX", "Calibration", "Method", "fit_calibration", "fit_or_rate", "fit_share", "remaining_loss"]
 
 Floats = NDArray[np.float64]
 Method = Literal["logistic", "isotonic"]
@@ -50,6 +50,10 @@ class Calibration:
     def pds(self, margins: Floats) -> Floats:
         """Return the probability of default of all margins.  # (n,) -> (n,)"""
         return _pds(margins, self.slope, self.intercept, self.knots, self.levels)
+
+    def all_log_odds(self, margins: Floats) -> Floats:
+        """Return the calibrated log-odds of all margins.  # (n,) -> (n,)"""
+        return _all_log_odds(margins, self.slope, self.intercept, self.knots, self.levels)
 
     def to_data(self) -> dict[str, Any]:
         """Return the calibration as JSON data."""
@@ -101,8 +105,26 @@ def fit_or_rate(margins: Floats, bad: Floats, weights: Floats, *, method: Method
     try:
         return fit_calibration(margins, bad, weights, method=method)
     except BadInput:
-        rate = float(np.average(bad, weights=weights))
-        return Calibration(1.0, 0.0, np.zeros(1), np.array([math.log(rate / (1 - rate))]))
+        return _rate(bad, weights)
+
+
+def _rate(bad: Floats, weights: Floats) -> Calibration:
+    """Return the map of all margins to the mean of all rows."""
+    rate = float(np.average(bad, weights=weights))
+    return Calibration(1.0, 0.0, np.zeros(1), np.array([math.log(rate / (1 - rate))]))
+
+
+def fit_share(margins: Floats, share: Floats, weights: Floats, *, method: Method) -> Calibration:
+    """Return the calibration of margins to a share in [0, 1]: a fractional logit (Papke and Wooldridge 1996).
+
+    The share of all rows where the margins tell nothing, or the opposite.
+    """
+    assert method == "logistic", "a share has no isotonic map"
+    if np.ptp(margins) > 0:
+        intercept, slope = (float(one) for one in fit_logistic(margins[:, None], share, weights))
+        if slope > 0:
+            return Calibration(slope, intercept, np.empty(0), np.empty(0))
+    return _rate(share, weights)
 
 
 def remaining_loss(margins: Floats, bad: Floats, weights: Floats) -> float:
@@ -177,6 +199,14 @@ def _log_odds(margin: float, slope: float, intercept: float, knots: Floats, leve
     if z < -LOG_ODDS_MAX:
         return -LOG_ODDS_MAX
     return float(z)
+
+
+@njit(cache=True, nogil=True, fastmath=False)
+def _all_log_odds(margins: Floats, slope: float, intercept: float, knots: Floats, levels: Floats) -> Floats:
+    out = np.empty(margins.shape[0], dtype=np.float64)
+    for i in range(margins.shape[0]):
+        out[i] = _log_odds(margins[i], slope, intercept, knots, levels)
+    return out
 
 
 @njit(cache=True, nogil=True, fastmath=False)

@@ -20,7 +20,7 @@ from obligor.models.metrics import METRICS, Ranking, auc, bootstrap, calibration
 from obligor.models.scorer import MODEL_NAMES, Scorer
 from obligor.models.training_set import TrainingSet
 
-__all__ = ["FORMAT", "check_judged", "evaluate_scorer"]
+__all__ = ["CLASS_ROWS_MIN", "FORMAT", "check_judged", "evaluate_scorer", "point", "reliability", "with_intervals"]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -86,10 +86,10 @@ def evaluate_scorer(
         "rows": _row_counts(data, train, test),
         "models": {
             name: {
-                "metrics": _with_intervals(measure(rankings[name]), samples[name]),
+                "metrics": with_intervals(measure(rankings[name]), samples[name]),
                 "calibration": calibration_line(bad, _log_odds(rankings[name], len(bad))),
                 "train_auc": train_auc.get(name),
-                "reliability": _reliability(bad, _in_rows(rankings[name])),
+                "reliability": reliability(bad, _in_rows(rankings[name])),
                 "roc": _roc(rankings[name]),
             }
             for name in rankings
@@ -138,11 +138,13 @@ def _log_odds(ranking: Ranking, rows: int) -> Floats:
     return z
 
 
-def _with_intervals(values: Mapping[str, float], samples: Mapping[str, Floats]) -> dict[str, Any]:
-    return {metric: _point(values[metric], samples[metric]) for metric in METRICS}
+def with_intervals(values: Mapping[str, float], samples: Mapping[str, Floats]) -> dict[str, Any]:
+    """Return all METRICS of a ranking with what they are in its resamples."""
+    return {metric: point(values[metric], samples[metric]) for metric in METRICS}
 
 
-def _point(value: float, samples: Floats) -> dict[str, float | None]:
+def point(value: float, samples: Floats) -> dict[str, float | None]:
+    """Return a value with the interval of its resamples (n,)."""
     found = interval(samples)
     return {"value": _number(value), "low": found[0] if found else None, "high": found[1] if found else None}
 
@@ -155,7 +157,7 @@ def _difference(
     rankings: Mapping[str, Ranking], samples: Mapping[str, Mapping[str, Floats]], a: str, b: str, metric: str
 ) -> dict[str, float | None]:
     value = measure(rankings[a])[metric] - measure(rankings[b])[metric]
-    return _point(value, samples[a][metric] - samples[b][metric])
+    return point(value, samples[a][metric] - samples[b][metric])
 
 
 def _fusion(
@@ -167,10 +169,10 @@ def _fusion(
     values = {name: measure(ranking) for name, ranking in {**parts, "fused": fused}.items()}
     drawn = {**samples, "fused": own}
     gained = {
-        metric: _point(values["fused"][metric] - values["trees"][metric], own[metric] - samples["trees"][metric])
+        metric: point(values["fused"][metric] - values["trees"][metric], own[metric] - samples["trees"][metric])
         for metric in METRICS
     }
-    models = {name: {"metrics": _with_intervals(found, drawn[name])} for name, found in values.items()}
+    models = {name: {"metrics": with_intervals(found, drawn[name])} for name, found in values.items()}
     return {"fusion": {"models": models, "difference": gained}}
 
 
@@ -203,7 +205,8 @@ def _group(bad: Floats, pd: Floats) -> dict[str, Any]:
     return {"rows": n, "bads": int(bads), "predicted": float(pd.mean()), "observed": bads / n, "low": low, "high": high}
 
 
-def _reliability(bad: Floats, pd: Floats) -> list[dict[str, Any]]:
+def reliability(bad: Floats, pd: Floats) -> list[dict[str, Any]]:
+    """Return what was predicted of each tenth of the rows, and what it did."""
     order = np.argsort(pd, kind="stable")
     return [_group(bad[rows], pd[rows]) for rows in np.array_split(order, min(BINS, len(order)))]
 
@@ -271,7 +274,7 @@ def _judged(bad: Floats, pd: Floats, resamples: int, rng: np.random.Generator) -
     ranking = {"one": Ranking.of(bad, pd)}
     samples = bootstrap(ranking, resamples=min(resamples, 200), rng=rng)["one"]
     values = measure(ranking["one"])
-    return {**group, **{metric: _point(values[metric], samples[metric]) for metric in JUDGED}}
+    return {**group, **{metric: point(values[metric], samples[metric]) for metric in JUDGED}}
 
 
 def _months(

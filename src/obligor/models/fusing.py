@@ -3,35 +3,38 @@
 One pretrained encoder reads every application's sequence. On what it makes of them a head is fitted for each fold of
 applicants, without that fold; a training row's score is what the head says that never saw its applicant, and any other
 row's, now and in service, is the mean of all heads. Both come from the same portable kernels over the exported weights,
-so what the trees were fitted on is what they will be asked with, to the bit.
+so what the trees were fitted on is what they will be asked with, to the bit. Further heads are fitted on the same
+readouts and the same folds; they may know of applications that have no outcome yet, whose applicants have folds too.
 """
 
 from __future__ import annotations
 
 import hashlib
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from obligor.errors import DefinitionError, IntegrityError, ObligorError, Problem
 from obligor.features.plan import Plan
-from obligor.models.splits import applicants
+from obligor.models.further import HEADS, Foretold, FurtherHeads, fit_further
+from obligor.models.splits import applicants, folds
+from obligor.models.targets import Target
 from obligor.models.training_set import TrainingSet
 from obligor.sequences import weights
 from obligor.sequences.asked import Source
-from obligor.sequences.encoder import Encoder
-from obligor.sequences.head import SequenceHead, event_groups
+from obligor.sequences.head import OUTCOME, EventGroup, SequenceHead, event_groups, fold_name
 from obligor.sequences.pretrained import Pretrained
 from obligor.sequences.score import SequenceScore
-from obligor.sequences.scoring import readouts, scores
-from obligor.sequences.tokens import Tokenizer
+from obligor.sequences.scoring import Reader, readouts, scores
 
-__all__ = ["Fused", "Reading", "check_encoder", "fuse", "out_of_fold", "scored"]
+if TYPE_CHECKING:
+    from obligor.sequences.training.fold_heads import FoldHeads
+
+__all__ = ["Fused", "Read", "Reading", "check_encoder", "fuse", "read_again", "scored"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -56,6 +59,14 @@ class Fused:
     data: TrainingSet
     weights: bytes  # the file that the score reads
     record: dict[str, Any]  # how it came to be
+    before: tuple[Floats, ...] = ()  # of each roll all rows' scores (n,), by heads that have seen nothing from it on
+    further: FurtherHeads | None = None  # what else is foretold
+    foretold: tuple[Foretold, ...] = ()  # what that is of all rows
+
+    @property
+    def parts(self) -> dict[str, bytes]:
+        """The parts of a bundle."""
+        return self.score.parts(self.weights) | ({} if self.further is None else {HEADS: self.further.part()})
 
 
 def fuse(
@@ -70,32 +81,137 @@ def fuse(
     seed: int,
     cutoff_us: int,
     progress: Progress,
+    targets: Sequence[Target] = (),
+    rolls: Sequence[int] = (),
 ) -> Fused:
     """Return the score learnt on the rows `train`, whose folds are `fold`, and the training set with it.
 
-    DefinitionError where head, encoder and plan do not fit one another.
+    `targets` are those of the further heads; `rolls` the moments before which heads are to be learnt alone, for the
+    trees' search. DefinitionError where head, encoder and plan do not fit one another,
+    BadInput where too little is known for a further head.
     """
     try:
-        from obligor.sequences.training.fold_heads import fold_heads, fold_name
+        import obligor.sequences.training  # noqa: F401 - says what is missing before a sequence is read
     except ImportError as error:
         raise ObligorError(f"{error}") from error
     groups = event_groups(head, data.plan)
     check_encoder(encoder, head, data.plan, cutoff_us)
+    for target in targets:
+        target.check()
+    fold = _further_folds(data, fold, targets, head.folds, seed)
     progress("sequences", 0, 1)
-    with _read(encoder.tokenizer, encoder.encoder, head.sequence, data, reading) as read:
+    with _read(encoder, data, reading) as read:
         progress("sequences", 1, 1)
-        names = np.unique([str(one) for one in applicants(data)], return_inverse=True)[1]
-        learnt = fold_heads(
-            read[train], data.bad[train], row_weights[train], fold[train], names[train], head, seed,
-            lambda done: progress("heads", done, head.folds),
+        learning = _Learning(data, head, encoder, read, groups, targets, train, fold, row_weights, seed, progress)
+        learnt = learning.learn(fold >= 0)
+        score = learning.score(learnt.tensors)
+        values = learning.values(score, fold >= 0)
+        further, found = _fitted(score, targets, read, fold, row_weights, head.folds)
+        before = tuple(learning.before(moment, learnt) for moment in rolls)
+    record = {
+        "encoder": encoder.hash,
+        "pretraining": dict(encoder.training["snapshot"]),
+        "heads": learnt.record[OUTCOME],
+    }
+    if further is not None:
+        record["further"] = {one.name: {"sha256": one.sha256, "heads": learnt.record[one.name]} for one in targets}
+    content = learning.file(learnt.tensors)
+    return Fused(score, data.with_score(score.spec, values), content, record, before, further, found)
+
+
+@dataclass(frozen=True)
+class _Learning:
+    """Heads that are learnt from the readouts of a training set."""
+
+    data: TrainingSet
+    head: SequenceHead
+    encoder: Pretrained
+    read: Floats  # (n, 5h + 2)
+    groups: tuple[EventGroup, ...]
+    targets: Sequence[Target]
+    train: Bools
+    fold: Ints  # (n,) of all rows that teach something
+    row_weights: Floats
+    seed: int
+    progress: Progress
+
+    def learn(self, rows: Bools, steps: Sequence[int] | None = None) -> FoldHeads:
+        """Return the heads of all folds, learnt from these rows: all there are, or the score's in so many steps."""
+        from obligor.sequences.training.fold_heads import fold_heads
+        from obligor.sequences.training.heads import Head
+
+        own = self.head.bottom == "own"
+        targets = () if own and steps is not None else self.targets
+        known = {OUTCOME: np.where(self.train, self.data.bad, np.nan), **{one.name: one.known for one in targets}}
+        names = np.unique([str(one) for one in applicants(self.data)], return_inverse=True)[1]
+        count = self.head.folds * (1 + len(targets) * own)
+        return fold_heads(
+            self.read[rows], {name: target[rows] for name, target in known.items()}, self.row_weights[rows],
+            self.fold[rows], names[rows], self.head, self.seed, lambda done: self.progress("heads", done, count),
+            (Head(OUTCOME), *(Head(one.name, one.kind, one.months) for one in targets)), steps,
         )  # fmt: skip
-        content = _file(encoder, learnt.tensors)
+
+    def file(self, tensors: Mapping[str, NDArray[np.float32]]) -> bytes:
+        """Return the encoder's file with the heads in it."""
+        own = {name: self.encoder.weights.tensors[name] for name in weights.shapes(self.encoder.weights.config)}
+        return weights.dump(self.encoder.weights.config, {**own, **tensors})
+
+    def score(self, tensors: Mapping[str, NDArray[np.float32]]) -> SequenceScore:
+        """Return the score that heads make."""
+        content, head = self.file(tensors), self.head
         served = weights.parse(content, hashlib.sha256(content).hexdigest())
-        order = tuple(fold_name(number) for number in range(head.folds))
-        score = SequenceScore(head.feature, head.sequence, encoder.tokenizer, served, order, head.reason, groups)
-        values = _values(score, read, fold)
-    record = {"encoder": encoder.hash, "pretraining": dict(encoder.training["snapshot"]), "heads": learnt.record}
-    return Fused(score, data.with_score(score.spec, values), content, record)
+        order = _fold_names(head.folds)
+        return SequenceScore(
+            head.feature, head.sequence, self.encoder.tokenizer, served, order, head.reason, self.groups
+        )
+
+    def values(self, score: SequenceScore, rows: Bools) -> Floats:
+        """Return all rows' scores: out of fold those of training rows among `rows`, by the mean of all heads others."""
+        return _values(score, self.read, np.where(self.train & rows, self.fold, -1))
+
+    def before(self, moment_us: int, learnt: FoldHeads) -> Floats:
+        """Return all rows' scores by heads that learnt from those before a moment, in as many passes over them."""
+        rows = (self.fold >= 0) & (self.data.as_of < moment_us)
+        share = float((self.train & rows).sum() / self.train.sum())
+        steps = [round(one["steps"] * share) for one in learnt.record[OUTCOME]]
+        return self.values(self.score(self.learn(rows, steps).tensors), rows)
+
+
+def _fold_names(number: int, head: str = OUTCOME) -> tuple[str, ...]:
+    return tuple(fold_name(fold, head) for fold in range(number))
+
+
+def _further_folds(data: TrainingSet, fold: Ints, targets: Sequence[Target], number: int, seed: int) -> Ints:
+    """Return the folds of all rows that teach something: an applicant has the same with an outcome and without."""
+    teaches = np.logical_or.reduce([fold >= 0, *(one.learnable for one in targets)])
+    who = [str(one) for one in applicants(data)]
+    own = {who[row]: int(fold[row]) for row in np.flatnonzero(fold >= 0)}
+    others = np.array([take and one not in own for take, one in zip(teaches, who, strict=True)], np.bool_)
+    more = folds(data, others, number, seed)
+    each = (own.get(one, other) if take else -1 for take, one, other in zip(teaches, who, more.tolist(), strict=True))
+    return np.fromiter(each, np.int64, len(data))
+
+
+def _fitted(
+    score: SequenceScore, targets: Sequence[Target], read: Floats, fold: Ints, row_weights: Floats, number: int
+) -> tuple[FurtherHeads | None, tuple[Foretold, ...]]:
+    """Return the further heads, calibrated out of fold, and what they foretell: of the others, by the mean of all."""
+    heads, found = [], []
+    for target in targets:
+        names = _fold_names(number, target.name)
+        raw = _raw(score, names, read, fold)
+        heads.append(fit_further(target, names, raw, row_weights))
+        found.append(heads[-1].calibrated(raw))
+    return (FurtherHeads(tuple(heads)) if heads else None), tuple(found)
+
+
+def _raw(score: SequenceScore, names: tuple[str, ...], read: Floats, fold: Ints) -> Floats:
+    """Return each row's log-odds, (n, outputs): by the head of its fold, by the mean of all where it is in none."""
+    found = []
+    for row, readout in enumerate(read):
+        of = score.encoder.heads(readout, names if fold[row] < 0 else names[fold[row] : fold[row] + 1])
+        found.append(np.mean(list(of.values()), axis=0))
+    return np.array(found)
 
 
 def check_encoder(encoder: Pretrained, head: SequenceHead, plan: Plan, cutoff_us: int) -> None:
@@ -126,23 +242,27 @@ def scored(data: TrainingSet, score: SequenceScore | None, reading: Reading) -> 
     return data.with_score(score.spec, values)
 
 
-def out_of_fold(data: TrainingSet, score: SequenceScore, reading: Reading, fold: Ints) -> TrainingSet:
-    """Return the training set with scores as it was trained on: of the rows in folds out of fold."""
-    with _read(score.tokenizer, score.encoder, score.sequence, data, reading) as read:
-        return data.with_score(score.spec, _values(score, read, fold))
+@dataclass(frozen=True)
+class Read:
+    """What a bundle's heads say of a training set."""
+
+    data: TrainingSet  # with the score behind its features
+    foretold: tuple[Foretold, ...]  # by its further heads
 
 
-@contextmanager
-def _read(
-    tokenizer: Tokenizer, encoder: Encoder, sequence: str, data: TrainingSet, reading: Reading
-) -> Iterator[Floats]:
-    """Yield the readout of each row, (n, 5h + 2), in a file of its own: they are many numbers a row."""
-    with tempfile.TemporaryFile() as file:
-        # A plain view of the map, which kernels are compiled for.
-        read = np.asarray(np.memmap(file, np.float64, "w+", shape=(max(1, len(data)), encoder.size)))[: len(data)]
-        requests = data.requests(reading.cut)
-        readouts(tokenizer, encoder, data.plan, sequence, reading.source, requests, reading.threads, out=read)
-        yield read
+def read_again(
+    data: TrainingSet, score: SequenceScore, reading: Reading, fold: Ints, further: FurtherHeads | None = None
+) -> Read:
+    """Return what heads say of rows as in training: of those in folds out of fold, of others by the mean of all."""
+    with _read(score, data, reading) as read:
+        heads = () if further is None else further.heads
+        found = tuple(one.calibrated(_raw(score, one.folds, read, fold)) for one in heads)
+        return Read(data.with_score(score.spec, _values(score, read, fold)), found)
+
+
+def _read(reader: Reader, data: TrainingSet, reading: Reading) -> AbstractContextManager[Floats]:
+    """Return the readout of each row, (n, 5h + 2), for as long as it is needed."""
+    return readouts(reader, data.plan, reading.source, data.requests(reading.cut), reading.threads)
 
 
 def _values(score: SequenceScore, read: Floats, fold: Ints) -> Floats:
@@ -152,12 +272,6 @@ def _values(score: SequenceScore, read: Floats, fold: Ints) -> Floats:
         each = score.each(readout)
         out[row] = each[fold[row]] if fold[row] >= 0 else score.mean(each)
     return out
-
-
-def _file(encoder: Pretrained, heads: Mapping[str, NDArray[np.float32]]) -> bytes:
-    """Return the encoder's file with the heads in it."""
-    own = {name: encoder.weights.tensors[name] for name in weights.shapes(encoder.weights.config)}
-    return weights.dump(encoder.weights.config, {**own, **heads})
 
 
 def _moment(moment_us: int) -> str:

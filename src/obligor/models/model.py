@@ -56,8 +56,7 @@ class Model:
         """Return the model that `to_data` described."""
         given = {**data, "segments": tuple(data["segments"])}
         if (sequence := given.get("sequence")) is not None:
-            groups = {code: tuple(events) for code, events in sequence["groups"].items()}
-            given["sequence"] = SequenceHead(**{**sequence, "groups": groups})
+            given["sequence"] = SequenceHead.from_data(sequence)
         return cls(**given)
 
     def to_data(self) -> dict[str, Any]:
@@ -66,4 +65,6 @@ class Model:
         del data["threads"]
         if self.sequence is None:
             del data["sequence"]
+        else:
+            data["sequence"] = self.sequence.to_data()
         return data

@@ -256,7 +256,11 @@ def _sequence_rows(sequence: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     heads = "; ".join(f"{head['rows']:,} / {head['steps']:,}" for head in sequence["heads"])
     known = np.datetime64(sequence["pretraining"]["cutoff_us"], "us").astype("datetime64[s]")
     encoder = f"{sequence['encoder']}, of what was known at {known}Z"
-    return [("Encoder of the sequence", encoder), ("Heads by fold: rows / steps", heads)]
+    further = [
+        (f"Head {name} by fold: rows / steps", "; ".join(f"{one['rows']:,} / {one['steps']:,}" for one in own["heads"]))
+        for name, own in sequence.get("further", {}).items()
+    ]
+    return [("Encoder of the sequence", encoder), ("Heads by fold: rows / steps", heads), *further]
 
 
 def _snapshot_row(key: str, value: object) -> tuple[str, str]:

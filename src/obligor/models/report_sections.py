@@ -32,6 +32,7 @@ def sections(evaluation: Evaluation) -> list[str]:
     return [
         _ranking(evaluation),
         *([_fusion(evaluation)] if "fusion" in evaluation else []),
+        *([_heads(evaluation["heads"])] if "heads" in evaluation else []),
         _probabilities(evaluation),
         _strategy(evaluation),
         _time(evaluation),
@@ -120,6 +121,88 @@ def _fusion(evaluation: Evaluation) -> str:
             words += f" Of the AUC that the trees lack to the true probabilities {share:.0%} is gained."
     head = ["measure", "trees alone", "sequence alone", "together", "together − trees"]
     return _section("What does the sequence add?", words, f'<div class="card">{_table(head, rows)}</div>')
+
+
+def _heads(heads: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return what further heads foretell, and how it came out: no decision asks them."""
+    words = (
+        "Other questions to the same sequence, on applications after the cut-off. No tree sees the answers, and no "
+        "decision asks for them. Of a loan that is not mature the months count that it has lived."
+    )
+    cards = {"binary": _outcome_card, "share": _loss_card, "hazard": _hazard_cards}
+    found = "".join(cards[judged["kind"]](name, judged) for name, judged in heads.items())
+    return _section("What else does the sequence foretell?", words, found)
+
+
+def _outcome_card(name: str, judged: Mapping[str, Any]) -> str:
+    title = f"{name}: {judged['bads']:,} of {judged['rows']:,} applications"
+    if judged["metrics"] is None:
+        return _card(title, "<p>Too few of a kind are known to judge it.</p>")
+    rows = [[words, _spread(judged["metrics"][metric], form)] for metric, (words, form) in MEASURES.items()]
+    if (line := judged["calibration"]) is not None:
+        rows.append(["calibration slope", f"{line['slope']:.2f} ± {1.96 * line['slope_error']:.2f}"])
+    return _card(title, _table(["measure", "value"], rows))
+
+
+def _loss_card(name: str, judged: Mapping[str, Any]) -> str:
+    title = f"{name}, as a share of what was lent: {judged['rows']:,} applications"
+    if judged["metrics"] is None:
+        return _card(title, "<p>Too few losses are known to judge it.</p>")
+    measured = judged["metrics"]
+    names = {
+        "observed": ("lost", ".4f"), "expected": ("expected", ".4f"),
+        "observed_to_expected": ("lost ÷ expected", ".3f"),
+        "mean_absolute_error": ("mean absolute error", ".4f"), "explained": ("share of the spread explained", ".3f"),
+    }  # fmt: skip
+    rows = [[words, _spread(measured[metric], form)] for metric, (words, form) in names.items()]
+    tenths = [
+        [
+            f"{one['rows']:,}",
+            _rate(one["predicted"]),
+            _rate(one["observed"]),
+            f"{_rate(one['low'])} to {_rate(one['high'])}",
+        ]
+        for one in judged["reliability"]
+    ]
+    return _card(
+        title, _table(["measure", "value"], rows),
+        f"<details><summary>By tenth of what was expected</summary>"
+        f"{_table(['rows', 'expected', 'lost', '95% interval'], tenths, left=0)}</details>",
+    )  # fmt: skip
+
+
+def _hazard_cards(name: str, judged: Mapping[str, Any]) -> str:
+    months = judged["months"]
+    rates = [
+        (m["month"], m["default"]["expected"], m["default"]["observed"], m["at_risk"]) for m in months if m["at_risk"]
+    ]
+    top = 1.2 * max([max(expected, observed) / n for _, expected, observed, n in rates], default=1.0)
+    labels = [(float(m["month"]), str(m["month"])) for m in months]
+    plot = Plot((0.5, len(months) + 0.5), (0, max(top, 1e-6)), "month of the loan", "share that defaults in it",
+                width=940, height=250, y_format=percent, x_labels=labels)  # fmt: skip
+    plot.line([(month, expected / n) for month, expected, _, n in rates], "challenger")
+    for month, expected, observed, n in rates:
+        tip = f"month {month}: {observed} of {n} at risk, {expected:.1f} expected"
+        plot.dot(month, observed / n, "champion", tip=tip)
+    rows = [
+        [str(m["month"]), f"{m['at_risk']:,}", *_observed(m["default"]), *_observed(m["repaid"]),
+         f"{m['by_then']['rows']:,}", _optional(m["by_then"]["observed_to_expected"], ".3f"),
+         _optional(m["by_then"]["auc"], ".3f")]
+        for m in months
+    ]  # fmt: skip
+    head = ["month", "at risk", "defaulted / expected", "÷", "repaid / expected", "÷", "old enough",
+            "default by then ÷ expected", "AUC of it"]  # fmt: skip
+    title = f"{name}: {judged['rows']:,} loans, {judged['immature']:,} of them not mature"
+    keys = legend(("champion", "observed"), ("challenger", "expected"))
+    return _card(title, plot.svg("Default by month, observed and expected"), keys, _table(head, rows, left=0))
+
+
+def _observed(ended: Mapping[str, Any]) -> tuple[str, str]:
+    return f"{ended['observed']:,} / {ended['expected']:,.1f}", _optional(ended["observed_to_expected"], ".2f")
+
+
+def _optional(point: Mapping[str, float | None] | None, form: str) -> str:
+    return '<span class="soft">too few</span>' if point is None else _spread(point, form)
 
 
 def _spread(point: Mapping[str, float | None], form: str) -> str:

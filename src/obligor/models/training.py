@@ -3,13 +3,13 @@
 The candidate and its number of trees are chosen on the later training rows, part by part; trees and scorecard are then
 fitted on all of them, so that the newest loans teach too. What maps their log-odds to probabilities is learned on the
 same rows, each scored by a model that saw no loan of its applicant (five folds): a model's margins on its own rows are
-too sure, and a slice held back for it would be the newest loans or too few. The same snapshot, config and seed give the
-same bundle.
+too sure, and a slice held back for it would be the newest loans or too few. A sequence's score in a part of the search
+is that of heads learnt before it. The same snapshot, config and seed give the same bundle.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -26,6 +26,8 @@ from obligor.models.bundle import ALONE, Bundle, write_bundle
 from obligor.models.calibration import Calibration, fit_calibration, fit_or_rate
 from obligor.models.carding import fit_scorecard
 from obligor.models.evaluation import check_judged, evaluate_scorer
+from obligor.models.further import Foretold
+from obligor.models.further_evaluation import evaluate_further
 from obligor.models.inputs import Inputs
 from obligor.models.model import Model
 from obligor.models.scorecard import Scorecard
@@ -34,12 +36,16 @@ from obligor.models.splits import Split, folds, purged_split
 from obligor.models.training_set import TrainingSet, local_instant
 from obligor.models.trees import Trees
 from obligor.parts import encode_json
+from obligor.sequences.lived import MONTH_DAYS
 
 if TYPE_CHECKING:
+    import polars
+
     from obligor.models.fusing import Fused, Reading
+    from obligor.models.targets import Target
     from obligor.sequences.pretrained import Pretrained
 
-__all__ = ["Progress", "cutoff_us", "evaluate_bundle", "split_of", "train"]
+__all__ = ["Progress", "cutoff_us", "evaluate_bundle", "foretell", "split_of", "train"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -68,12 +74,14 @@ def train(
     progress: Progress = _silent,
     encoder: Pretrained | None = None,
     reading: Reading | None = None,
+    targets: Sequence[Target] = (),
 ) -> Bundle:
     """Train on `data` as `model` says, evaluate out of time, write the bundle under `root` and return it.
 
     `policy` is the policy's TOML, `outcome` the outcome's description, `snapshot` where the data came from (log id,
     cut, seen_at), `events` the event types' descriptions, `ceiling` true PDs by application id where they are known.
-    Where the model has a sequence, `encoder` reads it and `reading` says from where.
+    Where the model has a sequence, `encoder` reads it, `reading` says from where, and `targets` are what its further
+    heads foretell.
     Raises DefinitionError where a scored feature has no reason code, BadInput where a slice cannot be learned from.
     """
     Inputs.of(data.specs).reasons()  # what lacks one is said before anything is learnt
@@ -81,8 +89,9 @@ def train(
     check_judged(data.bad[split.test])  # before it has taken its time
     weights = _weights(data, model, split)
     fold = folds(data, split.train, FOLDS if model.sequence is None else model.sequence.folds, model.seed)
-    fused = _fused(data, model, split, fold, weights, encoder, reading, progress)
-    fitting = _Fitting(data if fused is None else fused.data, model, split, fold, weights, progress)
+    fused = _fused(data, model, split, fold, weights, encoder, reading, targets, progress)
+    before = () if fused is None else fused.before
+    fitting = _Fitting(data if fused is None else fused.data, model, split, fold, weights, progress, before)
     data = fitting.data
     inputs = Inputs.of(data.specs)
     boosted = fitting.boosted(inputs, fit_calibration)
@@ -100,10 +109,9 @@ def train(
     )
     alone, alone_data = (None, None) if fused is None else fitting.alone()
     progress("evaluation", 0, 1)
-    evaluation = evaluate_scorer(
-        scorer, data, train=split.train, test=split.test, cutoff_us=split.cutoff_us, segments=model.segments,
-        resamples=model.bootstrap, seed=model.seed, ceiling=ceiling, alone=alone,
-    )  # fmt: skip
+    evaluation = _evaluated(scorer, data, model, split, model.segments, ceiling, alone)
+    if fused is not None:
+        evaluation |= _further(targets, fused.foretold, _later(data, model, split), model)
     progress("evaluation", 1, 1)
     calibration: dict[str, Any] = {name: calibrated.to_data() for name, calibrated in calibrations.items()}
     record = _record(data, model, split, boosted.trials, snapshot or {})
@@ -121,7 +129,7 @@ def train(
         "schema.json": encode_json({"inputs": list(inputs.names), "events": events or []}),
     }
     if fused is not None:
-        parts |= {**fused.score.parts(fused.weights), ALONE: encode_json(alone_data)}
+        parts |= fused.parts | {ALONE: encode_json(alone_data)}
     return Bundle.load(write_bundle(root, parts))
 
 
@@ -132,26 +140,69 @@ def evaluate_bundle(
     ceiling: Mapping[str, float] | None = None,
     segments: tuple[str, ...] | None = None,
     reading: Reading | None = None,
+    targets: Sequence[Target] = (),
 ) -> dict[str, Any]:
     """Return the evaluation of a bundle on a (newer) training set of its own plan, by its own cut-off and config.
 
-    `reading` says where the events are read from, of a bundle that scores a sequence.
+    Of a bundle that scores a sequence, `reading` says where the events are read from, and `targets` what its further
+    heads are judged on.
     """
     if data.plan.hash != bundle.plan.hash:
         raise BadInput(f"the bundle scores the plan {bundle.plan.hash[:12]}, the data is of {data.plan.hash[:12]}")
     model = Model.from_data(bundle.training["model"])
     split = split_of(data, model)
-    if bundle.sequence is not None:
-        from obligor.models.fusing import out_of_fold
+    data, foretold = _told(bundle, data, split, model, reading)
+    further = _further(targets, foretold, _later(data, model, split), model)
+    shown = model.segments if segments is None else segments
+    return further | _evaluated(bundle, data, model, split, shown, ceiling, bundle.alone)
 
-        assert reading is not None, "a sequence is read from somewhere"
-        fold = folds(data, split.train, len(bundle.sequence.heads), model.seed)
-        data = out_of_fold(data, bundle.sequence, reading, fold)
+
+def _evaluated(
+    scorer: Scorer, data: TrainingSet, model: Model, split: Split, segments: tuple[str, ...],
+    ceiling: Mapping[str, float] | None, alone: Alone | None,
+) -> dict[str, Any]:  # fmt: skip
     return evaluate_scorer(
-        bundle, data, train=split.train, test=split.test, cutoff_us=split.cutoff_us,
-        segments=model.segments if segments is None else segments, resamples=model.bootstrap, seed=model.seed,
-        ceiling=ceiling, alone=bundle.alone,
+        scorer, data, train=split.train, test=split.test, cutoff_us=split.cutoff_us, segments=segments,
+        resamples=model.bootstrap, seed=model.seed, ceiling=ceiling, alone=alone,
     )  # fmt: skip
+
+
+def foretell(
+    bundle: Bundle, data: TrainingSet, reading: Reading | None = None, within_days: Sequence[float] = ()
+) -> polars.DataFrame:
+    """Return what a bundle foretells of applications: a row each, by the score and the further heads as in training.
+
+    Columns: application_id, as_of, status, `pd` of the outcome by the champion, what each further head says under its
+    name, of a hazard `pd_30d`, `pd_60d`, ... and the PDs within other times. BadInput beyond the hazard's months.
+    """
+    import polars as pl
+
+    model = Model.from_data(bundle.training["model"])
+    data, foretold = _told(bundle, data, split_of(data, model), model, reading)
+    columns: dict[str, Floats] = {"pd": bundle.scores(data.features).pd}
+    for one in foretold:
+        if one.head.kind != "hazard":
+            columns[one.head.name] = one.value
+            continue
+        ends = [MONTH_DAYS * (month + 1) for month in range(one.head.months)]
+        columns |= {f"pd_{days:g}d": one.pd(days) for days in sorted({*ends, *within_days})}
+    return data.frame.select("application_id", "as_of", "status").with_columns(
+        pl.Series(name, values) for name, values in columns.items()
+    )
+
+
+def _told(
+    bundle: Bundle, data: TrainingSet, split: Split, model: Model, reading: Reading | None
+) -> tuple[TrainingSet, tuple[Foretold, ...]]:
+    """Return the rows with the score that training gave them, and what further heads say of them."""
+    if bundle.sequence is None:
+        return data, ()
+    from obligor.models.fusing import read_again
+
+    assert reading is not None, "a sequence is read from somewhere"
+    fold = folds(data, split.train, len(bundle.sequence.heads), model.seed)
+    read = read_again(data, bundle.sequence, reading, fold, bundle.heads)
+    return read.data, read.foretold
 
 
 def cutoff_us(data_plan: Any, model: Model) -> int:
@@ -166,6 +217,21 @@ def split_of(data: TrainingSet, model: Model) -> Split:
         data.as_of, data.matured_at, data.matured, data.bad == 1, cutoff_us=cutoff_us(data.plan, model),
         test_until_us=until, later_share=model.later_share, rolls=model.rolls,
     )  # fmt: skip
+
+
+def _later(data: TrainingSet, model: Model, split: Split) -> Bools:
+    """Return which rows were asked in the test period, whatever is known of them."""
+    until = np.inf if model.test_until is None else local_instant(data.plan, model.test_until)
+    found: Bools = (data.as_of >= split.cutoff_us) & (data.as_of < until)
+    return found
+
+
+def _further(targets: Sequence[Target], foretold: Sequence[Foretold], later: Bools, model: Model) -> dict[str, Any]:
+    """Return how the further heads did; nothing where there are none."""
+    assert len(targets) == len(foretold), "each further head has a target"
+    if not foretold:
+        return {}
+    return evaluate_further(targets, foretold, later, resamples=model.bootstrap, seed=model.seed)
 
 
 def _weights(data: TrainingSet, model: Model, split: Split) -> Floats:
@@ -189,7 +255,7 @@ def _mean_one(weights: Floats, split: Split) -> Floats:
 
 def _fused(
     data: TrainingSet, model: Model, split: Split, fold: Ints, weights: Floats, encoder: Pretrained | None,
-    reading: Reading | None, progress: Progress,
+    reading: Reading | None, targets: Sequence[Target], progress: Progress,
 ) -> Fused | None:  # fmt: skip
     """Return the score that the model declares and the rows with it, None where it declares none."""
     if model.sequence is None:
@@ -198,9 +264,10 @@ def _fused(
 
     assert encoder is not None, "a sequence is read by an encoder"
     assert reading is not None, "a sequence is read from somewhere"
+    assert len(targets) == len(model.sequence.heads), "each further head has a target"
     return fuse(
         data, model.sequence, encoder, reading, train=split.train, fold=fold, row_weights=weights, seed=model.seed,
-        cutoff_us=split.cutoff_us, progress=progress,
+        cutoff_us=split.cutoff_us, progress=progress, targets=targets, rolls=[roll.from_us for roll in split.rolls],
     )  # fmt: skip
 
 
@@ -225,6 +292,7 @@ class _Fitting:
     fold: Ints
     weights: Floats
     progress: Progress
+    before: tuple[Floats, ...] = ()  # a sequence's score in the place of each roll, of a model that has one
 
     def boosted(self, inputs: Inputs, calibrate: Calibrating, step: str = "search") -> _Boosted:
         """Search, fit and calibrate trees on these inputs, which are the first of the features."""
@@ -232,7 +300,7 @@ class _Fitting:
         rows = Rows(inputs.expand(data.features[:, : inputs.width]), data.bad, self.weights)
         check_finite(rows.columns[split.train], inputs.names)
         trials = search(
-            [(rows.take(roll.fit), rows.take(roll.later)) for roll in split.rolls], inputs, model,
+            self._slices(inputs, rows), inputs, model,
             lambda done: progress(step, done, max(1, model.search)),
         )  # fmt: skip
         best = trials[0]
@@ -246,6 +314,21 @@ class _Fitting:
         trees = Trees.from_xgboost(final)
         progress("fit", 1, 2)
         return _Boosted(trials, trees, final, trees.margins(rows.columns), calibration)
+
+    def _slices(self, inputs: Inputs, rows: Rows) -> list[tuple[Rows, Rows]]:
+        """Return the rows to fit and to judge candidates on, roll by roll, with what was there to be known before it.
+
+        A sequence's score is that of heads which learnt before the roll too: the final ones have seen its outcomes.
+        """
+        found = []
+        for place, roll in enumerate(self.split.rolls):
+            own = rows
+            if inputs.width > len(self.data.plan.features):
+                features = self.data.features.copy()
+                features[:, -1] = self.before[place]
+                own = Rows(inputs.expand(features), rows.bad, rows.weights)
+            found.append((own.take(roll.fit), own.take(roll.later)))
+        return found
 
     def card(self) -> tuple[Scorecard, Calibration]:
         """Fit and calibrate the scorecard; it is the fallback, and sees no sequence's score."""

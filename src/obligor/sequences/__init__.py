@@ -8,7 +8,7 @@
 What is trained with torch lies in `training`, which alone imports it.
 """
 
-from obligor.sequences.head import SequenceHead
+from obligor.sequences.head import Hazard, Loss, SequenceHead
 from obligor.sequences.model import SequenceModel
 
-__all__ = ["SequenceHead", "SequenceModel"]
+__all__ = ["Hazard", "Loss", "SequenceHead", "SequenceModel"]

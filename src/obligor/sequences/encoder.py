@@ -13,7 +13,7 @@ what came after it: that entity's state is made again from `start`. torch has no
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any, Protocol
@@ -123,11 +123,12 @@ class Encoder:
         self.advance(after, codes, parts, time)
         return self.readout(after, int(after.counts[1]) if after.counts[0] else 0)
 
-    def heads(self, vector: Floats) -> dict[str, Floats]:
-        """Return each head's log-odds (o,) of a readout (5h + 2,)."""
+    def heads(self, vector: Floats, names: Iterable[str] | None = None) -> dict[str, Floats]:
+        """Return the log-odds (o,) of the heads named, or of each, of a readout (5h + 2,)."""
         if vector.shape != (self.size,) or vector.dtype != np.float64:
             raise BadInput(f"expected a readout of float64 {(self.size,)}, got {vector.dtype} {vector.shape}")
-        return {name: self._finite(one(vector)) for name, one in self._heads.items()}
+        asked = self._heads if names is None else names
+        return {name: self._finite(self._heads[name](vector)) for name in asked}
 
     def encode_many(
         self, codes: Codes, parts: Parts, time: Times, offsets: Times, as_of: Times, threads: int = 1
@@ -323,9 +324,9 @@ class _Head:
             return tensors[f"head.{name}.{part}"]
 
         mixed = f"head.{name}.gate" in tensors
-        below = [f"expert.{e}." for e in range(len(own("gate_bias")))] if mixed else [f"head.{name}."]
-        hidden = aligned(np.stack([tensors[one + "hidden"].T for one in below]))
-        hidden_bias = np.array([tensors[one + "hidden_bias"] for one in below], dtype=np.float64)
+        below = own("hidden") if mixed else own("hidden")[None]  # (experts, units, inputs)
+        hidden = aligned(np.ascontiguousarray(below.transpose(0, 2, 1)))
+        hidden_bias = np.atleast_2d(own("hidden_bias")).astype(np.float64)
         mean, scale, bias = (own(part).astype(np.float64) for part in ("norm_mean", "norm_scale", "out_bias"))
         gate = _by_input(own("gate")) if mixed else np.zeros((len(mean), 1), np.float32)
         gate_bias = own("gate_bias").astype(np.float64) if mixed else np.zeros(1)

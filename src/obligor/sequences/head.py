@@ -9,6 +9,11 @@
                 "LATE": ("PaymentFailed", "Repayment"),         # an event type
                 "OTHER_LENDERS": ("BankTransaction.kind_of=lender_in",),   # or a type with a category's value
             },
+            heads=(                                             # what else is foretold; the trees do not see it
+                "first_payment",                                # another Outcome of outcomes.py
+                Loss(),                                         # the share of what was lent that is lost
+                Hazard(months=6),                               # default by month, repayment competing
+            ),
         ),
     )
 
@@ -17,11 +22,12 @@ Nothing here loads a kernel: a model.py is read by every command.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, Self
 
 import msgspec
 
@@ -32,19 +38,24 @@ from obligor.features.plan import FeatureSpec, Plan
 from obligor.features.sequence_spec import SequenceSpec
 
 __all__ = [
-    "DESCRIPTION", "GROUPS_MAX", "PARTS", "TOKENIZER", "TRUTHS", "WEIGHTS", "EventGroup", "Events", "SequenceHead",
-    "described", "event_groups", "parsed", "score_spec",
+    "DESCRIPTION", "GROUPS_MAX", "OUTCOME", "PARTS", "TOKENIZER", "TRUTHS", "WEIGHTS", "EventGroup", "Events",
+    "Further", "Hazard", "Loss", "SequenceHead", "described", "event_groups", "fold_name", "parsed", "score_spec",
 ]  # fmt: skip
 
 DESCRIPTION, TOKENIZER, WEIGHTS = "sequence.json", "tokenizer.json", "encoder.safetensors"
 PARTS: Final = (DESCRIPTION, TOKENIZER, WEIGHTS)  # of a bundle with a sequence's score
 GROUPS_MAX: Final = 5  # of events, between which a score's contribution is divided
 TRUTHS: Final = ("false", "true")  # values of a boolean field, as the log holds them: 0 and 1
+OUTCOME: Final = "outcome"  # the head that the score is made of
 FOLDS_MAX: Final = 20
+FURTHER_MAX: Final = 8  # heads beside the outcome's
+MONTHS_MAX: Final = 120
+EXPERTS_MAX: Final = 16
+BOTTOMS: Final = ("own", "shared", "experts")
 UNITS_MAX: Final = 1024
 _EVENT: Final = re.compile(r"(?P<type>\w+)(\.(?P<field>\w+)=(?P<value>.+))?")
 _WHOLE = {"folds": (2, FOLDS_MAX), "units": (1, UNITS_MAX), "batch": (1, None), "parts": (2, FOLDS_MAX),
-          "steps": (1, None), "patience": (1, None)}  # fmt: skip
+          "steps": (1, None), "patience": (1, None), "experts": (2, EXPERTS_MAX)}  # fmt: skip
 
 
 class EventGroup(Record, frozen=True):
@@ -55,6 +66,37 @@ class EventGroup(Record, frozen=True):
 
     reason: str
     events: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Hazard:
+    """Default month by month, with repayment as a competing risk: `Outcome(repaid=...)` says what that is.
+
+    A month is 30 days from the application on. A loan that is not mature teaches the months that it has lived.
+    """
+
+    months: int
+
+    @property
+    def name(self) -> str:
+        """How the head is called."""
+        return "hazard"
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The share of what was lent that is lost: not paid within the outcome's horizon by a loan that is bad by then.
+
+    `Outcome(repaid=paid_in_full(...))` says what is lent and what is paid.
+    """
+
+    @property
+    def name(self) -> str:
+        """How the head is called."""
+        return "loss"
+
+
+Further = str | Hazard | Loss  # a text is the name of another Outcome of outcomes.py
 
 
 @dataclass(frozen=True)
@@ -81,6 +123,9 @@ class SequenceHead:
     parts: int = 3  # of a head's own applicants, each held back in turn to find how long to learn
     steps: int = 4000  # at most; it stops where what is held back gets no better
     patience: int = 15  # looks at what is held back without a better one
+    heads: tuple[Further, ...] = ()  # what else is foretold of an application, for reports and prices
+    bottom: Literal["own", "shared", "experts"] = "own"  # hidden layers of all heads; "own": the score is as without
+    experts: int = 4  # hidden layers of a fold, where heads share `experts`
 
     def __post_init__(self) -> None:
         problems = list(self._problems())
@@ -91,6 +136,25 @@ class SequenceHead:
     def feature(self) -> str:
         """The name of the score among the features."""
         return self.name or f"{self.sequence}_score"
+
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        """The names of the further outcomes that heads foretell."""
+        return tuple(head for head in self.heads if isinstance(head, str))
+
+    def to_data(self) -> dict[str, Any]:
+        """Return the declaration as JSON data; without further heads, nothing of them."""
+        data = dataclasses.asdict(self)
+        data["heads"] = [_to_data(head) for head in self.heads]
+        for name in () if self.heads else ("heads", "bottom", "experts"):
+            del data[name]
+        return data
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Self:
+        """Return the declaration that `to_data` described."""
+        groups = {code: tuple(events) for code, events in data["groups"].items()}
+        return cls(**{**data, "groups": groups, "heads": tuple(_from_data(one) for one in data.get("heads", ()))})
 
     def _problems(self) -> Iterator[Problem]:
         for name in ("sequence", "reason"):
@@ -108,7 +172,29 @@ class SequenceHead:
             value = getattr(self, name)
             if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < below:
                 yield _problem(name, f"expected a number of 0 or more, below {below}, got {value!r}")
+        yield from self._further_problems()
         yield from self._group_problems()
+
+    def _further_problems(self) -> Iterator[Problem]:
+        if self.bottom not in BOTTOMS:
+            yield _problem("bottom", f"expected one of {', '.join(BOTTOMS)}, got {self.bottom!r}")
+        if not isinstance(self.heads, tuple) or len(self.heads) > FURTHER_MAX:
+            yield _problem("heads", f"expected a tuple of at most {FURTHER_MAX} heads, got {self.heads!r}")
+            return
+        if self.bottom != "own" and not self.heads:
+            yield _problem("bottom", f"there is no further head to have a bottom of {self.bottom!r} with: give heads=")
+        names = [head if isinstance(head, str) else getattr(head, "name", "") for head in self.heads]
+        for place, head in enumerate(self.heads):
+            if not isinstance(head, str | Hazard | Loss):
+                yield _problem(f"heads[{place}]", f"expected an outcome's name, Hazard(...) or Loss(), got {head!r}")
+            elif isinstance(head, str) and (not head.isidentifier() or head in (OUTCOME, "hazard", "loss")):
+                yield _problem(
+                    f"heads[{place}]", f"expected the name of a further outcome of outcomes.py, got {head!r}"
+                )
+            elif isinstance(head, Hazard) and (type(head.months) is not int or not 1 <= head.months <= MONTHS_MAX):
+                yield _problem(f"heads[{place}]", f"expected 1 to {MONTHS_MAX} months, got {head.months!r}")
+            elif names.index(names[place]) < place:
+                yield _problem(f"heads[{place}]", f"{names[place]!r} is there twice")
 
     def _group_problems(self) -> Iterator[Problem]:
         if not isinstance(self.groups, Mapping):
@@ -136,6 +222,27 @@ class SequenceHead:
                             f"groups.{code}", f"{text!r} is in {name} too{also}; an event is in one group only"
                         )
                 known.setdefault(text, (code, event))
+
+
+def _to_data(head: Further) -> dict[str, Any]:
+    if isinstance(head, str):
+        return {"outcome": head}
+    return {"months": head.months} if isinstance(head, Hazard) else {"loss": True}
+
+
+def _from_data(data: Mapping[str, Any]) -> Further:
+    if "outcome" in data:
+        return str(data["outcome"])
+    return Hazard(int(data["months"])) if "months" in data else Loss()
+
+
+def fold_name(fold: int, head: str = OUTCOME) -> str:
+    """Return the name that serving knows a head by which has not seen a fold.
+
+    >>> fold_name(0), fold_name(0, "hazard")
+    ('fold_0', 'hazard_fold_0')
+    """
+    return f"fold_{fold}" if head == OUTCOME else f"{head}_fold_{fold}"
 
 
 class Events(NamedTuple):

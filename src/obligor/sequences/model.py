@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import get_args
+from typing import Literal, get_args
 
 from obligor.errors import DefinitionError, Problem, did_you_mean
 from obligor.events.fields import parse_timestamp
 from obligor.sequences.weights import HIDDEN_MAX, LAYERS_MAX, TAIL_MAX, WIDTH_MAX, Kind
 
-__all__ = ["SequenceModel"]
+__all__ = ["Precision", "SequenceModel"]
+
+Precision = Literal["float32", "bfloat16"]
 
 _WHOLE = {
     "width": (1, WIDTH_MAX), "hidden": (1, HIDDEN_MAX), "layers": (1, LAYERS_MAX), "heads": (1, HIDDEN_MAX),
@@ -53,7 +55,8 @@ class SequenceModel:
     rate: float = 6e-3  # of learning, at its highest
     patience: int = 5  # looks at what is held back without a better one
     held_share: float = 0.1  # of the entities, held back to stop by
-    tokens_max: int = 16_384  # of a batch
+    tokens_max: int = 16_384  # of a batch; a GPU wants more, such as 131_072
+    precision: Precision = "float32"  # of products; bfloat16 gains little below some hundred hidden units
     intervals: int = 32  # between the edges of a number, at most
     count_min: int = 5  # of a category's value, to be known
     seed: int = 0
@@ -68,6 +71,8 @@ class SequenceModel:
             yield _problem("sequence", f"expected the name of a Sequence in features.py, got {self.sequence!r}")
         if self.kind not in get_args(Kind):
             yield _problem("kind", f"{self.kind!r}; {did_you_mean(str(self.kind), get_args(Kind))}")
+        if self.precision not in get_args(Precision):
+            yield _problem("precision", f"{self.precision!r}; {did_you_mean(str(self.precision), get_args(Precision))}")
         if self.cutoff is not None and not _is_moment(self.cutoff):
             yield _problem("cutoff", f"expected a date such as 2026-01-31 or an RFC 3339 moment, got {self.cutoff!r}")
         unfit = False

@@ -98,7 +98,7 @@ class SequenceScore:
 
     def each(self, readout: Floats) -> Floats:
         """Return each head's log-odds of a readout (5h + 2,), (heads,)."""
-        found = self.encoder.heads(readout)
+        found = self.encoder.heads(readout, self.heads)
         return np.array([found[name][0] for name in self.heads])
 
     def of(self, readout: Floats) -> float:

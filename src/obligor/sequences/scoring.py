@@ -7,9 +7,12 @@ That is what the service does with a kept state, so the bits are the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import Final, NamedTuple
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,33 +32,49 @@ from obligor.sequences.score import SequenceScore
 from obligor.sequences.tokens import Tokenizer
 from obligor.sequences.writing import made
 
-__all__ = ["Told", "one_by_one", "readouts", "scores", "source_of"]
+__all__ = ["Reader", "Told", "one_by_one", "readouts", "scores", "source_of"]
 
 Ints = NDArray[np.int64]
 TRUNKS_AT_ONCE: Final = 64  # that one thread goes through
 
 
+class Reader(Protocol):
+    """What reads a sequence: a bundle's score, or a pretrained encoder."""
+
+    @property
+    def sequence(self) -> str:
+        """The name of the sequence, in the plan."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """How its events become tokens."""
+
+    @property
+    def encoder(self) -> Encoder:
+        """What makes readouts of them."""
+
+
 def scores(score: SequenceScore, plan: Plan, source: Source, requests: Requests, threads: int = 1) -> Floats:
     """Return the score of each request, (n,): the mean of the heads' log-odds at its readout."""
     out = np.empty((len(requests), 1))
-    _ask(score.tokenizer, score.encoder, plan, score.sequence, source, requests, threads, score.of, out)
+    _ask(score, plan, source, requests, threads, score.of, out)
     return out[:, 0]
 
 
+@contextmanager
 def readouts(
-    tokenizer: Tokenizer,
-    encoder: Encoder,
-    plan: Plan,
-    name: str,
-    source: Source,
-    requests: Requests,
-    threads: int = 1,
-    out: Floats | None = None,
-) -> Floats:
-    """Return the readout of each request, (n, 5h + 2), its application's own token last; `out` may be given."""
-    out = np.empty((len(requests), encoder.size)) if out is None else out
-    _ask(tokenizer, encoder, plan, name, source, requests, threads, lambda readout: readout, out)
-    return out
+    reader: Reader, plan: Plan, source: Source, requests: Requests, threads: int = 1, folder: Path | None = None
+) -> Iterator[Floats]:
+    """Yield the readout of each request, (n, 5h + 2), its application's own token last.
+
+    They are many numbers a request, and lie in a file meanwhile: in `folder`, or where the system has such files.
+    """
+    with tempfile.TemporaryFile(dir=folder) as file:
+        shape = (max(1, len(requests)), reader.encoder.size)
+        # A plain view of the map, which kernels are compiled for.
+        out = np.asarray(np.memmap(file, np.float64, "w+", shape=shape))[: len(requests)]
+        _ask(reader, plan, source, requests, threads, lambda readout: readout, out)
+        yield out
 
 
 class Told(NamedTuple):
@@ -91,20 +110,14 @@ def source_of(log: EventLog, plan: Plan, name: str, requests: Requests, lake: La
 
 
 def _ask(
-    tokenizer: Tokenizer,
-    encoder: Encoder,
-    plan: Plan,
-    name: str,
-    source: Source,
-    requests: Requests,
-    threads: int,
-    of: Callable[[Floats], Floats | float],
-    out: Floats,
-) -> None:
+    reader: Reader, plan: Plan, source: Source, requests: Requests, threads: int,
+    of: Callable[[Floats], Floats | float], out: Floats,
+) -> None:  # fmt: skip
     """Set each request's row of `out` to what `of` makes of its readout."""
     if not len(requests):
         return
-    tokens, limit = tokenizer.encoder(sequence_alone(plan, name), name), plan.sequence(name).limit
+    name, encoder = reader.sequence, reader.encoder
+    tokens, limit = reader.tokenizer.encoder(sequence_alone(plan, name), name), plan.sequence(name).limit
     for part in parts(plan, name, source, requests, threads):
         columns = made(tokens, limit, part).columns()
         trunks = trunks_of(columns, np.arange(len(columns.length)), applications=True)

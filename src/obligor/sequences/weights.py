@@ -2,8 +2,9 @@
 
 There is nothing in it that could be executed, and nothing is parsed before its SHA-256 fits. Shapes follow from the
 configuration (`shapes`); heads are found by their tensors' names, and how many units and outputs they have by their
-biases. A head has a hidden layer of its own, or, if it has a gate, shares of all experts' (MMoE, Ma et al. 2018). What
-is wrong is reported all at once, by tensor.
+biases. A head has a hidden layer, or, if it has a gate, several, its experts (MMoE, Ma et al. 2018); heads that share
+them each carry them, so that a file may hold any number of such families. What is wrong is reported all at once, by
+tensor.
 """
 
 from __future__ import annotations
@@ -36,7 +37,6 @@ FIELDS_MAX, ROWS_MAX, OUTPUTS_MAX = 512, 2**22, 4096
 Kind = Literal["gru", "linear_attention", "transformer"]
 Tensors = Mapping[str, NDArray[np.float32]]
 _HEAD = re.compile(r"head\.([A-Za-z0-9_]+)\.(norm_mean|norm_scale|hidden|hidden_bias|gate|gate_bias|out|out_bias)")
-_EXPERT = re.compile(r"expert\.(0|[1-9][0-9]*)\.(hidden|hidden_bias)")
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -218,12 +218,8 @@ def _check(config: Config, tensors: Tensors) -> tuple[str, ...]:
         raise BadInput(problems)
     expected = shapes(config)
     heads = sorted({match[1] for match in map(_HEAD.fullmatch, tensors) if match})
-    experts = len({match[1] for match in map(_EXPERT.fullmatch, tensors) if match})
-    units, inputs = _length("expert.0.hidden_bias", tensors), readout_size(config.hidden)
-    for e in range(experts):
-        expected |= {f"expert.{e}.hidden": (units, inputs), f"expert.{e}.hidden_bias": (units,)}
     for name in heads:
-        expected |= _head_shapes(name, inputs, experts, tensors)
+        expected |= _head_shapes(name, readout_size(config.hidden), tensors)
     for name in sorted({*expected, *tensors}):
         problems += [Problem(_path(name), message) for message in _wrong(name, expected, tensors)]
     if problems:
@@ -231,23 +227,22 @@ def _check(config: Config, tensors: Tensors) -> tuple[str, ...]:
     return tuple(heads)
 
 
-def _head_shapes(name: str, inputs: int, experts: int, tensors: Tensors) -> dict[str, tuple[int, ...]]:
+def _head_shapes(name: str, inputs: int, tensors: Tensors) -> dict[str, tuple[int, ...]]:
     """Return a head's shapes."""
-    outputs = _length(f"head.{name}.out_bias", tensors)
+    outputs, units = (_length(f"head.{name}.{part}", tensors) for part in ("out_bias", "hidden_bias"))
+    found: dict[str, tuple[int, ...]] = {"hidden": (units, inputs), "hidden_bias": (units,)}
     if f"head.{name}.gate" in tensors:
-        units = _length("expert.0.hidden_bias", tensors)
-        below = {"gate": (max(1, experts), inputs), "gate_bias": (max(1, experts),)}
-    else:
-        units = _length(f"head.{name}.hidden_bias", tensors)
-        below = {"hidden": (units, inputs), "hidden_bias": (units,)}
-    found = below | {"norm_mean": (inputs,), "norm_scale": (inputs,), "out": (outputs, units), "out_bias": (outputs,)}
+        experts = _length(f"head.{name}.gate_bias", tensors)
+        found = {part: (experts, *shape) for part, shape in found.items()}
+        found |= {"gate": (experts, inputs), "gate_bias": (experts,)}
+    found |= {"norm_mean": (inputs,), "norm_scale": (inputs,), "out": (outputs, units), "out_bias": (outputs,)}
     return {f"head.{name}.{part}": shape for part, shape in found.items()}
 
 
 def _length(name: str, tensors: Tensors) -> int:
-    """Return how long a bias is; 1 where it is none, which is then reported."""
+    """Return how long a bias is, or each of several; 1 where it is none, which is then reported."""
     tensor = tensors.get(name)
-    return len(tensor) if tensor is not None and tensor.ndim == 1 and 0 < len(tensor) <= OUTPUTS_MAX else 1
+    return tensor.shape[-1] if tensor is not None and tensor.ndim and 0 < tensor.shape[-1] <= OUTPUTS_MAX else 1
 
 
 def _wrong(name: str, expected: Mapping[str, tuple[int, ...]], tensors: Tensors) -> Iterator[str]:

@@ -340,3 +340,17 @@ def test_branches_have_the_gradient_of_their_questions() -> None:
         found.square().sum().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in encoder.parameters() if p.grad is not None]))
     assert float((gradients[0] - gradients[1]).abs().max()) < 1e-4 * float(gradients[1].abs().max())
+
+
+def test_fresh_units_forget_over_spans_up_to_the_memory() -> None:
+    events = 64
+    body = GRU(4, 256, torch.Generator().manual_seed(1), events)
+    with torch.no_grad():
+        for weight in (body.weight_ih, body.weight_hh, body.bias_hh):
+            weight.zero_()
+        body.bias_ih[512:] = 0  # so a unit keeps a share z of itself at each event, and adds nothing
+        kept = body(torch.zeros(5, 4), Rows(np.array([5]), CPU), torch.ones(1, 256))[1][0].numpy() ** (1 / 5)
+    spans = 1 / (1 - kept)  # events
+    assert spans.min() + 1e-3 >= 2
+    assert spans.max() <= events + 1e-3
+    assert np.quantile(spans, [0.25, 0.5, 0.75]) == pytest.approx([17.5, 33, 48.5], abs=5)

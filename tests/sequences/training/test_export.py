@@ -126,15 +126,16 @@ def test_heads_by_the_equation_from_the_file(bottom: Bottom, tmp_path: Path) -> 
     assert np.array_equal(w["head.default.hidden"], w["head.hazard.hidden"]) == (bottom == "shared")
 
 
-def test_experts_have_names_of_their_own(tmp_path: Path) -> None:
+def test_each_head_carries_its_experts(tmp_path: Path) -> None:
     heads, weights = _exported(tmp_path, "gru", "experts")
     w = weights.tensors
     r = np.random.default_rng(0).standard_normal((4, R)).astype(np.float32)
     with torch.no_grad():
         expected = heads(torch.from_numpy(r))
-    below = np.stack([r @ w[f"expert.{e}.hidden"].T + w[f"expert.{e}.hidden_bias"] for e in range(4)])
-    below = below / (1 + np.exp(-below))  # (experts, n, u); the norm is none yet
     for head in HEADS:
+        hidden, bias = (w[f"head.{head.name}.{part}"] for part in ("hidden", "hidden_bias"))
+        below = np.stack([r @ hidden[e].T + bias[e] for e in range(4)])
+        below = below / (1 + np.exp(-below))  # (experts, n, u); the norm is none yet
         gate = np.exp(r @ w[f"head.{head.name}.gate"].T + w[f"head.{head.name}.gate_bias"])
         mixed = np.einsum("ne,enu->nu", gate / gate.sum(axis=1, keepdims=True), below)
         found = mixed @ w[f"head.{head.name}.out"].T + w[f"head.{head.name}.out_bias"]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from obligor.models.metrics import auc
-from obligor.sequences.head import SequenceHead
-from obligor.sequences.training.fold_heads import FoldHeads, fold_heads, fold_name
+from obligor.sequences.head import OUTCOME, SequenceHead, fold_name
+from obligor.sequences.lived import DEFAULTED, PREPAID, Lived
+from obligor.sequences.training.fold_heads import FoldHeads, fold_heads
+from obligor.sequences.training.heads import Head
 
 SETTINGS = SequenceHead(sequence="history", reason="R", folds=4, units=8, steps=120, rate=5e-3, patience=4)
 PEOPLE, EACH, SIZE = 160, 4, 12
@@ -41,6 +43,11 @@ def _people(seed: int, *, learnable: bool) -> People:
     return People(readouts, bad.astype(np.float64), np.ones(len(person)), fold, person)
 
 
+def _learnt(people: People, settings: SequenceHead, seed: int) -> FoldHeads:
+    targets = {OUTCOME: people.bad}
+    return fold_heads(people.readouts, targets, people.weights, people.fold, people.person, settings, seed)
+
+
 def _said(heads: FoldHeads, readouts: Floats) -> Floats:
     """The log-odds of each head, (n, folds), by the definition of a head."""
     found = []
@@ -59,20 +66,21 @@ def _out_of_fold(people: People, said: Floats) -> Floats:
 
 def test_what_can_be_learnt_is_learnt_out_of_fold() -> None:
     people = _people(1, learnable=True)
-    heads = fold_heads(*people, SETTINGS, 7)
+    heads = _learnt(people, SETTINGS, 7)
     assert auc(people.bad, _out_of_fold(people, _said(heads, people.readouts))) > 0.65
-    assert [one["fold"] for one in heads.record] == list(range(SETTINGS.folds))
-    assert all(one["rows"] == int((people.fold != one["fold"]).sum()) for one in heads.record)
+    assert [one["fold"] for one in heads.record[OUTCOME]] == list(range(SETTINGS.folds))
+    assert all(one["rows"] == int((people.fold != one["fold"]).sum()) for one in heads.record[OUTCOME])
 
 
 def test_fates_drawn_by_person_cannot_be_told_out_of_fold(monkeypatch: pytest.MonkeyPatch) -> None:
     """Heads that go on until they have memorised people must not leak: only of those they saw do they seem to know."""
-    monkeypatch.setattr("obligor.sequences.training.fold_heads._steps", lambda inner, settings: (settings.steps, 0.0))
+    steps = "obligor.sequences.training.fold_heads._steps"
+    monkeypatch.setattr(steps, lambda inner, settings: (settings.steps, {OUTCOME: 0.0}))
     keen = dataclasses.replace(SETTINGS, units=64, dropout=0.0, decay=0.0)
     inside, outside = [], []
     for seed in range(4):
         people = _people(seed, learnable=False)
-        said = _said(fold_heads(*people, keen, seed), people.readouts)
+        said = _said(_learnt(people, keen, seed), people.readouts)
         outside.append(auc(people.bad, _out_of_fold(people, said)))
         inside.append(auc(people.bad, said[np.arange(len(said)), (people.fold + 1) % SETTINGS.folds]))
     assert np.mean(outside) == pytest.approx(0.5, abs=0.05)
@@ -81,21 +89,21 @@ def test_fates_drawn_by_person_cannot_be_told_out_of_fold(monkeypatch: pytest.Mo
 
 def test_what_foretells_nothing_is_not_learnt() -> None:
     people = _people(0, learnable=False)
-    heads = fold_heads(*people, SETTINGS, 0)
-    assert [one["steps"] for one in heads.record] == [0] * SETTINGS.folds
+    heads = _learnt(people, SETTINGS, 0)
+    assert [one["steps"] for one in heads.record[OUTCOME]] == [0] * SETTINGS.folds
     assert len(np.unique(_said(heads, people.readouts).round(4))) == 1
 
 
 def test_heads_say_the_same_on_average_whatever_their_folds_outcomes() -> None:
     people = _people(2, learnable=False)
-    said = _said(fold_heads(*people, SETTINGS, 7), people.readouts)
+    said = _said(_learnt(people, SETTINGS, 7), people.readouts)
     assert said.mean(axis=0) == pytest.approx(np.full(SETTINGS.folds, said[:, 0].mean()), abs=1e-4)
 
 
 def test_the_same_rows_and_seed_give_the_same_heads() -> None:
     people = _people(3, learnable=True)
     quick = dataclasses.replace(SETTINGS, steps=40)
-    one, two, other = (fold_heads(*people, quick, seed) for seed in (1, 1, 2))
+    one, two, other = (_learnt(people, quick, seed) for seed in (1, 1, 2))
     assert all(one.tensors[name].tobytes() == two.tensors[name].tobytes() for name in one.tensors)
     assert any(one.tensors[name].tobytes() != other.tensors[name].tobytes() for name in one.tensors)
 
@@ -104,10 +112,76 @@ def test_rows_weigh_what_they_weigh() -> None:
     people = _people(4, learnable=True)
     some = people.person % 2 == 0
     quick = dataclasses.replace(SETTINGS, steps=40)
-    weighed = fold_heads(*people._replace(weights=np.where(some, 1.0, 1e-6)), quick, 1)
+    weighed = _learnt(people._replace(weights=np.where(some, 1.0, 1e-6)), quick, 1)
     flipped = people._replace(bad=np.where(some, people.bad, 1 - people.bad), weights=np.where(some, 1.0, 1e-6))
-    again = fold_heads(*flipped, quick, 1)
+    again = _learnt(flipped, quick, 1)
     close = [np.allclose(weighed.tensors[name], again.tensors[name], atol=1e-3) for name in weighed.tensors]
     assert all(close)
-    whole = fold_heads(*flipped._replace(weights=people.weights), quick, 1)
+    whole = _learnt(flipped._replace(weights=people.weights), quick, 1)
     assert not all(np.allclose(whole.tensors[name], again.tensors[name], atol=1e-3) for name in whole.tensors)
+
+
+FURTHER = (Head(OUTCOME), Head("late"), Head("life", "hazard", months=2))
+
+
+def _further(people: People, bottom: Any, seed: int = 1, **changes: Any) -> FoldHeads:
+    """Learn three heads; of the second nothing is known of a third of the people, of the third also of the others."""
+    chance = np.random.default_rng(9)
+    late = np.where(people.person % 3 > 0, people.bad, np.nan)
+    lived = Lived(1 + (chance.random(len(late)) < 0.5), np.where(people.bad > 0, DEFAULTED, PREPAID))
+    quick = dataclasses.replace(SETTINGS, steps=40, heads=("late",), bottom=bottom, experts=2)
+    targets = {OUTCOME: people.bad, "late": late, "life": lived, **changes}
+    return fold_heads(
+        people.readouts, targets, people.weights, people.fold, people.person, quick, seed, heads=FURTHER
+    )  # fmt: skip
+
+
+def test_further_heads_leave_the_outcomes_alone_or_share_with_it() -> None:
+    people = _people(5, learnable=True)
+    alone = _learnt(people, dataclasses.replace(SETTINGS, steps=40), 1)
+    own = _further(people, "own")
+    assert all(np.array_equal(own.tensors[name], tensor) for name, tensor in alone.tensors.items())
+    assert own.record[OUTCOME] == alone.record[OUTCOME]
+    assert own.record["late"][0]["rows"] < own.record["life"][0]["rows"] == alone.record[OUTCOME][0]["rows"]
+    assert {len(own.tensors[f"head.life_fold_{fold}.out_bias"]) for fold in range(SETTINGS.folds)} == {4}
+    bottoms: tuple[Any, ...] = ("shared", "experts")
+    for bottom in bottoms:
+        shared = _further(people, bottom).tensors
+        assert np.array_equal(shared["head.fold_2.hidden"], shared["head.late_fold_2.hidden"])
+        assert not np.array_equal(shared["head.fold_2.hidden"], alone.tensors["head.fold_2.hidden"])
+        assert shared["head.fold_2.hidden"].ndim == (3 if bottom == "experts" else 2)
+
+
+@pytest.mark.parametrize("bottom", ["own", "shared", "experts"])
+def test_no_target_of_a_fold_reaches_the_heads_of_that_fold(bottom: Any) -> None:
+    """Outcomes that the people in fold 0 exchange change the other folds' heads, and not fold 0's."""
+    people = _people(6, learnable=True)
+    inside = people.fold == 0
+    late = np.where(people.person % 3 > 0, people.bad, np.nan)
+    exchanged = late.copy()
+    exchanged[inside] = late[inside][::-1]  # as many as before: what is known of all together is their level
+    one, two = (_without_level(_further(people, bottom, late=late)) for late in (late, exchanged))
+    assert all(np.array_equal(one[0][name], two[0][name]) for name in one[0])
+    assert not all(np.array_equal(one[1][name], two[1][name]) for name in one[1])
+
+
+def _without_level(heads: FoldHeads) -> list[dict[str, NDArray[np.float32]]]:
+    """The weights of each fold's heads without the last biases, by which they say the same on average of all rows."""
+    return [
+        {name: tensor for name, tensor in heads.tensors.items() if f"fold_{fold}." in name and "out_bias" not in name}
+        for fold in range(SETTINGS.folds)
+    ]
+
+
+@pytest.mark.parametrize("bottom", ["own", "shared"])
+def test_all_folds_heads_say_the_same_on_average_in_each_month(bottom: Any) -> None:
+    people = _people(7, learnable=True)
+    tensors = _further(people, bottom).tensors
+    told = []
+    for fold in range(SETTINGS.folds):
+        own = {part: tensors[f"head.life_fold_{fold}.{part}"].astype(np.float64) for part in
+               ("norm_mean", "norm_scale", "hidden", "hidden_bias", "out", "out_bias")}  # fmt: skip
+        below = ((people.readouts - own["norm_mean"]) * own["norm_scale"]) @ own["hidden"].T + own["hidden_bias"]
+        told.append(((below / (1 + np.exp(-below))) @ own["out"].T + own["out_bias"]).mean(axis=0))
+    assert np.ptp(told, axis=0).max() < 1e-4
+    assert np.ptp(told[0]) > 0.1

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from obligor.errors import BadInput
 from obligor.models.metrics import auc
-from obligor.sequences.training.hazard import DEFAULTED, OPEN, PREPAID, Lived, hazards, lived_loss, pd_by
+from obligor.sequences.lived import DEFAULTED, OPEN, PREPAID, Lived, hazards, pd_by, pd_within
+from obligor.sequences.training.hazard import lived_loss
 from obligor.sequences.training.heads import Head, Heads
 
 MONTHS, READOUT = 6, 8
@@ -81,6 +82,28 @@ def test_pd_is_what_many_simulated_loans_come_to() -> None:
     default, prepay = hazards(truth)
     assert np.all(default + prepay < 1)
     assert np.isfinite(pd_by(np.full((1, 3, 2), 800.0))).all()  # no overflow
+
+
+def test_pd_within_any_time_runs_through_the_months_ends() -> None:
+    _, truth, _, _, _ = _loans(500, 5)
+    by_month = pd_by(truth)
+    for month in range(1, MONTHS + 1):
+        assert np.allclose(pd_within(truth, 30 * month), by_month[:, month - 1], rtol=0, atol=1e-12)
+    curve = np.stack([pd_within(truth, days) for days in range(30 * MONTHS + 1)])
+    assert (curve[0] == 0).all()
+    assert (np.diff(curve, axis=0) > 0).all()
+    # By small steps of time: both risks are constant within a month, and their shares are those of the month.
+    default, repaid = (one[:, 2] for one in hazards(truth))
+    owed = np.prod([1.0 - np.add(*hazards(truth))[:, month] for month in (0, 1)], axis=0)
+    steps, bad = 20_000, by_month[:, 1].copy()
+    rate = -np.log1p(-(default + repaid)) / steps
+    for _ in range(steps // 3):
+        bad += owed * rate * default / (default + repaid)
+        owed *= 1 - rate
+    assert np.allclose(pd_within(truth, 60 + 30 * (steps // 3) / steps), bad, atol=1e-5)
+    assert np.isfinite(pd_within(np.full((1, 3, 2), 800.0), 45)).all()
+    with pytest.raises(BadInput, match=r"\$\.days: expected 0 to 180 days, got 181"):
+        pd_within(truth, 181)
 
 
 def test_known_hazards_are_found_in_immature_data() -> None:

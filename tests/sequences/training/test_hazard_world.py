@@ -24,8 +24,8 @@ from obligor.cli.app import app
 from obligor.credit import evaluate_lives, paid_in_full
 from obligor.models.metrics import auc
 from obligor.models.training_set import training_set
+from obligor.sequences.lived import DEFAULTED, OPEN, PREPAID, Lived, hazards, pd_by
 from obligor.sequences.training.chance import Chance
-from obligor.sequences.training.hazard import DEFAULTED, OPEN, PREPAID, Lived, hazards, pd_by
 from obligor.sequences.training.heads import Head, Heads
 from obligor.sequences.training.trainer import Loss, TrainerConfig, train
 from obligor.simulator.history import TRUTH

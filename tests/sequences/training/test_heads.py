@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from obligor.errors import BadInput
-from obligor.sequences.training.hazard import OPEN, Lived
+from obligor.sequences.lived import OPEN, Lived
 from obligor.sequences.training.heads import Bottom, Head, Heads, check_targets, known
 
 HEADS = (Head("default"), Head("first_payment"), Head("loss", "share"), Head("hazard", "hazard", months=2))

@@ -5,9 +5,9 @@ try:
 except ImportError as error:  # pragma: no cover - the environment of the tests has it
     raise ImportError("training sequence models needs torch: pip install 'obligor[sequences]'") from error
 
+from obligor.sequences.lived import DEFAULTED, OPEN, PREPAID, Lived, pd_by
 from obligor.sequences.training.encoder import SequenceEncoder
 from obligor.sequences.training.estimator import SequenceClassifier
-from obligor.sequences.training.hazard import DEFAULTED, OPEN, PREPAID, Lived, pd_by
 from obligor.sequences.training.heads import Head
 from obligor.sequences.training.pretraining import Objectives
 from obligor.sequences.training.trainer import TrainerConfig

@@ -36,6 +36,7 @@ class SequenceEncoder(nn.Module):
         seed: int,
         *,
         blind: tuple[int, ...] = (),
+        memory_events: int = 0,  # that a fresh GRU remembers; 0: a few
         chunk_events: int = 512,
         gradient_events: int = 8192,
     ) -> None:
@@ -51,7 +52,7 @@ class SequenceEncoder(nn.Module):
         self.token = TokenEmbedding(config.sizes, width, generator, blind)
         self.body: GRU | LinearAttention | Transformer
         if config.kind == "gru":
-            self.body = GRU(width, hidden, generator)
+            self.body = GRU(width, hidden, generator, memory_events)
         elif config.kind == "linear_attention":
             self.body = LinearAttention(width, hidden, config.heads, generator)
         else:

@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 
 from obligor.errors import BadInput, ObligorError, Problem
 from obligor.sequences.batches import Batch, BatchSource, QuestionSource
+from obligor.sequences.lived import Lived, pd_by
 from obligor.sequences.training.crew import Crew, Portion, Together
 from obligor.sequences.training.display import watched
 from obligor.sequences.training.encoder import SequenceEncoder
 from obligor.sequences.training.export import export
 from obligor.sequences.training.finetuning import Finetuning, embed, log_odds
-from obligor.sequences.training.hazard import Lived, pd_by
 from obligor.sequences.training.heads import Bottom, Head, Heads, Targets, check_targets
 from obligor.sequences.training.pretraining import Objectives, Pretraining, identifying
 from obligor.sequences.training.trainer import Progress, Result, Step, TrainerConfig, threads, train
@@ -81,12 +81,14 @@ class SequenceClassifier:
 
     def pretrain(self, source: BatchSource[Batch], *, held: NDArray[np.bool_] | None = None) -> SequenceClassifier:
         """Learn the encoder from sequences alone; `held` (by question) are kept back to stop by."""
-        encoder = self._encoder(source)
-        task = Pretraining(encoder, self.objectives, source, self.seed, held)
+        wanted = self.objectives
+        # What slices of one entity have in common is how often things happen, not what happened last.
+        encoder = self._encoder(source, wanted.slice_max if wanted.contrastive else 0)
+        task = Pretraining(encoder, wanted, source, self.seed, held)
         identity = {
             "encoder": encoder.config.to_json(),
             "blind": encoder.blind,
-            "objectives": asdict(self.objectives),
+            "objectives": asdict(wanted),
             "held": _digest({"held": held}),
         }
         self.pretraining_ = self._train(task, source, self.pretrainer, "pretraining", identity)
@@ -173,7 +175,7 @@ class SequenceClassifier:
         """Write what serving reads, configuration and all weights in one safetensors file; return its SHA-256."""
         return export(path, self.encoder_, getattr(self, "heads_", None))
 
-    def _encoder(self, source: QuestionSource) -> SequenceEncoder:
+    def _encoder(self, source: QuestionSource, memory_events: int = 0) -> SequenceEncoder:
         config = Config(
             kind=self.kind,
             width=self.width,
@@ -183,7 +185,8 @@ class SequenceClassifier:
             heads=1 if self.kind == "gru" else self.attention_heads,
             tail=self.tail if self.kind == "transformer" else 0,
         )
-        return SequenceEncoder(config, self.seed, blind=identifying(source) if self.blind is None else self.blind)
+        blind = identifying(source) if self.blind is None else self.blind
+        return SequenceEncoder(config, self.seed, blind=blind, memory_events=memory_events)
 
     def _reads(self, hidden: int) -> NDArray[np.bool_]:
         """Return which coordinates of a readout the heads see; the two ages are always among them."""

@@ -1,7 +1,7 @@
 """What leaves training: one safetensors file of float32 under fixed names, with the configuration in its metadata.
 
-A head's tensors are `head.{its name}.…`. Heads with one bottom each carry it, so serving knows one form of head;
-experts are written as `expert.{e}.…` with a gate for each head.
+A head's tensors are `head.{its name}.…`. Heads with one bottom each carry it, experts too, so that serving knows one
+form of head.
 """
 
 from __future__ import annotations
@@ -59,13 +59,12 @@ def head_tensors(heads: Heads) -> dict[str, NDArray[np.float32]]:
         found[named + "out"] = _array(heads.out[m])
         if heads.bottom == "experts":
             found[named + "gate"], found[named + "gate_bias"] = _array(heads.gate[m]), _array(heads.gate_bias[m])
+            found[named + "hidden"] = _array(torch.stack(tuple(heads.hidden)))
+            found[named + "hidden_bias"] = _array(torch.stack(tuple(heads.hidden_bias)))
         else:
             below = 0 if heads.bottom == "shared" else m
             found[named + "hidden"] = _array(heads.hidden[below])
             found[named + "hidden_bias"] = _array(heads.hidden_bias[below])
-    if heads.bottom == "experts":
-        for e, (weight, bias) in enumerate(zip(heads.hidden, heads.hidden_bias, strict=True)):
-            found[f"expert.{e}.hidden"], found[f"expert.{e}.hidden_bias"] = _array(weight), _array(bias)
     return found
 
 

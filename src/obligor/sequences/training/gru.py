@@ -2,6 +2,11 @@
 
     r, z = sigmoid(W_ih x + b_ih + W_hh h + b_hh);  n = tanh(W_in x + b_in + r * (W_hn h + b_hn));  h <- (1 - z) n + z h
 
+With z = sigmoid(b) a unit forgets over 1 + e^b events. With small random biases a fresh encoder knows the last two or
+three, and how often something happens leaves hardly a gradient. Asked to remember longer, units forget over spans
+spread evenly up to that ("chrono initialisation", Tallec and Ollivier 2018); what lies in the order of a few events is
+then learnt later.
+
 On CPU the steps are gone through here instead of in torch's own: rows lie by step, longest first, so no step computes
 padding, and neither values nor gradients of all steps at once ever leave the cache for memory and come back. On a GPU
 cuDNN does it, on the same layout.
@@ -21,9 +26,9 @@ __all__ = ["GRU"]
 
 
 class GRU(nn.Module):
-    """One layer."""
+    """One layer; of a fresh one the slowest units forget over `memory_events` (0: all within a few)."""
 
-    def __init__(self, width: int, hidden: int, generator: torch.Generator) -> None:
+    def __init__(self, width: int, hidden: int, generator: torch.Generator, memory_events: int = 0) -> None:
         super().__init__()
         self.hidden = hidden
 
@@ -32,6 +37,11 @@ class GRU(nn.Module):
 
         self.weight_ih, self.weight_hh = uniform(3 * hidden, width), uniform(3 * hidden, hidden)
         self.bias_ih, self.bias_hh = uniform(3 * hidden), uniform(3 * hidden)
+        if memory_events:
+            spans = 1 + torch.rand(hidden, generator=generator) * max(memory_events - 2, 0)  # events
+            with torch.no_grad():
+                self.bias_ih[hidden : 2 * hidden] = spans.log()
+                self.bias_hh[hidden : 2 * hidden] = 0
 
     def zero(self, rows: int, like: Tensor) -> Tensor:
         """Return the state of rows that have seen nothing, (B, h)."""
@@ -54,7 +64,12 @@ class GRU(nn.Module):
         return y.index_select(0, flat), end.index_select(0, back)
 
     def _fused(self, x: Tensor, begin: Tensor, counts: list[int]) -> tuple[Tensor, Tensor]:
-        weights: list[Tensor] = [self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh]
+        parts = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+        # cuDNN wants its weights one behind the other, and warns where they are not.
+        whole, weights, begins = torch.cat([part.flatten() for part in parts]), [], 0
+        for part in parts:
+            weights.append(whole[begins : begins + part.numel()].view_as(part))
+            begins += part.numel()
         live = counts[0]  # rows without events are no rows to torch
         sizes = torch.tensor(counts)
         y, end = torch.gru(x, sizes, begin[None, :live].contiguous(), weights, True, 1, 0.0, self.training, False)

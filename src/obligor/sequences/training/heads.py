@@ -14,7 +14,7 @@ readout alone, such as the last hidden vector; serving knows that as a scale of 
     binary   log-odds of an event; its loss is the cross entropy, rows whose outcome is not known are left out
     share    log-odds of a quantity in [0, 1], such as the loss as a share of the exposure: a fractional logit
              (Papke and Wooldridge 1996), whose mean is consistent whatever the quantity's distribution
-    hazard   two log-odds a month: default and prepayment, see hazard
+    hazard   two log-odds a month: default and repayment, see lived
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from obligor.errors import BadInput, Problem
-from obligor.sequences.training.hazard import Lived, lived_loss
+from obligor.sequences.lived import Lived
+from obligor.sequences.training.hazard import lived_loss
 
 __all__ = ["Bottom", "Head", "Heads", "Targets", "check_targets", "known"]
 
@@ -186,13 +187,25 @@ class Heads(nn.Module):
         self, log_odds: Mapping[str, Tensor], targets: Targets, question: NDArray[np.int64]
     ) -> dict[str, Tensor]:
         """Return the mean loss of each head over those questions of which something is known; those heads alone."""
+        return {name: loss / weight for name, (loss, weight) in self.totals(log_odds, targets, question).items()}
+
+    def totals(
+        self,
+        log_odds: Mapping[str, Tensor],
+        targets: Targets,
+        question: NDArray[np.int64],
+        weights: NDArray[np.float64] | None = None,
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return the sum of each head's losses and the weight of what is known, by question; those heads alone."""
         found = {}
         for head in self.heads:
             target, given = targets[head.name], log_odds[head.name].float()
             rows = np.flatnonzero(known(target)[question])
             if len(rows):
-                index = torch.from_numpy(rows).to(given.device)
-                found[head.name] = _loss(head, given.index_select(0, index), target, question[rows])
+                index, asked = torch.from_numpy(rows).to(given.device), question[rows]
+                weight = np.ones(len(rows)) if weights is None else weights[asked]
+                own = torch.from_numpy(weight.astype(np.float32)).to(given.device)
+                found[head.name] = _loss(head, given.index_select(0, index), target, asked, own), own.sum()
         return found
 
     def weighted(self, losses: Mapping[str, Tensor]) -> Tensor:
@@ -207,15 +220,19 @@ class Heads(nn.Module):
         return torch.stack(terms).sum()
 
 
-def _loss(head: Head, log_odds: Tensor, target: NDArray[np.float64] | Lived, question: NDArray[np.int64]) -> Tensor:
+def _loss(
+    head: Head, log_odds: Tensor, target: NDArray[np.float64] | Lived, question: NDArray[np.int64], weight: Tensor
+) -> Tensor:
+    """Return the sum of the losses of questions, each with its weight."""
+
     def tensor(values: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(values[question]).to(log_odds.device)
 
     if isinstance(target, Lived):
         logits = log_odds.reshape(-1, head.months, 2)
-        return lived_loss(logits, tensor(target.months), tensor(target.ended)).mean()
+        return (lived_loss(logits, tensor(target.months), tensor(target.ended)) * weight).sum()
     wanted = tensor(target).to(log_odds.dtype)
-    return nn.functional.binary_cross_entropy_with_logits(log_odds.squeeze(1), wanted)
+    return nn.functional.binary_cross_entropy_with_logits(log_odds.squeeze(1), wanted, weight, reduction="sum")
 
 
 def _level(head: Head, target: NDArray[np.float64] | Lived) -> NDArray[np.float64]:

@@ -62,7 +62,7 @@ def pretrained(
         progress=progress, crew=crew,
         pretrainer=TrainerConfig(
             epochs=model.epochs, steps_min=model.steps_min, rate=model.rate, patience=model.patience, seed=model.seed,
-            threads=threads,
+            threads=threads, precision=model.precision,
         ),
     )  # fmt: skip
     estimator.pretrain(source, held=held)

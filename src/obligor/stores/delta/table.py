@@ -16,9 +16,10 @@ from typing import Any
 
 import pyarrow as pa
 from deltalake import DeltaTable, Field
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
 
+from obligor.errors import IntegrityError
 from obligor.features.lake_store import CommitConflict, DataFile, Snapshot
 from obligor.stores.delta.files import ParquetReader, ParquetWriter
 from obligor.stores.delta.places import Place, S3Options, place_of
@@ -62,7 +63,10 @@ class DeltaTableStore:
     def snapshot(self) -> Snapshot | None:
         """Return the table as it is now, None if there is none."""
         with self._guard:
-            return self._snapshot()
+            try:
+                return self._snapshot()
+            except DeltaError as error:
+                raise IntegrityError(f"{self._name}: what Delta notes of this table cannot be read: {error}") from error
 
     def _snapshot(self) -> Snapshot | None:
         if self._delta is None:

@@ -74,20 +74,27 @@ _WHOLE = """
 if redis.call('HLEN', KEYS[1]) ~= redis.call('ZCARD', KEYS[2]) + 1 then return redis.error_reply('FENCE torn') end
 """
 
-# fence, number of keys, keys, then (start, stop, limit) of each range -> the fence and the values of the keys, then the
-# keys and the values of each range. A command of a script takes 7,999 words at most, so nobody asks for more at once.
+# fence, number of keys, keys, then (start, stop, limit) of each range -> the fence and the values of the keys, then of
+# each range how many entries it has, their keys and their values. It is one flat list, because Redis sends each list
+# in a list by itself. A command of a script takes 7,999 words at most, so nobody asks for more at once.
 READ = _script(
     """
 local call, hash, order = redis.call, KEYS[1], KEYS[2]
 local count = tonumber(ARGV[2])
-local found = {call('HMGET', hash, '', unpack(ARGV, 3, 2 + count))}
-local there = found[1][1] or ''
+local found = call('HMGET', hash, '', unpack(ARGV, 3, 2 + count))
+local there = found[1] or ''
 if there ~= ARGV[1] then return redis.error_reply('FENCE ' .. there) end
 if call('HLEN', hash) ~= call('ZCARD', order) + 1 then return redis.error_reply('FENCE torn') end
 for i = 3 + count, #ARGV, 3 do
   local names = call('ZRANGEBYLEX', order, '[' .. ARGV[i], '(' .. ARGV[i + 1], 'LIMIT', 0, ARGV[i + 2])
-  found[#found + 1] = names
-  found[#found + 1] = #names > 0 and call('HMGET', hash, unpack(names)) or names
+  local size, last = #names, #found + 1
+  found[last] = size
+  if size > 0 then
+    local values = call('HMGET', hash, unpack(names))
+    for j = 1, size do
+      found[last + j], found[last + size + j] = names[j], values[j]
+    end
+  end
 end
 return found
 """

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
 from obligor.errors import BadInput, NotFound
 from obligor.features.state_store import StateBusy, StateGone, StateMoved, StateTaken
-from obligor.stores.redis.link import FenceMoved, Link
+from obligor.stores.redis.link import Answer, FenceMoved, Link
 from obligor.stores.redis.scripts import ABSENT, CLAIM, CLEAR, COMMIT, LAYOUT, NAMES, READ, REMOVE, Fence, Script
 from obligor.stores.redis.transaction import Fetched, Page, RedisTransaction
 
@@ -73,16 +73,29 @@ class _Reading:
 
     def _run(self, script: Script, *arguments: bytes | int) -> Any:
         """Have a script read."""
+        return self._answer(partial(self._link.run, script, self._keys, *arguments))
+
+    def _answer(self, get: Callable[[], Any]) -> Any:
+        """Return what a script that reads answers."""
         try:
-            return self._link.run(script, self._keys, *arguments)
+            return get()
         except FenceMoved as moved:
             self._moved(moved.there)
 
-    def _read(self, fence: bytes, keys: Sequence[bytes], ranges: Sequence[Page]) -> Fetched:
+    def _read(self, fence: bytes, keys: Sequence[bytes], ranges: Sequence[Page]) -> Callable[[], Fetched]:
         limits = [part for one in ranges for part in one]
-        (_, *values), *found = self._run(READ, fence, len(keys), *keys, *limits)
-        pairs = zip(found[::2], found[1::2], strict=True)
-        return values, [list(zip(names, entries, strict=True)) for names, entries in pairs]
+        answer = self._answer(partial(self._link.send, READ, self._keys, fence, len(keys), *keys, *limits))
+        return partial(self._fetched, answer, len(keys), len(ranges))
+
+    def _fetched(self, answer: Answer, keys: int, ranges: int) -> Fetched:
+        """Return what `READ` answers about so many keys and ranges."""
+        found, at = self._answer(answer.get), 1 + keys
+        scanned = []
+        for _ in range(ranges):
+            size, first = found[at], at + 1
+            at = first + 2 * size
+            scanned.append(list(zip(found[first : first + size], found[first + size : at], strict=True)))
+        return found[1 : 1 + keys], scanned
 
     def _names(self, fence: bytes, start: bytes, stop: bytes, limit: int) -> list[bytes]:
         names: list[bytes] = self._run(NAMES, fence, start, stop, limit)
@@ -237,9 +250,9 @@ class RedisStateReader(_Reading):
         super().__init__(address, name, "obligor-reader")
         self.begin()
 
-    def _run(self, script: Script, *arguments: bytes | int) -> Any:
+    def _answer(self, get: Callable[[], Any]) -> Any:
         with _not_found():
-            return super()._run(script, *arguments)
+            return super()._answer(get)
 
     def begin(self) -> RedisTransaction:
         """Look at the state as it is now."""

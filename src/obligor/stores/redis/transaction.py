@@ -1,7 +1,8 @@
 """A transaction on a state in Redis: what it read and what it staged, until one script carries it out.
 
 Reads go to Redis with the fence that the transaction began on, so that all of them together are of one moment, or fail.
-What was read is remembered, and what is staged lies over it; `fetch` brings many things in one round trip.
+What was read is remembered, and what is staged lies over it; `fetch` asks for many things in one round trip, and
+whoever needs one of them first waits for the answer, so that what needs none of them is done meanwhile.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _FRESH_MAX = 256  # staged keys that are searched one by one before they are sor
 Entries = list[tuple[bytes, Entry]]
 Fetched = tuple[list[bytes | None], list[Entries]]  # the values of keys, the entries of ranges
 Page = tuple[bytes, bytes, int]  # of a range: start, stop, the first so many
-Fetch = Callable[[Sequence[bytes], Sequence[Page]], Fetched]
+Fetch = Callable[[Sequence[bytes], Sequence[Page]], Callable[[], Fetched]]  # asks, and then waits
 Names = Callable[[bytes, bytes, int], list[bytes]]
 Commit = Callable[[list[tuple[bytes, bytes]], list[bytes]], None]
 
@@ -35,19 +36,28 @@ class RedisTransaction:
         self._read: dict[bytes, bytes | None] = {}
         self._scanned: dict[tuple[bytes, bytes], tuple[Entries, int | None]] = {}  # entries, and the limit they met
         self._staged = _Staged()
+        self._coming: tuple[list[bytes], list[Range], Callable[[], Fetched]] | None = None
 
     def fetch(self, keys: Sequence[bytes], ranges: Sequence[Range] = ()) -> None:
-        """Bring what is about to be read, in one round trip; what is there already is not brought again."""
+        """Ask for what is about to be read, in one round trip; what is there already is not brought again."""
+        self._arrive()
         read, staged = self._read, self._staged.values
         keys = [key for key in dict.fromkeys(keys) if key not in read and key not in staged]
         ranges = [one for one in dict.fromkeys(ranges) if self._known(*one) is None]
         if not keys and not ranges:
             return
         while len(keys) > KEYS_MAX:  # in one step of Redis, in which everybody else waits
-            read.update(zip(keys[:KEYS_MAX], self._fetch(keys[:KEYS_MAX], ())[0], strict=True))
+            read.update(zip(keys[:KEYS_MAX], self._fetch(keys[:KEYS_MAX], ())()[0], strict=True))
             keys = keys[KEYS_MAX:]
-        values, found = self._fetch(keys, [_page(*one) for one in ranges])
-        read.update(zip(keys, values, strict=True))
+        self._coming = keys, ranges, self._fetch(keys, [_page(*one) for one in ranges])
+
+    def _arrive(self) -> None:
+        """Take in what `fetch` asked for."""
+        if self._coming is None:
+            return
+        (keys, ranges, answer), self._coming = self._coming, None
+        values, found = answer()
+        self._read.update(zip(keys, values, strict=True))
         for (start, stop, limit), entries in zip(ranges, found, strict=True):
             if len(entries) == PAGE:
                 self._rest(stop, limit, entries)
@@ -56,6 +66,7 @@ class RedisTransaction:
     @property
     def size_bytes(self) -> int:
         """How many bytes of values were read."""
+        self._arrive()
         scanned = (value for entries, _ in self._scanned.values() for _, value in entries)
         return sum(map(len, scanned)) + sum(len(value) for value in self._read.values() if value is not None)
 
@@ -72,11 +83,12 @@ class RedisTransaction:
         page = entries
         while len(page) == PAGE and (limit is None or len(entries) < limit):
             left = None if limit is None else limit - len(entries)
-            _, (page,) = self._fetch([], [_page(page[-1][0] + b"\x00", stop, left)])
+            _, (page,) = self._fetch([], [_page(page[-1][0] + b"\x00", stop, left)])()
             entries += page
 
     def get(self, key: bytes) -> Entry | None:
         """Return the value of `key`, or None."""
+        self._arrive()
         if key in self._read and key not in self._staged.values:
             return self._read[key]
         return self.get_many([key])[0]
@@ -84,6 +96,7 @@ class RedisTransaction:
     def get_many(self, keys: Sequence[bytes]) -> list[Entry | None]:
         """Return the values of `keys`, in their order, None for those that are absent."""
         self.fetch(keys)
+        self._arrive()
         staged, read = self._staged.values, self._read
         return [staged[key] if key in staged else read[key] for key in keys]
 
@@ -109,15 +122,18 @@ class RedisTransaction:
 
     def _found(self, start: bytes, stop: bytes, limit: int | None) -> Entries:
         """Return the entries of a range as Redis holds them."""
+        self._arrive()
         found = self._known(start, stop, limit)
         if found is None:
             self.fetch((), (Range(start, stop, limit),))
+            self._arrive()
             found = self._known(start, stop, limit)
             assert found is not None, "it was fetched"
         return found[:limit]
 
     def names(self, start: bytes, stop: bytes, limit: int) -> list[bytes]:
         """Return the keys of a scan without their values."""
+        self._arrive()
         own = self._staged.between(start, stop)
         gone = {key for key in own if self._staged.values[key] is None}
         found = self._names(start, stop, limit + len(gone))
@@ -125,6 +141,7 @@ class RedisTransaction:
 
     def commit(self) -> None:
         """Have everything that is staged carried out in one step; StateGone where the fence has moved."""
+        self._arrive()
         staged = self._staged.values
         puts = [(key, value) for key, value in staged.items() if value is not None]
         self._commit(puts, [key for key, value in staged.items() if value is None])
@@ -132,6 +149,7 @@ class RedisTransaction:
 
     def abort(self) -> None:
         """Forget what was read and staged; Redis has heard nothing of it."""
+        self._coming = None
         self._read.clear()
         self._scanned.clear()
         if self._staged.values:
