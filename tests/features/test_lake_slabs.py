@@ -119,3 +119,13 @@ def test_parts_become_one_in_order(sources: list[list[Row]]) -> None:
         for e, key in enumerate(quick.keys.to_pylist())
     }
     assert by_key == {key: [row[1:] for row in found if row[0] == key] for key in {row[0] for row in found}}
+
+
+def test_entities_of_any_number_of_rows_begin_where_they_do() -> None:
+    sizes = [1, 15, 16, 17, 32, 33, 200]
+    rows = [(key, time, 0) for key, size in zip(KEYS, sizes, strict=True) for time in range(size)]
+    for ends in ([], [10, 40, 100]):  # of groups, also within an entity
+        slab = file_slab(Groups(table_of(rows), ends), 0, 4095, ["event_time", "root"])
+        assert slab is not None
+        found = dict(zip(slab.keys.to_pylist(), np.diff(slab.offsets).tolist(), strict=True))
+        assert found == dict(zip(KEYS, sizes, strict=True))

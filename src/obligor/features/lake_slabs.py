@@ -22,6 +22,7 @@ from obligor.features.lake_store import FileReader
 __all__ = ["Merger", "Slab", "Sorted", "file_slab", "integers", "memory_slab", "merger"]
 
 Ints = NDArray[np.int64]
+_STRIDE = 16  # rows between two that are compared
 
 
 @dataclass(frozen=True)
@@ -163,12 +164,19 @@ def integers(slab: Slab, column: str) -> Ints:
 
 @entry
 def _runs(codes: Any, places: Any) -> Any:
-    """Where each run of equal codes starts; at most as many as there is room for."""
-    found = 0
-    for i in range(codes.shape[0]):
-        if (i == 0 or codes[i] != codes[i - 1]) and found < places.shape[0]:
-            places[found] = i
-            found += 1
+    """Where each run of equal codes starts; at most as many as there is room for.
+
+    No code comes again after its run: so where two are the same, all between them are.
+    """
+    found, i, n = 0, 0, codes.shape[0]
+    while i < n and found < places.shape[0]:
+        places[found] = i
+        found += 1
+        own = codes[i]
+        while i + _STRIDE < n and codes[i + _STRIDE] == own:
+            i += _STRIDE
+        while i < n and codes[i] == own:
+            i += 1
     return found
 
 

@@ -12,6 +12,7 @@ from obligor.features.kernels.arrays import Blocks, Layout, Room, blocks, views
 from obligor.features.kernels.cells import BASE_WORDS
 from obligor.features.kernels.decay import DECAY_WORDS
 from obligor.features.kernels.keys import KEYS_MAX
+from obligor.features.kernels.lanes import LANES
 from obligor.features.kernels.values import DISTINCT_MAX, entries
 from obligor.features.measures import Unit
 from obligor.features.plan import STACK_MAX
@@ -113,7 +114,7 @@ def room(sizes: Sizes, ladders: int, rungs: int, rows_max: int) -> Desk:
         bounds=np.empty(128, np.int64),
         ranks=np.empty(256, np.int64),
         own=np.empty(OWN_MAX, np.int64),
-        visible=np.empty(rows_max, np.int64),
+        visible=np.empty(rows_max + LANES, np.int64),
         results=np.empty(sizes.results, np.float64),
         decayed=np.empty((sizes.decays, 1), np.float64),
         row=np.empty(sizes.inner, np.float64),

@@ -64,7 +64,7 @@ class Room(NamedTuple):
     bounds: Ints  # (128,) of a sort
     ranks: Ints  # (256,) of registers
     own: Ints  # (64,) masks of the application's own rows
-    visible: Ints  # (rows,) masks of the rows that are in the view
+    visible: Ints  # (rows + LANES,) masks of the rows that are in the view
     results: Floats
     decayed: Floats  # (decays, 1)
     row: Floats  # (inner measures,)

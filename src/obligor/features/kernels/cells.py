@@ -29,6 +29,24 @@ from obligor.features.kernels.integers import (
     to_float,
     total,
 )
+from obligor.features.kernels.lanes import (
+    LANES,
+    added,
+    at_least,
+    below,
+    choose,
+    common,
+    count,
+    differ,
+    every,
+    greater,
+    greatest,
+    least,
+    lesser,
+    load,
+    shifted,
+)
+from obligor.features.kernels.lanes import total as total_of
 
 __all__ = [
     "BASE_WORDS",
@@ -46,18 +64,21 @@ __all__ = [
     "SQUARE_WORDS",
     "STREAK_WORDS",
     "N",
-    "add_number",
+    "add_lanes",
     "add_rows",
     "finish_cell",
     "finish_numbers",
     "first_at",
     "keep_numbers",
+    "lanes_from",
     "merge_cell", "near",
+    "no_lanes",
     "numbers_of",
     "reset_cell",
     "update_cell",
     "update_numbers",
     "update_times",
+    "with_lanes",
 ]  # fmt: skip
 
 # The words of a cell.
@@ -70,6 +91,8 @@ NEWEST_RUN, OLDEST_RUN, LONGEST_RUN = range(3)
 
 _ROWS, _N, _SUM_HIGH, _SUM_LOW = np.uint64(ROWS), np.uint64(N), np.uint64(SUM_HIGH), np.uint64(SUM_LOW)
 _LEAST, _MOST = np.uint64(LEAST), np.uint64(MOST)
+_EVERY_LANE = 2**LANES - 1
+_NEAR_LANES = 64  # rows that `near` looks at eight by eight
 
 # Flags of a group.
 NEED_TIMES, NEED_NUMBERS, NEED_SQUARES, NEED_GAPS, NEED_SLOPE, NEED_STREAK, NEED_ENDS = 1, 2, 4, 8, 16, 32, 64
@@ -131,34 +154,56 @@ def keep_numbers(state: Any, at: Any, held: Any) -> None:
 
 
 @inlined
-def add_number(held: Any, seen: Any, v: Any) -> Any:
-    """What numbers add up to with that of a row; nothing changes unless it is seen."""
-    rows, n, sum_high, sum_low, least, most = held
-    there = seen & (v != NULL)
+def no_lanes() -> Any:
+    """What no rows add up to, lane by lane: upper and lower halves of the sum, least and most."""
+    return every(0), every(0), every(INT64_MAX), every(NULL)
+
+
+@inlined
+def add_lanes(lanes: Any, there: Any, v: Any) -> Any:
+    """What lanes add up to with the numbers of some of eight rows."""
+    sum_high, sum_low, least_of, most_of = lanes
+    number = choose(there, v, every(0))
     return (
-        rows + np.int64(seen),
-        n + np.int64(there),
-        sum_high + (v >> 32 if there else 0),
-        sum_low + (v & 0xFFFFFFFF if there else 0),
-        min(least, v if there else INT64_MAX),
-        max(most, v if there else NULL),
+        added(sum_high, shifted(number, every(32))),
+        added(sum_low, common(number, every(0xFFFFFFFF))),
+        lesser(least_of, choose(there, v, every(INT64_MAX))),
+        greater(most_of, choose(there, v, every(NULL))),
     )
+
+
+@inlined
+def with_lanes(held: Any, rows: Any, n: Any, lanes: Any) -> Any:
+    """What numbers add up to with rows of which `n` have one; no row decides what happens to the next."""
+    return (
+        held[0] + rows, held[1] + n, held[2] + total_of(lanes[0]), held[3] + total_of(lanes[1]),
+        min(held[4], least(lanes[2])), max(held[5], greatest(lanes[3])),
+    )  # fmt: skip
+
+
+@inlined
+def lanes_from(first: Any) -> Any:
+    """The lanes from the `first` on, all where it is negative; at most 8."""
+    return _EVERY_LANE << max(first, 0)
 
 
 @inlined
 def update_numbers(
     state: Any, at: Any, bit: Any, slot: Any, ends: Any, values: Any, masks: Any, base: Any, low: Any, high: Any
 ) -> None:
-    """Add the rows [low, high) to a cell: how many, what their numbers add up to, and which were the `ends` if asked.
-
-    No row decides what happens to the next, so that several can be added at a time.
-    """
-    held = numbers_of(state, at)
-    for j in range(low, high):
-        held = add_number(held, masks[np.uint64(j - base)] & bit != 0, values[slot, np.uint64(j)])
-    if ends and held[1] != state[at + N]:
+    """Add rows [low, high) to a cell: how many, what their numbers add up to, and which were the `ends` if asked."""
+    held, lanes, rows, n, j = numbers_of(state, at), no_lanes(), 0, 0, high
+    numbers = values[slot]
+    while j > low:
+        j -= LANES
+        here = lanes_from(low - j)
+        seen = differ(common(load(masks, j - base, here), every(bit)), every(0))
+        v = load(numbers, j, here)
+        there = seen & differ(v, every(NULL))
+        rows, n, lanes = rows + count(seen), n + count(there), add_lanes(lanes, there, v)
+    if ends and n != 0:
         _update_ends(state, at, bit, slot, values, masks, base, low, high)
-    keep_numbers(state, at, held)
+    keep_numbers(state, at, with_lanes(held, rows, n, lanes))
 
 
 @inlined
@@ -304,21 +349,34 @@ def first_at(times: Any, instant: Any, low: Any, high: Any) -> Any:
 
 @inlined
 def near(times: Any, instant: Any, low: Any, high: Any, guess: Any) -> Any:
-    """The first place in [low, high) with times >= instant, found in steps that double from a guess."""
+    """The first place in [low, high) with times >= instant, found by eights from a guess, then in steps that double."""
     first = min(max(guess, low), high)
-    end, step = first, 1
+    step, wanted, passed, end = 1, every(instant), LANES, first
     if first < high and times[np.uint64(first)] < instant:
-        first += 1
-        end = first
-        while end < high and times[np.uint64(end)] < instant:
-            first = end + 1
-            end = min(high, end + step)
-            step *= 2
+        # Where to look next does not depend on what was found, so that the next eight are on their way already.
+        until = first + _NEAR_LANES
+        while first < min(high, until) and passed == LANES:
+            here = _EVERY_LANE >> max(first + LANES - high, 0)
+            passed = count(below(load(times, first, here), wanted) & here)
+            first += LANES
+        end = first = first - LANES + passed
+        if passed == LANES:
+            while end < high and times[np.uint64(end)] < instant:
+                first = end + 1
+                end = min(high, end + step)
+                step *= 2
     else:
-        while first > low and times[np.uint64(first - 1)] >= instant:
-            end = first - 1
-            first = max(low, first - step)
-            step *= 2
+        until = first - _NEAR_LANES
+        while first > max(low, until) and passed == LANES:
+            first -= LANES
+            here = lanes_from(low - first)
+            passed = count(at_least(load(times, first, here), wanted) & here)
+        end = first = first + LANES - passed if end > low else first
+        if passed == LANES:
+            while first > low and times[np.uint64(first - 1)] >= instant:
+                end = first - 1
+                first = max(low, first - step)
+                step *= 2
     while first < end:
         middle = (first + end) >> 1
         if times[np.uint64(middle)] >= instant:

@@ -29,6 +29,7 @@ from obligor.features.kernels.columns import (
 )  # fmt: skip
 from obligor.features.kernels.compiling import entry, inlined, kernel
 from obligor.features.kernels.integers import INT64_MAX, NULL
+from obligor.features.kernels.lanes import LANES, fetch
 from obligor.features.kernels.sources import (
     NOT_NAMED,
     OK,
@@ -40,16 +41,35 @@ from obligor.features.kernels.sources import (
 )  # fmt: skip
 from obligor.features.kernels.tiles import LEAF, touch
 from obligor.features.kernels.values import entries
-from obligor.features.kernels.view import apply_conditions, drop_superseded, view
+from obligor.features.kernels.view import apply_conditions, view
 from obligor.features.kernels.windows import accumulate, accumulate_tiled
 
 __all__ = ["measure_rows", "measure_tiled", "set_row", "set_rows", "sweep"]
+
+_AHEAD = 16  # questions: what lies in memory takes as long as some of them
+_AHEAD_ROWS = 128  # of an entity
 
 
 @inlined
 def _note(error: Any, errors: Any, i: Any) -> None:
     if error != OK and (errors[i] == OK or error < errors[i]):
         errors[i] = error
+
+
+@inlined
+def _fetch_ahead(rows: Any, entity: Any, i: Any) -> None:
+    """Bring the rows of the entity of a question to come into the cache, where it is not that of the one before."""
+    last = entity.shape[0] - 1
+    fetch(rows.offsets, max(entity[min(i + _AHEAD, last)], 0))
+    if i <= last and entity[i] != entity[i - 1] and entity[i] >= 0:
+        start = rows.offsets[entity[i]]
+        for row in range(start, min(rows.offsets[entity[i] + 1], start + _AHEAD_ROWS), LANES):
+            fetch(rows.event_time, row)
+            fetch(rows.known, row)
+            fetch(rows.mask, row)
+            fetch(rows.version, row)
+            for slot in range(rows.values.shape[0]):
+                fetch(rows.values[slot], row)
 
 
 @entry
@@ -65,10 +85,7 @@ def measure_rows(
     """
     spec = layout.sources[source]
     ladders, groups, uses, divisors = layout.ladders, layout.groups, layout.uses, layout.divisors
-    times, known, position, root, mask, values = (
-        rows.event_time, rows.known, rows.position, rows.root, rows.mask, rows.values,
-    )  # fmt: skip
-    visible, last = room.visible, 0
+    times, values, visible, last = rows.event_time, rows.values, room.visible, 0
     now, oldest, newest, low, high = NOT_NAMED, 0, 0, 0, 0
     for i in range(as_of.shape[0]):
         if kept_at[i] >= 0:
@@ -76,6 +93,7 @@ def measure_rows(
             _note(kept_errors[kept_at[i]], errors, i)
             continue
         cut = cuts[i if cuts.shape[0] > 1 else 0]
+        _fetch_ahead(rows, entity, i + _AHEAD)
         if entity[i] != now:
             now, oldest, newest = entity[i], 0, 0
             if now >= 0:
@@ -83,22 +101,19 @@ def measure_rows(
             low, high = newest, newest
         high = near(times, as_of[i], oldest, newest, high)  # questions to an entity mostly follow one another
         low = near(times, as_of[i] - spec[S_REACH], oldest, high, low)
-        if view(known, position, root, mask, as_of[i], self_root[i], cut, low, high, visible):
-            drop_superseded(
-                rows.version, rows.above_start, rows.above_end, rows.above_position, rows.above_known, as_of[i], cut,
-                low, high, visible,
-            )  # fmt: skip
+        base = low - LANES
+        view(rows, as_of[i], self_root[i], cut, low, high, visible, base)
         if spec[S_CONDITIONS] < spec[S_CONDITIONS_END]:
             start, end = spec[S_CONDITIONS], spec[S_CONDITIONS_END]
-            apply_conditions(layout.conditions, start, end, comparands[i], values, visible, low, low, high)
+            apply_conditions(layout.conditions, start, end, comparands[i], values, visible, base, low, high)
         if spec[S_MAPS] != 0:
             last = entries(high - low) - 1
         reset_source(layout, spec, last, room)
         crossed = accumulate(
-            layout, spec, ladders, groups, as_of[i], periods[i], times, visible, low, values, low, high, last, room
+            layout, spec, ladders, groups, as_of[i], periods[i], times, visible, base, values, low, high, last, room
         )
         if spec[S_KEYS] < spec[S_KEYS_END]:
-            update_source_keys(layout, spec, as_of[i], times, values, visible, low, low, high, last, room)
+            update_source_keys(layout, spec, as_of[i], times, values, visible, base, low, high, last, room)
         error = finish_source(layout, spec, as_of[i], last, room, crossed)
         deliver(spec, uses, divisors, entity[i], room.results, False, i, places[i], measured, out)
         if entity[i] != NOT_NAMED:

@@ -10,6 +10,7 @@ from obligor.features.kernels.arrays import layout_of, room_of
 from obligor.features.kernels.cells import first_at
 from obligor.features.kernels.columns import S_CONDITIONS, S_CONDITIONS_END, S_KEYS, S_KEYS_END, S_REACH
 from obligor.features.kernels.compiling import entry, kernel
+from obligor.features.kernels.lanes import LANES
 from obligor.features.kernels.offline import measure_tiled, set_row
 from obligor.features.kernels.programs import finish_programs
 from obligor.features.kernels.sources import NOT_NAMED, OK, begin_source, deliver, end_source, update_source_keys
@@ -27,17 +28,18 @@ def _add_piece(
     times, roots, masks, values, visible = cells[0], cells[1], cells[2], cells[3:], room.visible
     high = first_at(times, as_of, 0, times.shape[0])
     low = first_at(times, as_of - spec[S_REACH], 0, high)
+    base = low - LANES
     for j in range(low, high):
         u = np.uint64(j)
-        visible[np.uint64(j - low)] = masks[u] if roots[u] != self_root else 0
+        visible[np.uint64(j - base)] = masks[u] if roots[u] != self_root else 0
     if spec[S_CONDITIONS] < spec[S_CONDITIONS_END]:
         start, end = spec[S_CONDITIONS], spec[S_CONDITIONS_END]
-        apply_conditions(layout.conditions, start, end, comparands, values, visible, low, low, high)
+        apply_conditions(layout.conditions, start, end, comparands, values, visible, base, low, high)
     crossed = accumulate(
-        layout, spec, layout.ladders, layout.groups, as_of, periods, times, visible, low, values, low, high, last, room
+        layout, spec, layout.ladders, layout.groups, as_of, periods, times, visible, base, values, low, high, last, room
     )
     if spec[S_KEYS] < spec[S_KEYS_END]:
-        update_source_keys(layout, spec, as_of, times, values, visible, low, low, high, last, room)
+        update_source_keys(layout, spec, as_of, times, values, visible, base, low, high, last, room)
     return crossed
 
 

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from obligor.features.kernels.cells import lanes_from
 from obligor.features.kernels.columns import C_BIT, C_COMPARAND, C_OF, C_OPERATOR, C_SLOT
 from obligor.features.kernels.compiling import inlined, kernel
 from obligor.features.kernels.integers import INT64_MAX, NULL
+from obligor.features.kernels.lanes import LANES, at_most, below, choose, every, first_of, load, store
 
-__all__ = ["apply_conditions", "drop_superseded", "view"]
+__all__ = ["apply_conditions", "view"]
 
 EQUAL, NOT_EQUAL, LESS, LESS_EQUAL, GREATER, GREATER_EQUAL = range(6)  # the order of `measures.Condition.op`
 
@@ -18,39 +20,37 @@ _SEQUENCE = 2**48 - 1
 
 
 @inlined
-def view(
-    known: Any, position: Any, root: Any, mask: Any, as_of: Any, self_root: Any, cut: Any, low: Any, high: Any,
-    visible: Any,
-) -> Any:  # fmt: skip
-    """Write the masks of rows [low, high) to `visible`, 0 where a row is not in the view; say if any has rivals.
+def view(rows: Any, as_of: Any, self_root: Any, cut: Any, low: Any, high: Any, visible: Any, base: Any) -> None:
+    """Write the masks of rows [low, high) from visible[low - base] on, 0 where a row is not in the view.
 
-    A cut of no shards is one that every row is in.
+    The `LANES` - 1 words before them are written, too. A cut of no shards is one that every row is in.
     """
-    rivals = np.int64(0)
-    for j in range(low, high):
-        u = np.uint64(j)
-        seen = mask[u] if known[u] <= as_of else 0
-        rivals |= seen
-        visible[np.uint64(j - low)] = seen
+    position, root, j, instant = rows.position, rows.root, high, every(as_of)
+    while j > low:
+        j -= LANES
+        here = lanes_from(low - j)
+        masks = choose(at_most(load(rows.known, j, here), instant), load(rows.mask, j, here), every(0))
+        store(visible, j - base, masks)
+        rivals = below(masks, every(0))
+        while rivals != 0:
+            row = j + first_of(rivals)
+            rivals &= rivals - 1
+            shown = not _superseded(rows, rows.version[row], as_of, cut)
+            visible[row - base] = rows.mask[row] & INT64_MAX if shown else 0
     if self_root >= 0 or cut.shape[0] > 0:
         for j in range(low, high):
             shown = root[j] != self_root and (cut.shape[0] == 0 or position[j] & _SEQUENCE <= cut[position[j] >> 48])
-            visible[j - low] = visible[j - low] if shown else 0
-    return rivals < 0
+            visible[j - base] = visible[j - base] if shown else 0
 
 
 @kernel
-def drop_superseded(
-    version: Any, start: Any, end: Any, position: Any, known: Any, as_of: Any, cut: Any, low: Any, high: Any,
-    visible: Any,
-) -> None:  # fmt: skip
-    """Clear the masks of rows for which a version that ranks above is in the view, and their sign bits."""
-    for j in range(low, high):
-        if visible[j - low] < 0:
-            visible[j - low] &= INT64_MAX
-            for k in range(start[version[j]], end[version[j]]):
-                if known[k] <= as_of and (cut.shape[0] == 0 or position[k] & _SEQUENCE <= cut[position[k] >> 48]):
-                    visible[j - low] = 0
+def _superseded(rows: Any, version: Any, as_of: Any, cut: Any) -> Any:
+    """Whether a version that ranks above this one is in the view."""
+    known, position = rows.above_known, rows.above_position
+    for k in range(rows.above_start[version], rows.above_end[version]):
+        if known[k] <= as_of and (cut.shape[0] == 0 or position[k] & _SEQUENCE <= cut[position[k] >> 48]):
+            return True
+    return False
 
 
 @inlined

@@ -18,16 +18,19 @@ from obligor.features.kernels.cells import (
     G_SLOT,
     RESULTS,
     ROWS,
-    add_number,
+    add_lanes,
     add_rows,
     finish_cell,
     finish_numbers,
     first_at,
     keep_numbers,
+    lanes_from,
     near,
+    no_lanes,
     numbers_of,
     reset_cell,
     update_cell,
+    with_lanes,
 )  # fmt: skip
 from obligor.features.kernels.columns import (
     BY_ROWS,
@@ -53,6 +56,8 @@ from obligor.features.kernels.columns import (
     TIME,
 )  # fmt: skip
 from obligor.features.kernels.compiling import inlined, kernel
+from obligor.features.kernels.integers import NULL
+from obligor.features.kernels.lanes import LANES, at_least, common, count, differ, every, load, load_all
 from obligor.features.kernels.passes import finish_pass, reset_pass, update_pass, update_tiled_pass
 from obligor.features.kernels.tiles import LEAF, walk_cells
 
@@ -176,24 +181,31 @@ def _pass_windows(
     """Add the rows [low, high) to a group of numbers and take the results of nested windows on the way.
 
     `reached` is the window that rows are added to. Returns the one that it is then, and whether a result crosses a
-    limit. The numbers stay in registers.
+    limit. The numbers stay in registers, lane by lane until a window's result is taken.
     """
-    state, at, bit, slot = room.state, group[G_CELL], group[G_BIT], group[G_SLOT]
+    state, at, bit, numbers = room.state, group[G_CELL], group[G_BIT], values[group[G_SLOT]]
     first, last = ladder[L_RUNGS], ladder[L_RUNGS_END] - 1
-    held, crossed, until, row = numbers_of(state, at), False, as_of - ladder[L_VALUE], group[G_RESULTS]
-    edge, oldest, j = until - rungs[np.uint64(first + reached)], until - rungs[np.uint64(last)], high - 1
-    while j >= low:
-        u = np.uint64(j)
-        if times[u] < edge:
-            if times[u] < oldest:
+    before, crossed, until, row = numbers_of(state, at), False, as_of - ladder[L_VALUE], group[G_RESULTS]
+    lanes, rows, n, edge, j = no_lanes(), 0, 0, until - rungs[np.uint64(first + reached)], high
+    while j > low:
+        j -= LANES
+        here = lanes_from(low - j)
+        seen = differ(common(load_all(masks, j - base), every(bit)), every(0)) & here
+        t, v = load(times, j, here), load(numbers, j, here)
+        full = differ(v, every(NULL))
+        oldest = times[np.uint64(max(j, low))]
+        while oldest < edge:  # the rows of these eight that still belong to the window
+            within = seen & at_least(t, every(edge))
+            rows, n, lanes = rows + count(within), n + count(within & full), add_lanes(lanes, within & full, v)
+            seen ^= within
+            if first + reached == last:
+                seen, j = 0, low
                 break
-            while times[u] < edge:
-                crossed |= finish_numbers(held, room.results, row + reached * RESULTS)
-                reached += 1
-                edge = until - rungs[np.uint64(first + reached)]
-        held = add_number(held, masks[np.uint64(j - base)] & bit != 0, values[slot, u])
-        j -= 1
-    keep_numbers(state, at, held)
+            crossed |= finish_numbers(with_lanes(before, rows, n, lanes), room.results, row + reached * RESULTS)
+            reached += 1
+            edge = until - rungs[np.uint64(first + reached)]
+        rows, n, lanes = rows + count(seen), n + count(seen & full), add_lanes(lanes, seen & full, v)
+    keep_numbers(state, at, with_lanes(before, rows, n, lanes))
     return reached, crossed
 
 
@@ -204,7 +216,7 @@ def accumulate(
 ) -> Any:  # fmt: skip
     """Add the rows [low, high), all older than those added before; masks[j - base] of invisible rows are 0.
 
-    Returns whether a result crosses a limit.
+    The masks begin `LANES` words before row `low`. Returns whether a result crosses a limit.
     """
     crossed = False
     for at in range(spec[S_LADDERS], spec[S_LADDERS_END]):
