@@ -11,6 +11,7 @@ from obligor.features.arranging import compiled
 from obligor.features.kernels import columns as c
 from obligor.features.kernels.arrays import Layout
 from obligor.features.kernels.cells import G_BIT
+from obligor.features.kernels.lanes import LANES
 from obligor.features.kernels.values import DISTINCT_MAX, entries
 from obligor.features.layout import FOREVER_US, read_only, room
 from obligor.features.plan import STACK_MAX
@@ -86,7 +87,7 @@ def test_the_arrays_are_made_once_for_a_plan_and_end_where_they_say() -> None:
 def test_there_is_room_for_every_row() -> None:
     layout, _, _, sizes, _ = compiled(plan_of([measure("distinct", slot=1), measure("count", window_us=DAY)]))
     own = room(sizes, len(layout.ladders), len(layout.rungs), 100).room
-    assert own.visible.shape == (100,)
+    assert own.visible.shape == (100 + LANES,)
     assert own.maps.shape == (1, entries(100) + 1, 3)
     assert (own.keys.shape, own.stack.shape) == ((DISTINCT_MAX,), (STACK_MAX,))
     assert len(own.results) == sizes.results
