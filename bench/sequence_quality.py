@@ -9,8 +9,8 @@ consumers are set aside: all figures are of their applications. The others are l
                counts, sums, decayed counts and sums, gaps, times since and streaks over windows of 3 to 180 days
     sequence   a GRU of 64, pretrained on the events of these consumers alone, then fine-tuned with its head on their
                outcomes: once without each of three folds of them, and new applications get the mean of the three
-    fused      the same trees with one feature more, the sequence's log-odds: of whom is learnt from those of the model
-               that has not seen them, of new applications the mean
+    fused      the same trees, of half as many candidates, with one feature more, the sequence's log-odds: of whom is
+               learnt from those of the model that has not seen them, of new applications the mean
     ceiling    the true probabilities themselves
 
 The interval is that of a bootstrap over the consumers set aside, of the mean over seeds. With outcomes of a twentieth

