@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.events.edge import REGISTRY, LoanApplication, Person, Repayment, repayment
+from tests.events.edge import REGISTRY, Everything, LoanApplication, Person, Repayment, repayment
 
 from obligor.errors import BadInput, DefinitionError, IntegrityError
 from obligor.events import chunk
@@ -279,6 +279,32 @@ def test_a_column_that_no_line_has_is_named(load: Load, tmp_path: Path) -> None:
     path.write_text('{"no": 1, "at": "2026-01-01T00:00:00Z", "consumer": "c", "lone": "l", "amount": 1}\n')
     with pytest.raises(BadInput, match=r"columns\.loan: rows\.jsonl: no column is mapped to it; did you mean 'lone'"):
         load(path)
+
+
+def test_lines_say_the_currency_of_their_money(log: EventLog, load: Load, dead: Path, tmp_path: Path) -> None:
+    own = {"consumer": "c", "rate": "1", "items": 1, "first": True, "basket": "b", "due": "2026-01-01T00:00:00Z"}
+    given = {"price": 5, "price.currency": "KES"}
+    several: list[dict[str, Any]] = [
+        {**given, "rebate": 7, "rebate.currency": "NGN", "fee": 1, "fee.currency": "NGN"},
+        {**given, "fee": 1},  # of one currency alone, and no rebate: nothing is lacking
+        {"price": 5},
+        {**given, "rebate": 7, "rebate.currency": "JPY"},
+        {**given, "fee": 1, "fee.currency": "KES"},
+    ]
+    lines = [{"no": i, "at": "2026-01-01T00:00:00Z", "note": "n", **own, **one} for i, one in enumerate(several)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    mapping = Mapping(event=Everything, id=columns("no"), event_time="at")
+    report = load(path, mapping)
+    assert (report.accepted, report.rejected) == (2, 3)
+    assert log.event("everything:0")["rebate"] == {"amount": 7, "currency": "NGN"}
+    assert [[p["message"] for p in letter["problems"]] for letter in _letters(dead)] == [
+        ["expected currency NGN or JPY or KES, got None"],
+        ["expected currency NGN or KES, got 'JPY'"],
+        ["expected currency NGN, got 'KES'"],
+    ]
+    path.write_text(json.dumps({**lines[2], "no": 9, "price.currency": "KES"}) + "\n")  # no line with a rebate
+    assert load(path, mapping).accepted == 1
 
 
 def test_files_need_a_mapping_unless_they_hold_records(load: Load) -> None:

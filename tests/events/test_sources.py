@@ -71,6 +71,12 @@ def test_frames_are_sources(frame: Any) -> None:
     assert _texts(_chunks(frame, ["n"])) == [{"n": row["n"]} for row in EXPECTED]
 
 
+def test_a_pandas_moment_without_zone_among_others_is_no_moment_of_utc() -> None:
+    moments = [pd.Timestamp("2026-03-01T12:00:00Z"), pd.Timestamp("2026-03-01T12:00:00")]
+    with pytest.raises(BadInput, match=r"^\$\[1\]\.at: expected a moment with a time zone"):
+        open_sources(pd.DataFrame({"at": moments}, dtype=object))
+
+
 def test_pandas_nan_is_null_and_polars_nan_is_not() -> None:
     assert _chunks(pd.DataFrame({"x": [1.0, float("nan")]}))[0].table["x"].null_count == 1
     assert _chunks(pl.DataFrame({"x": [1.0, float("nan")]}))[0].table["x"].null_count == 0

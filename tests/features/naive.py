@@ -329,14 +329,16 @@ _FUNCTIONS: dict[str, _Function] = {
 }
 
 
-def outer(name: str, numbers: Sequence[float], faults: Faults = ()) -> float | None:
-    """Return an aggregate over the keys of their numbers."""
+def outer(name: str, numbers: Sequence[float], faults: Faults = (), whole: bool = False) -> float | None:
+    """Return an aggregate over the keys of their numbers; a sum of `whole` ones stays where each integer is exact."""
     ranked = sorted(numbers, reverse="descending" in faults)
     n, total = float(len(ranked)), 0.0
     if name == "count":
         return n
-    for x in ranked:
+    for i, x in enumerate(ranked):
         total += x
+        if name == "sum" and whole and abs(total) >= 2**53 and (i or len(ranked) > 1):
+            raise Limit
     if name == "sum":
         return total
     if not ranked:

@@ -12,8 +12,8 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import lru_cache
-from typing import Any, NamedTuple
+from functools import lru_cache, partial
+from typing import Any, NamedTuple, TypeAlias
 
 from tests.features import naive
 from tests.features.naive import Limit
@@ -309,16 +309,17 @@ def _over_keys(at: Looked) -> float | None:
     if len(keys) > KEYS_MAX:
         raise Limit
     numbers: list[float] = []
+    whole = _is_whole(per)
     inside = at._replace(faults=[one for one in faults if one not in ("none", "descending")])
     for key in sorted(keys, key=str):
         values = [
             None if "absent" in faults and key not in groups else _aggregate(inside, inner, groups.get(key, ()))
             for inner, groups in zip(per["inner"], by_key, strict=True)
         ]
-        number = feature(per["program"], values, ())
+        number = feature(per["program"], values, (), whole)
         if number is not None or "null number" in faults:
             numbers.append(number or 0.0)
-    result = naive.outer(at.measure["aggregate"], numbers, faults)
+    result = naive.outer(at.measure["aggregate"], numbers, faults, whole)
     return None if result is None else _finite(result)
 
 
@@ -342,19 +343,56 @@ def measured(
     return measured_in(plan, measure, view(facts, request, faults), request, faults)
 
 
-def feature(program: Any, measures: Sequence[float | None], values: Sequence[float | None]) -> float | None:
-    """Run a program; None is null, and zero has no sign."""
-    stack: list[Any] = []
-    for op, *rest in program:
-        if op in ("measure", "request", "constant"):
-            stack.append({"measure": measures, "request": values}[op][rest[0]] if op != "constant" else float(rest[0]))
-        elif op == "fill":
-            stack.append(float(rest[0]) if (top := stack.pop()) is None else top)
+def _is_whole(per: Any) -> bool:
+    """Return whether a key's number is an integer: what Python says of the type when it runs the program on samples."""
+    integers = ("count", "sum", "min", "max", "first", "last")
+    samples = [1 if one["aggregate"] in integers and one["scale"] == 0 else 0.5 for one in per["inner"]]
+    stack: list[int | float] = []
+    for op, *rest in per["program"]:
+        if op == "measure":
+            stack.append(samples[rest[0]])
+        elif op in ("constant", "fill"):
+            constant = int(rest[0]) if float(rest[0]).is_integer() else rest[0]
+            stack.append(constant if op == "constant" else stack.pop() + constant)
         else:
             b, a = stack.pop(), stack.pop()
-            stack.append(None if a is None or b is None else operate(op, a, b))
-    result: float | None = stack.pop()
+            stack.append(a / 2 if op == "divide" else a + b if op in _CARRIED else 1)
+    return isinstance(stack.pop(), int)
+
+
+_ARITHMETIC = ("add", "subtract", "multiply")
+_CARRIED = (*_ARITHMETIC, "minimum", "maximum")
+_Part: TypeAlias = Callable[[bool], float | None]
+
+
+def feature(
+    program: Any, measures: Sequence[float | None], values: Sequence[float | None], whole: bool = False
+) -> float | None:
+    """Run a program; None is null, and zero has no sign. Of a `whole` result each part of the kind is exact."""
+    stack: list[_Part] = []
+    for op, *rest in program:
+        if op in ("measure", "request", "constant"):
+            found = {"measure": measures, "request": values}[op][rest[0]] if op != "constant" else float(rest[0])
+            stack.append(partial(lambda found, exact: found, found))
+        elif op == "fill":
+            stack.append(partial(_filled, stack.pop(), float(rest[0])))
+        else:
+            b, a = stack.pop(), stack.pop()
+            stack.append(partial(_stepped, op, a, b))
+    result = stack.pop()(whole)
     return None if result is None else result + 0.0
+
+
+def _filled(part: _Part, by: float, whole: bool) -> float | None:
+    return by if (found := part(whole)) is None else found
+
+
+def _stepped(op: str, left: _Part, right: _Part, whole: bool) -> float | None:
+    a, b = (part(whole and op in _CARRIED) for part in (left, right))
+    found = None if a is None or b is None else operate(op, a, b)
+    if whole and op in _ARITHMETIC and found is not None and abs(found) >= 2**53:
+        raise Limit
+    return found
 
 
 def operate(op: str, a: float, b: float) -> float | None:

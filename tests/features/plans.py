@@ -170,16 +170,17 @@ def plan_of(
     measures: Sequence[dict[str, Any]],
     programs: Sequence[list[list[Any]]] | None = None,
     requests: Sequence[dict[str, Any]] = (),
+    kind: str = "real",
     **parts: Any,
 ) -> Plan:
-    """Return a plan of these measures, one feature each unless programs are given."""
+    """Return a plan of these measures, one feature of a kind each unless programs are given."""
     if programs is None:
         programs = [[["measure", i]] for i in range(len(measures))]
     data = {
         "format": 2, "application": "application", "zone": "UTC", "zone_offsets": [[-(2**63) + 1, 0]],
         "timelines": timelines(), "comparands": [], "measures": list(measures), "requests": list(requests),
         "features": [
-            {"name": f"f{i}", "program": program, "type": "real", "unit": "", "reason": None, "monotone": 0,
+            {"name": f"f{i}", "program": program, "type": kind, "unit": "", "reason": None, "monotone": 0,
              "description": "", "scored": True, "values": None}
             for i, program in enumerate(programs)
         ],

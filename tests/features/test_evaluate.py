@@ -203,6 +203,8 @@ def _many_values(n: int, **fields: Any) -> list[Fact]:
         (keyed("count", inner("sum")), KEYS_MAX, {"loan": lambda i: f"l{i}"}, "more than 4096 keys"),
         (measure("sum"), 2, {"amount": 2**52}, "no exact float64"),
         (measure("std"), 2, {"amount": 2**62}, "add up to more than 2"),
+        (measure("most_frequent", parameters=[3]), 2, {"amount": lambda i: 2**53 + i - 1}, "no exact float64"),
+        (measure("quantile", parameters=[1]), 2, {"amount": lambda i: 2**53 + i - 1}, "no exact float64"),
     ],
 )
 def test_limits_hold_up_to_their_value_and_name_the_feature_beyond(

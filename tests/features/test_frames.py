@@ -94,6 +94,15 @@ def test_what_is_no_table_is_refused(frame: Any, message: str) -> None:
     assert message in str(caught.value)
 
 
+def test_a_moment_without_zone_among_others_is_no_moment_of_utc() -> None:
+    zoned, bare = pd.Timestamp("2026-03-01T12:00:00+01:00"), pd.Timestamp("2026-03-01T12:00:00")
+    fine = pd.DataFrame({"at": [zoned, zoned.tz_convert("Asia/Tokyo"), None]}, dtype=object)
+    noon = zoned.to_pydatetime()
+    assert read_frame(fine)[0].column("at").to_pylist() == [noon, noon, None]
+    with pytest.raises(BadInput, match=r"^\$\[1\]\.at: expected a moment with a time zone as in other rows, got Times"):
+        read_frame(pd.DataFrame({"at": [zoned, bare]}, dtype=object))
+
+
 def test_nothing_is_imported_that_was_not_given() -> None:
     script = (
         "import sys, polars; from obligor.features.frames import read_frame; import obligor.features.retrieval;"

@@ -30,9 +30,9 @@ class Nothing:
         return History(pieces([]), None)
 
 
-def run(program: list[list[Any]], a: int | None, b: int | None) -> float | None:
+def run(program: list[list[Any]], a: int | None, b: int | None, kind: str = "real") -> float | None:
     """Evaluate a program over two request values."""
-    plan = plan_of([], [program], REQUESTS)
+    plan = plan_of([], [program], REQUESTS, kind)
     found = float(evaluate_one(plan, Nothing(), 0, -1, {}, {"a": a, "b": b})[0])
     return None if np.isnan(found) else found
 
@@ -81,6 +81,45 @@ def test_a_request_value_that_is_not_exact_is_refused() -> None:
     assert run([["request", 0]], 2**53, None) == 2.0**53
     with pytest.raises(LimitError, match=r"\$\.features\.f0: a number in it"):
         run([["request", 0]], 2**53 + 1, None)
+
+
+@pytest.mark.parametrize(
+    ("program", "a", "b"),
+    [
+        ([["request", 0], ["constant", 1], ["add"]], 2**53, None),  # 2**53 + 1 rounds to 2**53
+        ([["request", 0], ["request", 1], ["subtract"]], -(2**52), 2**52),
+        ([["request", 0], ["constant", 3], ["multiply"]], 2**53 - 1, None),
+        ([["request", 0], ["request", 1], ["add"], ["constant", 1], ["subtract"]], 2**52, 2**52),
+        ([["request", 0], ["request", 1], ["add"], ["fill", 0.0], ["constant", 5], ["minimum"]], 2**53, 2**53),
+    ],
+)
+def test_a_whole_number_that_may_be_rounded_is_refused_where_a_real_one_is_not(
+    program: list[list[Any]], a: int, b: int | None
+) -> None:
+    with pytest.raises(LimitError, match=r"\$\.features\.f0: a number in it"):
+        run(program, a, b, "integer")
+    with pytest.raises(oracle.Limit):
+        oracle.feature(program, [], [a, b], True)
+    assert run(program, a, b) == oracle.feature(program, [], [float(a), None if b is None else float(b)])
+
+
+def test_what_a_whole_number_only_compares_or_divides_may_be_large() -> None:
+    product: list[list[Any]] = [["request", 0], ["request", 1], ["multiply"]]
+    for program in (
+        [*product, ["constant", 3], ["greater"], ["constant", 7], ["multiply"]],
+        [*product, ["request", 0], ["divide"], ["constant", 2], ["greater"], ["constant", 7], ["multiply"]],
+    ):
+        assert run(program, 2**40, 2**40, "integer") == 7.0 == oracle.feature(program, [], [2.0**40, 2.0**40], True)
+
+
+@given(a=st.integers(-(2**53), 2**53), b=st.sampled_from([0, 1, -1, 2, 3, 2**20, 2**52, 2**53 - 1]))
+@settings(max_examples=60, derandomize=True, deadline=None)
+def test_a_whole_number_is_exact_or_refused(a: int, b: int) -> None:
+    for op, exact in (("add", a + b), ("subtract", a - b), ("multiply", a * b)):
+        try:
+            assert run([["request", 0], ["request", 1], [op]], a, b, "integer") == exact
+        except LimitError:
+            assert abs(exact) >= 2**53
 
 
 def test_null_has_one_bit_pattern_and_zero_no_sign() -> None:

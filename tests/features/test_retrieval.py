@@ -367,8 +367,13 @@ def test_a_row_beyond_a_limit_is_named_or_null(tmp_path: Path) -> None:
     assert found["feature.amount"].to_list() == [5, None], "as a decision would have none of them"
     assert found["missing.amount"].to_list() == [None, "limit crossed"]
     assert found["missing.mean_paid"].to_list() == ["no such event", "limit crossed"]
-    with pytest.raises(BadInput, match="expected 'raise' or 'null', got 'nul'"):
-        retrieval.at(questions, as_of, limits="nul")  # type: ignore[arg-type]
+    with pytest.raises(BadInput) as wrong:
+        retrieval.at(questions, as_of, features="repaid_7d", limits="nul", threads=0)  # type: ignore[arg-type]
+    assert [str(problem) for problem in wrong.value.problems] == [
+        "$.features: expected a list of names, such as ['repaid_7d'], got 'repaid_7d'",
+        "$.limits: expected 'raise' or 'null', got 'nul'",
+        "$.threads: expected at least 1 thread, got 0",
+    ]
     desk.close()
 
 

@@ -169,7 +169,8 @@ def _first_lines(source: Source, mappings: Sequence[Mapping]) -> list[Problem]:
 
 def _absent(mapping: Mapping, seen: set[str]) -> list[Problem]:
     """Return the columns that a mapping cannot do without and no record has; what is optional may be missing."""
-    needless = {mapping.source_of(name) for name, one in mapping.event.fields.items() if one.optional}
+    optional = {name: mapping.source_of(name) for name, one in mapping.event.fields.items() if one.optional}
+    needless = {*optional.values(), *(f"{name}.currency" for name, column in optional.items() if column not in seen)}
     needless = (needless - {mapping.event_time, *mapping.id.names}) | {mapping.corrects or "", mapping.retracts or ""}
     return bind(mapping, pa.schema([(name, pa.null()) for name in sorted({*seen, *needless})]))
 

@@ -126,8 +126,12 @@ def needed_columns(mapping: Mapping, names: Sequence[str]) -> set[str]:
 def keys_read(mappings: Sequence[Mapping]) -> list[str]:
     """Return the keys that mappings read of a source without a schema: what they name, and the fields' own names."""
     own = [[one.source_of(name) for name in one.event.fields if name not in one.constants] for one in mappings]
+    money = [
+        [f"{name}.currency" for name, one in mapping.event.fields.items() if isinstance(one, Money)]
+        for mapping in mappings
+    ]
     named = [list(one.source_columns()) for one in mappings]
-    return sorted({name for names in (*own, *named) for name in names})
+    return sorted({name for names in (*own, *money, *named) for name in names})
 
 
 def bind(mapping: Mapping, schema: pa.Schema) -> list[Problem]:
@@ -376,6 +380,8 @@ def _money(
         return {name: reader.note(column, name, cast(one, cells, reading), cells)}
     currencies = reader.source(currency_column)
     currencies = currencies if currencies.type == pa.string() else currencies.cast(pa.string())
+    if len(one.currencies) == 1 and name not in mapping.currencies:  # where it may stay unsaid, but not be another
+        currencies = pc.fill_null(currencies, one.currencies[0])
     known = pc.is_in(currencies, pa.array(list(one.currencies))).to_numpy(zero_copy_only=False)
     wrong = ~known & cells.is_valid().to_numpy(zero_copy_only=False)
     if wrong.any():

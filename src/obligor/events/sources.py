@@ -17,14 +17,15 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
-from obligor.errors import BadInput, NotFound
+from obligor.errors import BadInput, NotFound, Problem
 from obligor.events import chunk
 from obligor.events.chunk import Chunk, file_digest, unique_names
 from obligor.events.csv_source import CsvFile
 from obligor.events.json_source import JsonLinesFile
 
-__all__ = ["Source", "open_sources"]
+__all__ = ["Source", "open_sources", "pandas_table"]
 
+PROBLEMS_MAX: Final = 20  # cells that are named
 _FORMATS: Final = ".parquet, .arrow, .feather, .csv, .jsonl or .ndjson"
 
 
@@ -103,10 +104,29 @@ def _table(frame: Any) -> pa.Table:
         return frame.to_arrow()
     if library == "pandas":
         try:
-            return pa.Table.from_pandas(frame, preserve_index=False)
+            return pandas_table(frame)
         except pa.ArrowException as error:
             raise BadInput(f"the pandas frame has a column of mixed types: {error}") from None
     raise BadInput(f"expected a path, a pattern, or an Arrow, polars or pandas frame, got {type(frame).__name__}")
+
+
+def pandas_table(frame: Any) -> pa.Table:
+    """Return a pandas frame as an Arrow table, without its index.
+
+    Raises Arrow's error where a column has several kinds of values, and BadInput where some of its moments have a time
+    zone and others have none: Arrow would take those for moments of UTC.
+    """
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    bare = [
+        Problem(f"$[{row}].{name}", f"expected a moment with a time zone as in other rows, got {moment!r:.80}")
+        for place, (name, kind) in enumerate(zip(frame.columns, table.schema.types, strict=True))
+        if pa.types.is_timestamp(kind) and kind.tz is not None and str(frame.dtypes.iloc[place]) == "object"
+        for row, moment in enumerate(frame.iloc[:, place])
+        if getattr(moment, "tzinfo", kind.tz) is None and moment == moment
+    ]
+    if bare:
+        raise BadInput(bare[:PROBLEMS_MAX])
+    return table
 
 
 def _numbered(tables: Iterator[pa.Table | pa.RecordBatch]) -> Iterator[Chunk]:

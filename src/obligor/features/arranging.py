@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 from obligor.features.kernels import cells
 from obligor.features.kernels import columns as c
 from obligor.features.kernels.dense import BUCKET_PLACES, REGISTER_PLACES
-from obligor.features.kernels.sources import BEYOND_DISTINCT, BEYOND_INTEGER, BEYOND_ORDERED, BEYOND_SQUARES
+from obligor.features.kernels.programs import WHOLE
+from obligor.features.kernels.sources import (
+    BEYOND_DISTINCT,
+    BEYOND_INTEGER,
+    BEYOND_KEYS,
+    BEYOND_ORDERED,
+    BEYOND_SQUARES,
+)
 from obligor.features.kernels.values import ORDERED_MAX
 from obligor.features.layout import FOREVER_US, Compiled, Layout, Sizes, Source, layout_in_blocks
 from obligor.features.measures import (
@@ -39,6 +46,7 @@ from obligor.features.measures import (
 from obligor.features.plan import SELECTIONS_MAX, FeatureSpec, Plan
 from obligor.features.portable import exp
 from obligor.features.tails import ROW_FIXED
+from obligor.features.wholeness import exact_steps, is_whole
 
 __all__ = ["compiled"]
 
@@ -256,8 +264,9 @@ class _Source:
             a.inner.append((*looked_at, AGGREGATES.index(one.aggregate), one.window.offset_us, length))
             a.inner_divisors.append(float(10**one.scale))
         self.found[place] = a.take(results=1)
-        steps = a.add_program(per.program)
-        a.keys.append((start, len(a.inner), *steps, AGGREGATES.index(measure.aggregate), self.found[place]))
+        whole = is_whole(per)
+        steps = a.add_program(per.program, whole)
+        a.keys.append((start, len(a.inner), *steps, AGGREGATES.index(measure.aggregate), self.found[place], int(whole)))
         a.sizes = a.sizes._replace(keys=len(a.keys), inner=max(a.sizes.inner, len(per.inner)))
 
     def _add_uses(self) -> tuple[int, int, int]:
@@ -271,7 +280,7 @@ class _Source:
         start = len(a.uses)
         for place, result, feature in uses:
             measure = plan.measures[place]
-            limit = BEYOND_INTEGER if measure.per is not None else _LIMITS.get(measure.aggregate, BEYOND_INTEGER)
+            limit = BEYOND_KEYS if measure.per is not None else _LIMITS.get(measure.aggregate, BEYOND_INTEGER)
             a.uses.append((place, result, limit, feature))
             a.divisors.append(float(10**measure.scale))
         return start, start + features, len(a.uses)
@@ -314,11 +323,11 @@ class _Arrays:
             self.periods.append((unit, back))
         return self.periods.index((unit, back))
 
-    def add_program(self, program: Sequence[Step]) -> tuple[int, int]:
-        """Add the steps of a program; return where they start and end."""
+    def add_program(self, program: Sequence[Step], whole: bool) -> tuple[int, int]:
+        """Add the steps of a program, of which the result may be a whole number; return where they start and end."""
         start = len(self.steps)
-        for step in program:
-            operand = 0
+        for step, exact in zip(program, exact_steps(program, whole), strict=True):
+            operand = WHOLE if exact else 0
             if step.op in ("constant", "fill"):
                 operand = len(self.constants)
                 self.constants.append(float(step.value or 0))
@@ -330,7 +339,7 @@ class _Arrays:
     def layout(self) -> Layout:
         """Return the arrays, the programs of features added."""
         programs = [
-            (i, *self.add_program(feature.program))
+            (i, *self.add_program(feature.program, feature.type == "integer"))
             for i, feature in enumerate(self.plan.features)
             if not _is_measure(feature)
         ]
@@ -346,7 +355,7 @@ class _Arrays:
             uses=_table(self.uses, 4),
             divisors=np.array(self.divisors, np.float64),
             conditions=_table(self.conditions, 5),
-            keys=_table(self.keys, 6),
+            keys=_table(self.keys, 7),
             inner=_table(self.inner, 6),
             inner_divisors=np.array(self.inner_divisors, np.float64),
             programs=_table(programs, 3),

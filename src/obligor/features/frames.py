@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from obligor.errors import BadInput, Problem
+from obligor.events.sources import pandas_table
 
 __all__ = ["KINDS", "Frame", "read_frame"]
 
@@ -56,7 +57,7 @@ def _names(library: str, frame: Any) -> list[Any]:
 
 def _from_pandas(frame: Any) -> pa.Table:
     try:
-        return pa.Table.from_pandas(frame, preserve_index=False)
+        return pandas_table(frame)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:  # a column of objects of several kinds
         raise BadInput(Problem("$.questions", f"expected columns of one kind each: {'; '.join(error.args)}")) from None
 

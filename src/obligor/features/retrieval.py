@@ -112,8 +112,7 @@ class Retrieval:
 
         Raises BadInput with everything that is wrong, NotFound for features that do not exist.
         """
-        if limits not in ("raise", "null"):
-            raise BadInput(Problem("$.limits", f"expected 'raise' or 'null', got {limits!r}"))
+        _check_call(features, limits, threads)
         table, give_back = read_frame(questions)
         with self._open_log() as log:
             plan = without_sequences(self.plan) if features is None else narrowed(self.plan, features)
@@ -169,6 +168,19 @@ class Retrieval:
         )
 
 
+def _check_call(features: object, limits: object, threads: object) -> None:
+    """Raise BadInput with everything that is wrong with how features are asked for."""
+    problems = []
+    if isinstance(features, str):  # which is a sequence too, of letters
+        problems.append(Problem("$.features", f"expected a list of names, such as [{features!r}], got {features!r}"))
+    if limits not in ("raise", "null"):
+        problems.append(Problem("$.limits", f"expected 'raise' or 'null', got {limits!r}"))
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        problems.append(Problem("$.threads", f"expected at least 1 thread, got {threads!r}"))
+    if problems:
+        raise BadInput(problems)
+
+
 def _read(reader: Callable[[], T], problems: list[Problem]) -> T | None:
     """Return what is read, or None once what is wrong with it is among the problems."""
     try:
@@ -180,7 +192,8 @@ def _read(reader: Callable[[], T], problems: list[Problem]) -> T | None:
 
 def _limit_problems(limits: Mapping[int, str]) -> list[Problem]:
     shown = [Problem(f"$[{row}]", message) for row, message in sorted(limits.items())[:PROBLEMS_MAX]]
-    return [*shown, Problem("$.limits", f"{len(limits):,} rows in all; limits='null' leaves them null")]
+    rows = "1 row" if len(limits) == 1 else f"{len(limits):,} rows"
+    return [*shown, Problem("$.limits", f"{rows} in all; limits='null' leaves null what crosses a limit")]
 
 
 def _reasons(found: Answered, ask: Callable[[Plan, Requests], Answered]) -> dict[str, pa.Array]:

@@ -36,10 +36,10 @@ class Layout(NamedTuple):
     outputs: Ints  # (outputs, 2)
     uses: Ints  # (uses, 4) source by source
     conditions: Ints  # (conditions, 5)
-    keys: Ints  # (measures over keys, 6)
+    keys: Ints  # (measures over keys, 7)
     inner: Ints  # (inner measures, 6)
     programs: Ints  # (programs, 3): feature, start and end of its steps
-    steps: Ints  # (steps, 2): operation, place of its operand
+    steps: Ints  # (steps, 2): operation, place of its operand; of + - * whether the result must be an exact integer
     parameters: Floats  # (outputs,)
     weights: Floats  # of decays, by age in steps
     divisors: Floats  # (uses,) 10 ** scale

@@ -23,10 +23,11 @@ MAP, ORDERED, RECENT, COUNTED, BUCKETED, REGISTERED, DECAYED = range(7)  # kinds
 O_KIND, O_PARAMETER = range(2)
 
 # uses: what the result of a measure is for
+# `limit` is what minus infinity means; infinity: a number in it is not exact
 U_PLACE, U_RESULT, U_LIMIT, U_FEATURE = range(4)
 
 # conditions on the application: they make a bit of their own of rows that have another
 C_BIT, C_OF, C_SLOT, C_OPERATOR, C_COMPARAND = range(5)
 
 # measures over keys
-K_INNER, K_INNER_END, K_PROGRAM, K_PROGRAM_END, K_AGGREGATE, K_RESULT = range(6)
+K_INNER, K_INNER_END, K_PROGRAM, K_PROGRAM_END, K_AGGREGATE, K_RESULT, K_WHOLE = range(7)

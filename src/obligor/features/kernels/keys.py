@@ -135,15 +135,16 @@ def _number(numbers: Any, at: Any, aggregate: Any, as_of: Any) -> Any:
 
 
 @kernel
-def _over_keys(found: Any, n: Any, aggregate: Any) -> Any:
-    """The outer aggregate of n numbers in ascending order."""
+def _over_keys(found: Any, n: Any, aggregate: Any, whole: Any) -> Any:
+    """The outer aggregate of n numbers in ascending order; infinity of a sum of whole numbers that may be rounded."""
     if aggregate == COUNT:
         return np.float64(n)
-    added = 0.0
+    added, most = 0.0, 0.0
     for i in range(n):
         added += found[i]
+        most = max(most, np.abs(added))
     if aggregate == SUM:
-        return added
+        return np.inf if whole and most >= INTEGER_MAX and n > 1 else added
     if n == 0:
         return np.nan
     if aggregate in (MIN, MAX):
@@ -160,7 +161,8 @@ def _over_keys(found: Any, n: Any, aggregate: Any) -> Any:
 @kernel
 def finish_keys(
     inner: Any, start: Any, end: Any, divisors: Any, steps: Any, program: Any, program_end: Any, constants: Any,
-    aggregate: Any, table: Any, last: Any, numbers: Any, as_of: Any, row: Any, stack: Any, found: Any, bounds: Any,
+    aggregate: Any, whole: Any, table: Any, last: Any, numbers: Any, as_of: Any, row: Any, stack: Any, found: Any,
+    bounds: Any,
 ) -> Any:  # fmt: skip
     """The measure; minus infinity of too many keys, infinity where a number of a key is not finite or not exact."""
     if table[last + 1, OVER] != 0:
@@ -171,12 +173,12 @@ def finish_keys(
             value = _number(numbers, place * words + (k - start) * BASE_WORDS, inner[k, I_AGGREGATE], as_of)
             crossed |= np.isinf(value)
             row[k - start] = value / divisors[k]
-        value, finite = run_program(steps, program, program_end, constants, row, row, stack)
-        crossed |= not finite
+        value, is_exact = run_program(steps, program, program_end, constants, row, row, stack)
+        crossed |= not is_exact
         if not np.isnan(value):
             found[n] = value
             n += 1
     if crossed:
         return np.inf
     sort(found, n, bounds)
-    return _over_keys(found, n, aggregate)
+    return _over_keys(found, n, aggregate, whole)

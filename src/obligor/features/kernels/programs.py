@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from obligor.features.kernels.compiling import entry, kernel
+from obligor.features.kernels.integers import INTEGER_MAX
 
-__all__ = ["finish_programs", "finish_rows", "run_program"]
+__all__ = ["WHOLE", "finish_programs", "finish_rows", "run_program"]
 
 # The order of `measures.Op`, whose places the layout holds.
 MEASURE, REQUEST, CONSTANT, ADD, SUBTRACT, MULTIPLY, DIVIDE, MINIMUM, MAXIMUM = range(9)
 LESS, LESS_EQUAL, GREATER, GREATER_EQUAL, EQUAL, NOT_EQUAL, FILL = range(9, 16)
+WHOLE = 1  # the operand of a step that must make an exact integer
 
 
 @kernel
@@ -48,11 +50,12 @@ def _step(operation: Any, a: Any, b: Any) -> Any:
 
 @kernel
 def run_program(steps: Any, start: Any, end: Any, constants: Any, measures: Any, requests: Any, stack: Any) -> Any:
-    """The result of one program on the measures and request values of one row, and whether every step was finite.
+    """The result of one program on the measures and request values of one row, and whether every step was exact.
 
-    One bit pattern for null, and +0 for -0.
+    A step is not whose result is infinite, or reaches 2**53 where a whole number rests on it: it may be rounded. One
+    bit pattern for null, and +0 for -0.
     """
-    top, finite = 0, True
+    top, exact = 0, True
     for s in range(start, end):
         operation, operand = steps[s, 0], steps[s, 1]
         if operation == MEASURE:
@@ -60,7 +63,7 @@ def run_program(steps: Any, start: Any, end: Any, constants: Any, measures: Any,
             top += 1
         elif operation == REQUEST:
             stack[top] = requests[operand]
-            finite &= not np.isinf(stack[top])
+            exact &= not np.isinf(stack[top])
             top += 1
         elif operation == CONSTANT:
             stack[top] = constants[operand]
@@ -71,21 +74,21 @@ def run_program(steps: Any, start: Any, end: Any, constants: Any, measures: Any,
         else:
             top -= 1
             stack[top - 1] = _step(operation, stack[top - 1], stack[top])
-            finite &= not np.isinf(stack[top - 1])
-    return (np.nan if np.isnan(stack[0]) else stack[0] + 0.0), finite
+            exact &= not np.abs(stack[top - 1]) >= (INTEGER_MAX if operand == WHOLE else np.inf)
+    return (np.nan if np.isnan(stack[0]) else stack[0] + 0.0), exact
 
 
 @kernel
 def finish_programs(layout: Any, measures: Any, requests: Any, error: Any, stack: Any, out: Any) -> Any:
     """Run all programs of a row on `stack`; one with an error is null throughout. Returns the error.
 
-    An infinite request value or result of a step makes it -1 - the feature's place.
+    An infinite request value or a step that is not exact makes it -1 - the feature's place.
     """
     programs, steps, constants = layout.programs, layout.steps, layout.constants
     for p in range(programs.shape[0]):
         feature = programs[p, 0]
-        value, finite = run_program(steps, programs[p, 1], programs[p, 2], constants, measures, requests, stack)
-        if not finite and error == 0:
+        value, exact = run_program(steps, programs[p, 1], programs[p, 2], constants, measures, requests, stack)
+        if not exact and error == 0:
             error = -1 - feature
         out[feature] = value
     if error != 0:

@@ -13,6 +13,7 @@ from obligor.features.kernels.columns import (
     K_PROGRAM,
     K_PROGRAM_END,
     K_RESULT,
+    K_WHOLE,
     S_DIRECT_END,
     S_KEYS,
     S_KEYS_END,
@@ -68,8 +69,8 @@ def _finish_source_keys(layout: Any, spec: Any, as_of: Any, last: Any, room: Any
         one = layout.keys[k]
         value = finish_keys(
             layout.inner, one[K_INNER], one[K_INNER_END], layout.inner_divisors, layout.steps, one[K_PROGRAM],
-            one[K_PROGRAM_END], layout.constants, one[K_AGGREGATE], room.tables[k], last, room.numbers[k], as_of,
-            room.row, room.stack, room.found, room.bounds,
+            one[K_PROGRAM_END], layout.constants, one[K_AGGREGATE], one[K_WHOLE] != 0, room.tables[k], last,
+            room.numbers[k], as_of, room.row, room.stack, room.found, room.bounds,
         )  # fmt: skip
         room.results[one[K_RESULT]] = value
         crossed |= np.isinf(value)
@@ -82,7 +83,8 @@ def _first_error(spec: Any, uses: Any, results: Any) -> Any:
     error = OK
     for m in range(spec[S_USES], spec[S_USES_END]):
         value = results[uses[m, U_RESULT]]
-        code = uses[m, U_LIMIT] if value > 0 else BEYOND_KEYS
+        limit = uses[m, U_LIMIT]
+        code = limit if value < 0 or limit == BEYOND_SQUARES else BEYOND_INTEGER
         if np.isinf(value) and (error == OK or uses[m, U_PLACE] * CODES + code < error):
             error = uses[m, U_PLACE] * CODES + code
     return error

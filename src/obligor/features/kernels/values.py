@@ -1,7 +1,8 @@
 """Values counted one by one, exactly, up to a limit: distinct values, frequencies, quantiles, the n-th last.
 
 Each pass keeps what it met in newer rows and goes on in older ones, so nested windows share it. A map is an open hash
-table of (value, how many, which row from the newest was the last of it); what crosses a limit is infinite.
+table of (value, how many, which row from the newest was the last of it). What there is too much of is minus infinity,
+an integer that is not exact infinity.
 """
 
 from __future__ import annotations
@@ -110,10 +111,10 @@ def ranked_entropy(counts: Any, kinds: Any, n: Any) -> Any:
 
 @kernel
 def finish_map(table: Any, last: Any, kind: Any, parameter: Any, keys: Any, bounds: Any) -> Any:
-    """One result of a map, infinity beyond the limit; `kind` is 0 distinct, 1 most frequent, 2 top share, 3 entropy."""
+    """One result of a map, infinite beyond a limit; `kind` is 0 distinct, 1 most frequent, 2 top share, 3 entropy."""
     held, n = table[last + 1, HELD], table[last + 1, SEEN]
     if table[last + 1, OVER] != 0:
-        return np.inf
+        return -np.inf
     if kind == 0:
         return np.float64(held)
     if held == 0 or (kind == 1 and held < parameter):
@@ -165,7 +166,7 @@ def between(low: Any, high: Any, part: Any) -> Any:
 def finish_ordered(buffer: Any, held: Any, q: Any) -> Any:
     """The quantile of held values, linear between the two nearest ranks."""
     if held > ORDERED_MAX:
-        return np.inf
+        return -np.inf
     if held == 0:
         return np.nan
     position = q * np.float64(held - 1)
