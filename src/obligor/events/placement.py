@@ -6,6 +6,7 @@ them in this batch, in what the transaction has staged, in the store. A hit comp
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from obligor.events.batch import ORIGINAL
 from obligor.events.ids import probe
 from obligor.events.positions import shows
+from obligor.events.rendering import timestamp_text
 from obligor.events.staging import Bools, Int64s, Rows, plain_rows
 from obligor.events.versions import Identity, StagedVersions
 
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["Placement"]
 
 _NO_SLOTS = np.empty(0, np.int64)
-_LATE = "rejected: known_time is beyond the writer's clock"
 _SELF = "rejected: an event cannot correct or retract itself"
 
 
@@ -53,7 +54,7 @@ class Placement:
         plain = plain_rows(rows, self.slots, order, known, self._awaited())
         beyond = rows.declared > clock_us
         for i in np.nonzero(plain & beyond)[0].tolist():
-            self.status[i] = _LATE
+            self.status[i] = self._late(i, clock_us)
         accepted = plain & ~beyond
         self._special = np.nonzero(~plain)[0].tolist()
         if self._special:
@@ -62,8 +63,14 @@ class Placement:
             self._known = self._log.identities(self._hits.values())
             homes = dict(zip(rows.targets, targets.tolist(), strict=True))
             for i in self._special:
-                accepted[i] = self._decide(i, bool(beyond[i]), homes.get(i))
+                late = self._late(i, clock_us) if beyond[i] else None
+                accepted[i] = self._decide(i, late, homes.get(i))
         return accepted
+
+    def _late(self, i: int, clock_us: int) -> str:
+        """Return why a row that says it will be known later than now is refused."""
+        beyond = timedelta(microseconds=int(self._rows.declared[i]) - clock_us)
+        return f"rejected: known_time is beyond the writer's clock, {timestamp_text(clock_us)}, by {beyond}"
 
     def _awaited(self) -> Bools:
         versions = self._tx.versions
@@ -71,7 +78,7 @@ class Placement:
             return np.zeros(len(self._rows), np.bool_)
         return np.fromiter((versions.is_awaited(one) for one in self._rows.ids), np.bool_, len(self._rows))
 
-    def _decide(self, i: int, beyond: bool, target_home: int | None) -> bool:
+    def _decide(self, i: int, late: str | None, target_home: int | None) -> bool:
         rows = self._rows
         slot, found = self._locate(rows.ids[i], int(self.slots[i]))
         if found is not None:
@@ -79,7 +86,7 @@ class Placement:
             self.status[i] = "duplicate" if content == rows.content(i) else "conflict"
             self._same[i] = found
             return False
-        refused = _LATE if beyond else None if rows.kind[i] == ORIGINAL else self._refused(i, target_home)
+        refused = late if late else None if rows.kind[i] == ORIGINAL else self._refused(i, target_home)
         if refused is not None:
             self.status[i] = refused
             return False
