@@ -49,6 +49,32 @@ def test_features_are_listed_by_reason_within_a_terminal_s_width(
                               for one in listed["features"]) > 0  # fmt: skip
 
 
+def test_a_project_without_policy_and_reasons_is_explained_all_the_same(run: Run, tmp_path: Path) -> None:
+    """As the guide's smallest lender is: what cannot be trained on yet is not what no model shall see."""
+    folder = tmp_path / "smallest"
+    folder.mkdir()
+    (folder / "obligor.toml").write_text('zone = "Europe/Berlin"')
+    (folder / "events.py").write_text(
+        "from obligor.features import Entity, Event, Money\n"
+        "class Ask(Event, application=True):\n    consumer = Entity()\n    amount = Money('EUR')\n"
+    )
+    (folder / "features.py").write_text(
+        "from obligor.features import request\nfrom .events import Ask\n"
+        "asked = request('amount')\nlimited = request('amount', scored=False)\n"
+        "asks = Ask.by('consumer').count('30d', reason='ASKS')\n"
+    )
+    lines = [line.rstrip() for line in run("features", "list", "--project", str(folder)).splitlines()]
+    titles = ["ASKS", "Without a reason: no model can be trained on these", "For the policy alone: no model sees these"]
+    places = [lines.index(title) for title in titles]
+    assert places == sorted(places)
+    first = [lines[place + 1].split(" ")[0] for place in places]
+    assert first == ["asks", "asked", "limited"]
+    assert any("there is no policy.toml yet" in line for line in lines)
+    assert "no rule looks at a feature" in " ".join(
+        run("features", "describe", "asks", "--project", str(folder)).split()
+    )
+
+
 def test_one_feature_is_described_in_full(run: Run, lender: Path) -> None:
     shown = " ".join(run("features", "describe", "amount_to_income", "--project", str(lender)).split())
     for words in (

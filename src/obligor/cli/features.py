@@ -84,13 +84,19 @@ def list_(
 
 
 def _by_reason(known: Known) -> Iterator[tuple[str, list[Entry]]]:
-    """Yield the features of each reason code with its text, those for the policy alone last."""
-    groups: dict[str, list[Entry]] = {}
+    """Yield the features of each reason code with its text, then those without one, then those for the policy alone."""
+    groups: dict[tuple[bool, bool, str], list[Entry]] = {}
     for entry in known.entries:
-        groups.setdefault(entry.reason if entry.scored else "", []).append(entry)
-    for code in sorted(groups, key=lambda code: (not code, code)):
-        text = known.uses[groups[code][0].name].reason_text
-        yield f"{code}  {text}" if code else "For the policy alone: no model sees these", groups[code]
+        code = entry.reason if entry.scored else ""
+        groups.setdefault((not entry.scored, not code, code), []).append(entry)
+    for unscored, bare, code in sorted(groups):
+        own = groups[unscored, bare, code]
+        if unscored:
+            yield "For the policy alone: no model sees these", own
+        elif bare:
+            yield "Without a reason: no model can be trained on these", own
+        else:
+            yield f"{code}  {known.uses[own[0].name].reason_text}", own
 
 
 def _row(known: Known, entry: Entry) -> list[str]:
@@ -139,6 +145,8 @@ def _measured_how(known: Known) -> str:
 
 
 def _say_misfits(out: Output, known: Known) -> None:
+    if known.without_policy:
+        out.say("[yellow]there is no policy.toml yet: reasons have no texts here, and no rule looks at a feature.[/]")
     if known.misfits:
         places = "one place" if known.misfits == 1 else f"{known.misfits} places"
         out.say(

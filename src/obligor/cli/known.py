@@ -41,6 +41,7 @@ class Known:
     uses: Mapping[str, Use]
     stats: Mapping[str, Any] | None  # what `features stats` wrote of this plan; None before
     misfits: int  # what of the working copy's policy does not fit its features; its rules and texts are then left out
+    without_policy: bool  # whether the project has no policy.toml yet, nor the plan a bundle that has one
 
     def entry(self, name: str) -> Entry:
         """Return a feature's entry; NotFound with the nearest name otherwise."""
@@ -84,10 +85,13 @@ def known_features(project: Project, name: str) -> Known:
 
     plan = project.plan_named(name)
     bundle = _bundle(project, plan)
-    misfits = 0
+    policy: Policy | None = None
+    misfits, without_policy = 0, False
     try:
-        if name == WORKING_COPY:
-            policy: Policy | None = project.check_policy(project.policy, project.described)
+        if (name == WORKING_COPY or bundle is None) and not project.path("policy.toml").is_file():
+            without_policy = True
+        elif name == WORKING_COPY:
+            policy = project.check_policy(project.policy, project.described)
         elif bundle is None:
             policy = project.check_policy(project.policy, plan.data)
         else:
@@ -95,10 +99,10 @@ def known_features(project: Project, name: str) -> Known:
     except DefinitionError as error:
         if name != WORKING_COPY:
             raise
-        misfits, policy = len(error.problems), None
+        misfits = len(error.problems)
     path = stats_path(project, plan)
     stats = json.loads(path.read_text()) if path.is_file() else None
-    return Known(name, plan, bundle, tuple(catalogue(plan)), uses(plan, policy, bundle), stats, misfits)
+    return Known(name, plan, bundle, tuple(catalogue(plan)), uses(plan, policy, bundle), stats, misfits, without_policy)
 
 
 def _bundle(project: Project, plan: Plan) -> Bundle | None:
