@@ -81,6 +81,21 @@ class SequenceClassifier:
             setattr(self, name, value)
         return self
 
+    def __sklearn_tags__(self) -> Any:
+        """Return what scikit-learn asks for first, which is there whenever it asks: a classifier."""
+        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
+
+        return Tags("classifier", TargetTags(required=True), None, ClassifierTags(), None, input_tags=InputTags())
+
+    @property
+    def classes_(self) -> NDArray[np.int64]:
+        """What the columns of `predict_proba` are the chances of."""
+        return np.array([0, 1])
+
+    def predict(self, source: QuestionSource) -> NDArray[np.int64]:
+        """Return the likelier of 0 and 1 by the first head, (q,)."""
+        return (self.predict_proba(source)[:, 1] > 0.5).astype(np.int64)
+
     def pretrain(self, source: BatchSource[Batch], *, held: NDArray[np.bool_] | None = None) -> SequenceClassifier:
         """Learn the encoder from sequences alone; `held` (by question) are kept back to stop by.
 

@@ -38,6 +38,10 @@ class Finetuning(nn.Module):
     ) -> None:
         super().__init__()
         check_targets(heads.heads, targets)
+        if nothing := [name for name, target in targets.items() if not known(target).any()]:
+            raise BadInput(
+                [Problem(f"$.y.{name}", "expected something to learn from, got nothing known") for name in nothing]
+            )
         self.encoder, self.heads, self.source, self.targets, self.held = encoder, heads, source, targets, held
         self.dropout, self.frozen = dropout, frozen
         self.told = np.logical_or.reduce([known(targets[head.name]) for head in heads.heads])
