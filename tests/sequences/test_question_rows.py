@@ -17,13 +17,13 @@ from obligor.sequences.batches import Batch, Branched
 from obligor.sequences.branches import Branches
 from obligor.sequences.dataset import Dataset
 from obligor.sequences.loading import Loader
-from obligor.sequences.questions import Questions
+from obligor.sequences.question_rows import QuestionRows
 from obligor.sequences.training import SequenceClassifier
 
 
 def test_rows_are_numbered_in_their_own_order() -> None:
     made, _ = source(60, 1)
-    whole = Questions.of(made)
+    whole = QuestionRows.of(made)
     some = whole[np.array([40, 3, 17])]
     assert (whole.shape, some.shape, some[1:].numbers.tolist()) == ((60,), (3,), [3, 17])
     seen: dict[int, NDArray[np.int32]] = {}
@@ -39,7 +39,7 @@ def test_rows_are_numbered_in_their_own_order() -> None:
 
 def test_rows_of_a_dataset_are_its_questions(dataset: Dataset) -> None:  # noqa: F811 - the fixture
     for one in (Loader(dataset), Branches(dataset)):
-        rows = Questions.of(one)[::-2]
+        rows = QuestionRows.of(one)[::-2]
         answered = []
         for batch in rows.batches(1, 1):
             asked = batch.tail if isinstance(batch, Branched) else batch
@@ -54,7 +54,7 @@ def test_scikit_learn_cuts_them_into_folds() -> None:
     model = SequenceClassifier(
         width=4, hidden=8, pretrained=False, quiet=True, trainer=replace(QUICK, epochs=2), blind=()
     )
-    rows, groups = Questions.of(made), np.arange(60) // 3
+    rows, groups = QuestionRows.of(made), np.arange(60) // 3
     told = cross_val_predict(model, rows, y, groups=groups, cv=GroupKFold(3), method="predict_proba")
     for learnt, asked in GroupKFold(3).split(np.zeros(60), y, groups):
         own = replace(made, start=made.start[learnt], stop=made.stop[learnt], as_of=made.as_of[learnt])

@@ -1,6 +1,6 @@
 """Questions as rows of a matrix: what scikit-learn cuts into folds, pipelines and learning curves.
 
-    X = Questions.of(Loader(dataset))
+    X = QuestionRows.of(Loader(dataset))
     cross_val_predict(SequenceClassifier(), X, y, groups=consumer, cv=GroupKFold(5), method="predict_proba")
 
 `X[rows]` are some of the questions, which are then numbered as these rows are: from 0 on, in their order. So `y[rows]`
@@ -23,13 +23,13 @@ from obligor.sequences.batches import Batch, Branched
 from obligor.sequences.loading import Selection
 from obligor.sequences.memory import MemorySource
 
-__all__ = ["Questions"]
+__all__ = ["QuestionRows"]
 
 Ints: TypeAlias = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Questions:
+class QuestionRows:
     """Rows of a source, each a question, in an order of their own."""
 
     source: Any  # a MemorySource, or a Loader or Branches of a dataset
