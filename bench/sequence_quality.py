@@ -186,7 +186,7 @@ def fitted(folder: Path, model: SequenceClassifier, known: Bools, pretrained: bo
         bad, consumer = np.where(known, rows["bad"], np.nan), rows["consumer"]
     model.pretrained = False
     if pretrained:
-        model.encoder_ = torch.load(folder / "encoder.pt", weights_only=False)
+        model.start_ = torch.load(folder / "encoder.pt", weights_only=False)
     short(model).fit(Branches(dataset, questions=np.flatnonzero(known)), bad, groups=consumer)
     return model.decision_function(Branches(dataset))
 

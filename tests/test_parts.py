@@ -67,6 +67,14 @@ def test_a_change_is_refused(change: Callable[[Path], None], said: str, tmp_path
         read_parts(folder, tuple(PARTS), BYTES_MAX)
 
 
+def test_a_part_that_may_be_there_and_is_not_is_missing(tmp_path: Path) -> None:
+    """Its reader asks for what it finds: that the manifest names more is said as what it is."""
+    folder = write_parts(tmp_path / "root", PARTS)
+    _less(folder)
+    with pytest.raises(IntegrityError, match=r"\$\.a\.json: the part is missing"):
+        read_parts(folder, ("b.bin",), BYTES_MAX)
+
+
 def test_another_name_or_form_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="expected a folder with manifest"):
         read_parts(tmp_path, (), BYTES_MAX)

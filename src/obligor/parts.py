@@ -68,7 +68,8 @@ def read_parts(folder: Path, names: Sequence[str], bytes_max: int) -> dict[str, 
     if data.get("format") != FORMAT:
         raise IntegrityError(f"{folder}: expected format {FORMAT}, got {data.get('format')!r}")
     present = {entry.name for entry in folder.iterdir()} - {MANIFEST}
-    problems = [Problem(f"$.{n}", "no such part is known") for n in sorted((present | set(data["parts"])) - set(names))]
+    others = sorted((present | set(data["parts"])) - set(names))
+    problems = [Problem(f"$.{n}", "no such part is known" if n in present else "the part is missing") for n in others]
     problems += [Problem(f"$.{n}", "the part is missing") for n in names if n not in present or n not in data["parts"]]
     if problems:
         raise IntegrityError(problems)

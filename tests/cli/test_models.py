@@ -10,6 +10,7 @@ from tests.cli.conftest import Run
 from tests.tracking.recorded import client_of, curve_of, runs_of
 
 import obligor
+from obligor.cli.models import _points
 from obligor.simulator.history import TRUTH
 
 
@@ -45,6 +46,44 @@ def _is_recorded(folder: Path, said: Any) -> None:
     names = {file.path for file in client.list_artifacts(found.info.run_id)}
     page = Path(said["report"]).name
     assert names == {"manifest.json", "training.json", page, page.replace(".html", ".json")}
+
+
+def test_what_a_sequence_adds_and_foretells_is_recorded_too() -> None:
+    def of(value: float) -> dict[str, Any]:
+        return {"auc": {"value": value, "low": None, "high": None}}
+
+    month = {"default": {"observed_to_expected": None}, "repaid": {"observed_to_expected": {"value": 1.25}}}
+    evaluation = {
+        "models": {"xgboost": {"metrics": of(0.75)}},
+        "fusion": {
+            "models": {
+                "trees": {"metrics": of(0.5)},
+                "sequence": {"metrics": of(0.625)},
+                "fused": {"metrics": of(0.75)},
+            },
+            "difference": of(0.25),
+        },
+        "heads": {
+            "first_payment": {"metrics": None},
+            "hazard": {
+                "months": [
+                    {**month, "month": 1, "by_then": {"auc": None, "observed_to_expected": None}},
+                    {**month, "month": 2, "by_then": {**of(0.875), "observed_to_expected": {"value": 1.5}}},
+                ]
+            },
+        },
+    }
+    points = [(step, name, value) for step, values in _points(evaluation) for name, value in values.items()]
+    assert points == [
+        (0, "xgboost.auc", 0.75),
+        (0, "fusion.trees.auc", 0.5),
+        (0, "fusion.sequence.auc", 0.625),
+        (0, "fusion.gain.auc", 0.25),
+        (1, "hazard.repaid.observed_to_expected", 1.25),
+        (2, "hazard.auc", 0.875),
+        (2, "hazard.observed_to_expected", 1.5),
+        (2, "hazard.repaid.observed_to_expected", 1.25),
+    ]
 
 
 def test_a_scored_feature_without_reason_stops_training(run: Run, copy: Path) -> None:

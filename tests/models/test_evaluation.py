@@ -13,7 +13,8 @@ from tests.models.lender import SMALL
 from obligor.errors import BadInput, DefinitionError
 from obligor.models.bundle import Bundle
 from obligor.models.evaluation import evaluate_scorer
-from obligor.models.metrics import auc, psi, psi_bins
+from obligor.models.metrics import Ranking, auc, bootstrap, interval, psi, psi_bins
+from obligor.models.splits import applicants
 from obligor.models.training import split_of
 from obligor.models.training_set import TrainingSet
 from obligor.parts import encode_json
@@ -35,6 +36,19 @@ def test_metrics_lie_in_their_intervals(bundle: Bundle) -> None:
     for model in bundle.evaluation["models"].values():
         for point in model["metrics"].values():
             assert point["low"] <= point["value"] <= point["high"]
+
+
+def test_intervals_are_over_applicants(bundle: Bundle, data: TrainingSet) -> None:
+    data = dataclasses.replace(data, application_id=tuple(f"a-{row % 40}" for row in range(len(data))))
+    test = split_of(data, SMALL).test
+    names = np.array(applicants(data), dtype=np.str_)[test]  # of this plan's applications each is somebody's own
+    ranking = {"one": Ranking.of(data.bad[test], bundle.scores(data.features).pd[test])}
+    found = _evaluate(bundle, data)["models"]["xgboost"]["metrics"]["auc"]
+    ends = [
+        interval(bootstrap(ranking, resamples=20, rng=np.random.default_rng([0, 2]), applicant=whose)["one"]["auc"])
+        for whose in (np.unique(names, return_inverse=True)[1], None)
+    ]
+    assert (found["low"], found["high"]) == ends[0] != ends[1]
 
 
 def test_groups_add_up(bundle: Bundle, data: TrainingSet) -> None:

@@ -54,7 +54,9 @@ def _target(kind: Kind, known: Any, later: Any = None, watched: NDArray[np.int64
 
 def _judged(target: Target, told: Foretold, later: NDArray[np.bool_] | None = None) -> dict[str, Any]:
     rows = np.ones(LOANS, np.bool_) if later is None else later
-    found: dict[str, Any] = evaluate_further([target], [told], rows, resamples=60, seed=1)["heads"]["one"]
+    found: dict[str, Any] = evaluate_further([target], [told], rows, np.arange(LOANS), resamples=60, seed=1)["heads"][
+        "one"
+    ]
     return found
 
 

@@ -69,6 +69,25 @@ def test_intervals_cover_the_truth() -> None:
     assert 34 <= covered <= 40  # 95% nominal
 
 
+def test_intervals_cover_the_truth_where_applicants_ask_again_and_again() -> None:
+    """All loans of one turn out alike: drawn row by row, intervals would be far too narrow."""
+    truth, covered, narrow = 0.3, 0, 0
+    for seed in range(60):
+        chance = np.random.default_rng(seed)
+        sizes = chance.integers(1, 20, 80)
+        bad = np.repeat((chance.random(80) < truth).astype(np.float64), sizes)
+        whose = np.repeat(chance.permutation(80), sizes)
+        one = {"one": Ranking.of(bad, np.full(len(bad), truth))}
+        ends = interval(bootstrap(one, resamples=200, rng=chance, applicant=whose)["one"]["observed_to_expected"])
+        alone = interval(bootstrap(one, resamples=200, rng=chance)["one"]["observed_to_expected"])
+        assert ends is not None
+        assert alone is not None
+        covered += ends[0] <= 1 <= ends[1]
+        narrow += alone[0] <= 1 <= alone[1]
+    assert 52 <= covered <= 60  # 95% nominal
+    assert narrow < 42
+
+
 def test_paired_differences_are_narrower() -> None:
     bad, pd = _scored(9, 2000, 6)
     noisy = np.clip(pd * np.random.default_rng(0).lognormal(0, 0.3, 2000), 0.001, 0.999)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -140,12 +140,33 @@ def _record(run: Run, bundle: Bundle, report: Path) -> None:
         run.tags({"encoder": sequence["encoder"]})
         for head in sequence["heads"]:
             run.measured({"fold.held_loss": head["held_loss"], "fold.steps": head["steps"]}, head["fold"])
-    for model, judged in bundle.evaluation["models"].items():
-        run.measured({f"{model}.{name}": one["value"] for name, one in judged["metrics"].items()})
-    for name, judged in bundle.evaluation.get("heads", {}).items():
-        run.measured({f"{name}.{key}": one["value"] for key, one in (judged.get("metrics") or {}).items()})
+    for step, values in _points(bundle.evaluation):
+        run.measured(values, step)
     for path in (bundle.path / MANIFEST, bundle.path / "training.json", report, report.with_suffix(".json")):
         run.file(path)
+
+
+def _points(evaluation: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, float | None]]]:
+    """Yield what an evaluation measured by name; of a hazard a curve, whose steps are months."""
+
+    def values(of: str, metrics: Mapping[str, Any] | None) -> dict[str, float | None]:
+        return {f"{of}.{name}": one["value"] for name, one in (metrics or {}).items() if one is not None}
+
+    for model, judged in evaluation["models"].items():
+        yield 0, values(model, judged["metrics"])
+    if (fusion := evaluation.get("fusion")) is not None:
+        for model in ("trees", "sequence"):
+            yield 0, values(f"fusion.{model}", fusion["models"][model]["metrics"])
+        yield 0, values("fusion.gain", fusion["difference"])
+    for name, judged in evaluation.get("heads", {}).items():
+        yield 0, values(name, judged.get("metrics"))
+        for month in judged.get("months", ()):
+            then = {key: month["by_then"][key] for key in ("auc", "observed_to_expected")}
+            ended = {end: month[end]["observed_to_expected"] for end in ("default", "repaid")}
+            yield (
+                month["month"],
+                values(name, then | {f"{end}.observed_to_expected": one for end, one in ended.items()}),
+            )
 
 
 def _seen(project: Project, log: EventLog, seen_at: str | None, cutoff: int | None, step: Steps) -> _Seen:

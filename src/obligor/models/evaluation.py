@@ -1,7 +1,7 @@
 """The evaluation: how well PDs did on applications after the cut-off, as JSON data that the report draws.
 
-Everything is out of time and matured, with 95% bootstrap intervals. Champion and challenger are measured on the same
-resamples. Declined and immature rows are counted and their scores shown, never judged.
+Everything is out of time and matured, with 95% bootstrap intervals over applicants. Champion and challenger are
+measured on the same resamples. Declined and immature rows are counted and their scores shown, never judged.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from obligor.models.alone import Alone
 from obligor.models.charts import number
 from obligor.models.metrics import METRICS, Ranking, auc, bootstrap, calibration_line, interval, measure, psi, psi_bins
 from obligor.models.scorer import MODEL_NAMES, Scorer
+from obligor.models.splits import applicant_numbers
 from obligor.models.training_set import TrainingSet
 
 __all__ = ["CLASS_ROWS_MIN", "FORMAT", "check_judged", "evaluate_scorer", "point", "reliability", "with_intervals"]
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 FORMAT: Final = 1
@@ -73,7 +75,8 @@ def evaluate_scorer(
     if ceiling is not None:
         rankings["ceiling"] = Ranking.of(bad, _true_pds(data, test, ceiling))
     parts = {} if alone is None else {name: Ranking.of(bad, pd[test]) for name, pd in alone.pds(data).items()}
-    samples = bootstrap(rankings | parts, resamples=resamples, rng=rng)
+    whose = applicant_numbers(data)
+    samples = bootstrap(rankings | parts, resamples=resamples, rng=rng, applicant=whose[test])
     train_auc = {str(name): auc(data.bad[train], pd[train]) for name, pd in pds.items() if train.any()}
     challenger = next(name for name in MODEL_NAMES if name != scorer.champion)
     return {
@@ -101,8 +104,8 @@ def evaluate_scorer(
         "deciles": _deciles(bad, champion[test]),
         "strategy": {name: _strategy(bad, pds[name][test]) for name in pds},
         "distribution": _distribution(data, champion, test),
-        "months": _months(data, champion, train, test, resamples, rng),
-        "segments": [_segment(data, name, champion, train, test, resamples, rng) for name in segments],
+        "months": _months(data, champion, train, test, whose, resamples, rng),
+        "segments": [_segment(data, name, champion, train, test, whose, resamples, rng) for name in segments],
         "stability": _stability(scorer, data, champion, train, test),
         "drivers": _drivers(scorer, data, test, rng),
         "scorecard": scorer.scorecard.to_data(),
@@ -266,19 +269,19 @@ def _distribution(data: TrainingSet, pd: Floats, test: Bools) -> dict[str, Any]:
     }
 
 
-def _judged(bad: Floats, pd: Floats, resamples: int, rng: np.random.Generator) -> dict[str, Any]:
+def _judged(bad: Floats, pd: Floats, whose: Ints, resamples: int, rng: np.random.Generator) -> dict[str, Any]:
     """Return a group with AUC, KS and Brier score and their intervals, where it has enough of both classes."""
     group = _group(bad, pd)
     if min(group["bads"], group["rows"] - group["bads"]) < CLASS_ROWS_MIN:
         return {**group, **dict.fromkeys(JUDGED)}
     ranking = {"one": Ranking.of(bad, pd)}
-    samples = bootstrap(ranking, resamples=min(resamples, 200), rng=rng)["one"]
+    samples = bootstrap(ranking, resamples=min(resamples, 200), rng=rng, applicant=whose)["one"]
     values = measure(ranking["one"])
     return {**group, **{metric: point(values[metric], samples[metric]) for metric in JUDGED}}
 
 
 def _months(
-    data: TrainingSet, pd: Floats, train: Bools, test: Bools, resamples: int, rng: np.random.Generator
+    data: TrainingSet, pd: Floats, train: Bools, test: Bools, whose: Ints, resamples: int, rng: np.random.Generator
 ) -> list[dict[str, Any]]:
     """Return each month: rows by status, PSI of all its scores against the training rows', and of its training or test
     rows what was predicted and what happened.
@@ -296,14 +299,15 @@ def _months(
         }
         for name, mask in (("train", train & here), ("test", test & here)):
             if mask.any():
-                row[name] = _judged(data.bad[mask], pd[mask], resamples, rng)
+                row[name] = _judged(data.bad[mask], pd[mask], whose[mask], resamples, rng)
         out.append(row)
     return out
 
 
 def _segment(
-    data: TrainingSet, name: str, pd: Floats, train: Bools, test: Bools, resamples: int, rng: np.random.Generator
-) -> dict[str, Any]:
+    data: TrainingSet, name: str, pd: Floats, train: Bools, test: Bools, whose: Ints, resamples: int,
+    rng: np.random.Generator,
+) -> dict[str, Any]:  # fmt: skip
     """Return how each value of a segment did on the test rows; numbers fall into quarters of the training rows."""
     values = data.segment(name)
     labels = values if values.dtype.kind == "U" else _quarters(values.astype(np.float64), train)
@@ -313,7 +317,7 @@ def _segment(
         kept.sort()
     rows = [
         {"value": value, "psi": _psi_within(pd, train, test, labels == value)}
-        | _judged(data.bad[mask], pd[mask], resamples, rng)
+        | _judged(data.bad[mask], pd[mask], whose[mask], resamples, rng)
         for value in kept
         for mask in (test & (labels == value),)
     ]

@@ -1,12 +1,14 @@
 """How good a score is: ranking (AUC, Gini, KS), probabilities (Brier, log loss, reliability), stability (PSI).
 
-Intervals are percentiles of a seeded bootstrap over applications; a champion and a challenger are compared on the same
-resamples (paired). Resampling is by row weights, so that each score is sorted once.
+Intervals are percentiles of a seeded bootstrap over applicants: all applications of one are drawn together, because
+they turn out alike and many of them tell less than as many of strangers would (Field and Welsh 2007, "Bootstrapping
+clustered data"). A champion and a challenger are compared on the same resamples (paired). Resampling is by row weights,
+so that each score is sorted once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,7 +18,10 @@ from numpy.typing import NDArray
 from obligor.errors import BadInput
 from obligor.models.logistic import fit_logistic
 
-__all__ = ["METRICS", "Ranking", "auc", "bootstrap", "calibration_line", "interval", "ks", "measure", "psi", "psi_bins"]
+__all__ = [
+    "METRICS", "Ranking", "auc", "bootstrap", "calibration_line", "drawn", "interval", "ks", "measure", "psi",
+    "psi_bins",
+]  # fmt: skip
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -87,14 +92,27 @@ def ks(bad: Floats, score: Floats) -> float:
     return float(np.max(np.abs(np.cumsum(goods) / goods.sum() - np.cumsum(bads) / bads.sum())))
 
 
+def drawn(applicant: Ints, resamples: int, rng: np.random.Generator) -> Iterator[Floats]:
+    """Yield row weights, (n,), resample by resample: how often each row's applicant (n,) is drawn, with replacement.
+
+    >>> [weights.tolist() for weights in drawn(np.array([7, 5, 7]), 2, np.random.default_rng(1))]
+    [[1.0, 1.0, 1.0], [2.0, 0.0, 2.0]]
+    """
+    names, place = np.unique(applicant, return_inverse=True)
+    for _ in range(resamples):
+        yield np.bincount(rng.integers(0, len(names), len(names)), minlength=len(names)).astype(np.float64)[place]
+
+
 def bootstrap(
-    rankings: Mapping[str, Ranking], *, resamples: int, rng: np.random.Generator
+    rankings: Mapping[str, Ranking], *, resamples: int, rng: np.random.Generator, applicant: Ints | None = None
 ) -> dict[str, dict[str, Floats]]:
-    """Return each model's METRICS over the same resamples, so that their differences are paired.  # (resamples,)"""
-    n = len(next(iter(rankings.values())).bad)
+    """Return each model's METRICS over the same resamples, so that their differences are paired.  # (resamples,)
+
+    `applicant` (n,) says whose each row is; None: each row is its own.
+    """
+    whose = np.arange(len(next(iter(rankings.values())).bad)) if applicant is None else applicant
     out = {name: {metric: np.empty(resamples) for metric in METRICS} for name in rankings}
-    for i in range(resamples):
-        weights = np.bincount(rng.integers(0, n, n), minlength=n).astype(np.float64)
+    for i, weights in enumerate(drawn(whose, resamples, rng)):
         for name, ranking in rankings.items():
             for metric, value in measure(ranking, weights).items():
                 out[name][metric][i] = value

@@ -218,7 +218,7 @@ def _figures(evaluation: Mapping[str, Any]) -> str:
         f"{NAMES[evaluation['challenger']]} {other[metric]['value']:{form}}</div></div>"
         for metric, (name, form) in shown.items()
     )
-    note = f"Ranges are 95% bootstrap intervals over applications ({evaluation['resamples']} resamples)."
+    note = f"Ranges are 95% bootstrap intervals over applicants ({evaluation['resamples']} resamples)."
     return f'<div class="figures">{"".join(cards)}</div><p class="soft" style="margin-top:8px">{note}</p>'
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from obligor.errors import BadInput
 from obligor.models.training_set import TrainingSet
 
-__all__ = ["Roll", "Split", "applicants", "folds", "purged_split"]
+__all__ = ["Roll", "Split", "applicant_numbers", "applicants", "folds", "purged_split"]
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -109,6 +109,13 @@ def applicants(data: TrainingSet) -> list[str | None]:
             found: list[str | None] = data.fields.column(vias.most_common(1)[0][0]).to_pylist()
             return found
     return list(data.application_id)
+
+
+def applicant_numbers(data: TrainingSet) -> Ints:
+    """Return a number for each row, (n,), the same for all of one applicant; a row that names none is its own."""
+    names = [f"={one}" if one is not None else f"?{row}" for row, one in enumerate(applicants(data))]
+    found: Ints = np.unique(names, return_inverse=True)[1].astype(np.int64)
+    return found
 
 
 def folds(data: TrainingSet, rows: Bools, number: int, seed: int) -> Ints:

@@ -32,7 +32,7 @@ from obligor.models.inputs import Inputs
 from obligor.models.model import Model
 from obligor.models.scorecard import Scorecard
 from obligor.models.scorer import ModelName, Reference, Scorer
-from obligor.models.splits import Split, folds, purged_split
+from obligor.models.splits import Split, applicant_numbers, folds, purged_split
 from obligor.models.training_set import TrainingSet, local_instant
 from obligor.models.trees import Trees
 from obligor.parts import encode_json
@@ -111,7 +111,7 @@ def train(
     progress("evaluation", 0, 1)
     evaluation = _evaluated(scorer, data, model, split, model.segments, ceiling, alone)
     if fused is not None:
-        evaluation |= _further(targets, fused.foretold, _later(data, model, split), model)
+        evaluation |= _further(targets, fused.foretold, data, split, model)
     progress("evaluation", 1, 1)
     calibration: dict[str, Any] = {name: calibrated.to_data() for name, calibrated in calibrations.items()}
     record = _record(data, model, split, boosted.trials, snapshot or {})
@@ -152,7 +152,7 @@ def evaluate_bundle(
     model = Model.from_data(bundle.training["model"])
     split = split_of(data, model)
     data, foretold = _told(bundle, data, split, model, reading)
-    further = _further(targets, foretold, _later(data, model, split), model)
+    further = _further(targets, foretold, data, split, model)
     shown = model.segments if segments is None else segments
     return further | _evaluated(bundle, data, model, split, shown, ceiling, bundle.alone)
 
@@ -226,12 +226,15 @@ def _later(data: TrainingSet, model: Model, split: Split) -> Bools:
     return found
 
 
-def _further(targets: Sequence[Target], foretold: Sequence[Foretold], later: Bools, model: Model) -> dict[str, Any]:
+def _further(
+    targets: Sequence[Target], foretold: Sequence[Foretold], data: TrainingSet, split: Split, model: Model
+) -> dict[str, Any]:
     """Return how the further heads did; nothing where there are none."""
     assert len(targets) == len(foretold), "each further head has a target"
     if not foretold:
         return {}
-    return evaluate_further(targets, foretold, later, resamples=model.bootstrap, seed=model.seed)
+    later, whose = _later(data, model, split), applicant_numbers(data)
+    return evaluate_further(targets, foretold, later, whose, resamples=model.bootstrap, seed=model.seed)
 
 
 def _weights(data: TrainingSet, model: Model, split: Split) -> Floats:

@@ -12,7 +12,9 @@ from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Batch", "BatchSource", "Branched", "QuestionSource"]
+from obligor.errors import BadInput, Problem
+
+__all__ = ["Batch", "BatchSource", "Branched", "QuestionSource", "of_questions"]
 
 Ints = NDArray[np.int64]
 
@@ -102,3 +104,11 @@ class BatchSource(Protocol[Kind]):
 
 
 QuestionSource: TypeAlias = "BatchSource[Batch | Branched]"  # questions, alone or as branches of what they share
+
+
+def of_questions(values: NDArray[np.bool_], question: Ints) -> NDArray[np.bool_]:
+    """Return what is said of some questions, (Q,); BadInput where nothing is said of one."""
+    last = int(question.max(initial=-1))
+    if last >= len(values):
+        raise BadInput(Problem("$.y", f"expected a row for each question, question {last} too, got {len(values)} rows"))
+    return values[question]

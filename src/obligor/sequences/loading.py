@@ -57,6 +57,11 @@ class Selection:
         """Which fields are kept out of contrastive objectives."""
         return self.dataset.tokenizer.slow
 
+    @property
+    def asked(self) -> Ints:
+        """The questions, ascending."""
+        return np.unique(self.dataset.columns.question[self._wanted()])
+
     def _wanted(self) -> Ints:
         """Return the places of the slices that are wanted."""
         if self.questions is None:

@@ -32,22 +32,62 @@ class MemorySource:
     rows_max: int = 512  # of a batch
     slow: tuple[bool, ...] = ()  # which fields are slow-moving identifiers; (): none is known to be
 
+    questions: Ints | None = None  # those that are wanted; None: all
+
     def __post_init__(self) -> None:
+        if problems := list(self._problems()):
+            raise BadInput(problems)
+
+    @property
+    def asked(self) -> Ints:
+        """The questions, ascending."""
+        return np.arange(len(self.start)) if self.questions is None else np.unique(self.questions)
+
+    def _problems(self) -> Iterator[Problem]:
+        """Yield what does not fit: a code beyond its field's table would be looked up in the next one's."""
+        count, fields, asked = len(self.time), len(self.sizes), len(self.start)
+        shapes = {
+            "codes": (count, fields), "parts": (count, fields), "time": (count,), "start": (asked,), "stop": (asked,),
+            "as_of": (asked,),
+        }  # fmt: skip
+        wrong = [name for name, shape in shapes.items() if getattr(self, name).shape != shape]
+        for name in wrong:
+            yield Problem(f"$.{name}", f"expected shape {shapes[name]}, got {getattr(self, name).shape}")
+        if wrong:
+            return
+        for row in np.flatnonzero((self.start < 0) | (self.stop < self.start) | (self.stop > count))[:1]:
+            got = f"{self.start[row]}..{self.stop[row]}"
+            yield Problem(f"$.start[{row}]", f"expected a range within {count} events, got {got}")
+            return
+        last = self.codes + (self.parts != 0)  # the row of the table that it reaches
+        for row, field in np.argwhere((self.codes < 0) | (last >= np.array(self.sizes)))[:1]:
+            got = f"{self.codes[row, field]} and part {self.parts[row, field]}"
+            yield Problem(
+                f"$.codes[{row}, {field}]", f"expected a table of {self.sizes[field]} rows to have it, got {got}"
+            )
+        for row, field in np.argwhere(~((self.parts >= 0) & (self.parts <= 1)))[:1]:
+            yield Problem(f"$.parts[{row}, {field}]", f"expected a share from 0 to 1, got {self.parts[row, field]}")
         seen = self.stop > self.start
-        late = np.flatnonzero(self.time[self.stop[seen] - 1] > self.as_of[seen])
-        if len(late):
-            row = int(np.flatnonzero(seen)[late[0]])
-            raise BadInput(Problem(f"$.as_of[{row}]", "expected an instant at or after the question's last event"))
+        for row in np.flatnonzero(seen)[self.time[self.stop[seen] - 1] > self.as_of[seen]][:1]:
+            yield Problem(f"$.as_of[{row}]", "expected an instant at or after the question's last event")
+        falls = np.append(np.cumsum(np.diff(self.time, prepend=self.time[:1]) < 0), 0)  # (n + 1,) up to each event
+        for row in np.flatnonzero(seen)[falls[self.stop[seen] - 1] > falls[self.start[seen]]][:1]:
+            yield Problem(f"$.time[{self.start[row]}:{self.stop[row]}]", f"expected times of question {row} in order")
 
     def batches(self, seed: int, epoch: int | None, start: int = 0) -> Iterator[Batch]:
         """Yield every question once, from the batch numbered `start` on."""
-        order, ends = arranged(self.stop - self.start, self.tokens_max, self.rows_max, seed, epoch)
+        order, ends = self._arranged(seed, epoch)
         for index in range(start, len(ends) - 1):
             yield self._batch(order[ends[index] : ends[index + 1]])
 
     def __len__(self) -> int:
         """Return how many batches the first epoch of seed 0 has."""
-        return len(arranged(self.stop - self.start, self.tokens_max, self.rows_max, 0, 0)[1]) - 1
+        return len(self._arranged(0, 0)[1]) - 1
+
+    def _arranged(self, seed: int, epoch: int | None) -> tuple[Ints, Ints]:
+        asked = self.asked
+        order, ends = arranged((self.stop - self.start)[asked], self.tokens_max, self.rows_max, seed, epoch)
+        return asked[order], ends
 
     def _batch(self, rows: Ints) -> Batch:
         start, length = self.start[rows], (self.stop - self.start)[rows]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from obligor.models.metrics import auc
 from obligor.sequences.dataset import Dataset
 from obligor.sequences.loading import Loader
 from obligor.sequences.memory import MemorySource
-from obligor.sequences.training import Head, Lived, SequenceClassifier
+from obligor.sequences.training import Head, Lived, Objectives, SequenceClassifier
 from obligor.sequences.training.heads import Targets
 from obligor.sequences.weights import Kind
 
@@ -138,6 +139,87 @@ def test_it_is_an_estimator_to_scikit_learn() -> None:
     assert clone(model).get_params() == model.get_params()
     with pytest.raises(BadInput, match=r"\$\.depth: no such parameter"):
         model.set_params(depth=3)
+
+
+def test_a_fit_forgets_the_one_before() -> None:
+    """Else what one fold has taught would answer for the applicants of the next."""
+    made, y = source(80, 1)
+    short = replace(QUICK, epochs=1)
+    model = _model(trainer=short, pretrainer=short)
+    first = model.fit(made, y).decision_function(made)
+    model.fit(made, 1 - y)
+    assert np.array_equal(model.fit(made, y).decision_function(made), first)
+    assert model.set_params(hidden=24).fit(made, y).embed(made).shape == (80, 5 * 24 + 2)
+
+
+def test_each_fit_begins_with_what_pretrain_left() -> None:
+    made, y = source(80, 1)
+    short = replace(QUICK, epochs=1)
+    model = _model(trainer=short, pretrainer=short).pretrain(made)
+    begun = {name: value.clone() for name, value in model.encoder_.state_dict().items()}
+    first = model.fit(made, y).decision_function(made)
+    assert not same(begun, model.encoder_.state_dict())
+    assert np.array_equal(model.fit(made, y).decision_function(made), first)
+    assert not np.array_equal(_model(trainer=short, pretrained=False).fit(made, y).decision_function(made), first)
+    with pytest.raises(BadInput, match=r"pretrained as .*call pretrain again"):
+        model.set_params(hidden=24).fit(made, y)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"kind": "gur"}, r"Invalid enum value 'gur' - at `\$\.kind`"),
+        ({"hidden": 0}, r"Expected `int` >= 1 - at `\$\.hidden`"),
+        ({"reads": "lst"}, r"\$\.reads: did you mean 'last'"),
+        ({"bottom": "shard"}, r"\$\.bottom: 'shard'; did you mean 'shared'"),
+        ({"units": -1}, r"\$\.units: expected 0 or more"),
+        ({"dropout": 1.0}, r"\$\.dropout: expected a share from 0 to below 1, got 1\.0"),
+        ({"held_share": 2.0}, r"\$\.held_share: expected a share"),
+        ({"heads": ()}, r"\$\.heads: expected one or more"),
+        ({"heads": (Head("a"), Head("a"))}, r"\$\.heads: .* each of a name of its own"),
+    ],
+)
+def test_parameters_that_mean_nothing_are_refused(changes: dict[str, object], told: str) -> None:
+    made, y = source(10, 1)
+    with pytest.raises(BadInput, match=told):
+        _model().set_params(pretrained=False, **changes).fit(made, y)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"precision": "fp16"}, r"\$\.precision: expected one of float32, bfloat16, got 'fp16'"),
+        ({"device": "gpu"}, r"\$\.device: expected one of auto, cpu, cuda"),
+        ({"rate": np.nan}, r"\$\.rate: expected a number above 0, got nan"),
+        ({"steps_max": 0}, r"\$\.steps_max: expected at least 1"),
+    ],
+)
+def test_a_trainer_that_cannot_learn_is_refused(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(BadInput, match=told):
+        replace(QUICK, **changes)
+
+
+def test_objectives_that_cannot_be_learnt_are_refused() -> None:
+    for changes in ({"contrastive": np.nan}, {"masked_share": 2.0}, {"slice_min": 300}, {"slices": 1}):
+        with pytest.raises(BadInput, match=r"\$\.objectives"):
+            Objectives(**changes)
+
+
+def test_outcomes_and_sources_that_do_not_fit_are_refused() -> None:
+    made, y = source(20, 1)
+    model = _model(pretrained=False, trainer=replace(QUICK, epochs=1))
+    with pytest.raises(BadInput, match=r"\$\.y: expected a row for each question, question 19 too, got 10 rows"):
+        model.fit(replace(made, tokens_max=10_000), y[:10])
+    with pytest.raises(BadInput, match=r"\$\.y\.default: expected something to learn from, got nothing known"):
+        model.fit(made, np.full(20, np.nan))
+    with pytest.raises(BadInput, match=r"\$\.y\.default: expected one number a question, .* \(20, 1\)"):
+        model.fit(made, y[:, None])
+    with pytest.raises(BadInput, match=r"\$\.held: expected questions to learn from"):
+        model.fit(made, y, held=np.ones(20, np.bool_))
+    with pytest.raises(BadInput, match=r"\$\.groups: expected a group of each of 20 rows, got \(7,\)"):
+        model.fit(made, y, groups=np.arange(7))
+    with pytest.raises(BadInput, match=r"\$\.sizes: expected tables of \(6, 7, 8\) rows, got \(7, 7, 8\)"):
+        model.fit(made, y).predict_proba(replace(made, sizes=(7, 7, 8)))
 
 
 def test_what_was_not_fitted_cannot_answer() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from obligor.errors import BadInput
 from obligor.models.metrics import auc
 from obligor.sequences.head import OUTCOME, SequenceHead, fold_name
 from obligor.sequences.lived import DEFAULTED, PREPAID, Lived
@@ -62,6 +63,25 @@ def _said(heads: FoldHeads, readouts: Floats) -> Floats:
 def _out_of_fold(people: People, said: Floats) -> Floats:
     found: Floats = said[np.arange(len(said)), people.fold]
     return found
+
+
+def test_too_little_to_learn_from_is_said() -> None:
+    """One kind of outcome alone would give weights that are no numbers; too few people leave nobody to judge by."""
+    people = _people(1, learnable=True)
+    for kind in (0.0, 1.0):
+        with pytest.raises(BadInput, match="outcome: expected good and bad outcomes, got one kind alone"):
+            _learnt(people._replace(bad=np.full(len(people.bad), kind)), SETTINGS, 7)
+    few = people._replace(person=people.person % 2, fold=people.person % 2)
+    two = dataclasses.replace(SETTINGS, folds=2)
+    with pytest.raises(BadInput, match=r"SequenceHead.folds: outcome: expected at least 2 applicants .* got 1 outside"):
+        _learnt(few, two, 7)
+    targets = {OUTCOME: few.bad}
+    heads = fold_heads(
+        few.readouts, targets, few.weights, few.fold, few.person, two, 7, steps=(2, 2)
+    )  # so many steps need no one to judge by
+    assert all(np.isfinite(tensor).all() for tensor in heads.tensors.values())
+    with pytest.raises(BadInput, match="expected at least 1 applicants"):
+        fold_heads(few.readouts, targets, few.weights, 0 * few.fold, few.person, two, 7, steps=(2, 2))
 
 
 def test_what_can_be_learnt_is_learnt_out_of_fold() -> None:

@@ -154,6 +154,18 @@ def test_a_search_needs_something_held_back(tmp_path: Path) -> None:
         pretrained_by_search(replace(MODEL, held_share=0.0), dataset, tmp_path, trials=2)
 
 
+def test_a_search_of_which_nothing_comes_says_so(tmp_path: Path) -> None:
+    model = replace(MODEL, rate=1e38)
+    with pytest.raises(Diverged, match=r"none of 2 trials .*'rate': 1e\+38.*; try lower rates"):
+        pretrained_by_search(
+            model,
+            dataset_of(tmp_path / "d", START + 10**9),
+            tmp_path / "w",
+            trials=2,
+            space={"rate": Range(1e38, 1e38)},
+        )
+
+
 def test_settings_of_heads_are_searched_alike(tmp_path: Path) -> None:
     data, outcome = source(150, 1)
 

@@ -41,8 +41,7 @@ class SequenceEncoder(nn.Module):
         gradient_events: int = 8192,
     ) -> None:
         super().__init__()
-        if problems := tuple(config.problems()):
-            raise BadInput(problems)
+        config = Config.from_json(config.to_json())  # whoever made it: its numbers within their bounds
         if len(set(blind)) >= len(config.sizes):
             raise BadInput(Problem("$.blind", "expected a field that the encoder reads, got none"))
         self.config, self.chunk_events, self.gradient_events = config, chunk_events, gradient_events

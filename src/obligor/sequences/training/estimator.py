@@ -11,16 +11,17 @@ more epochs, on large data one look lies within an epoch.
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from obligor.errors import BadInput, ObligorError, Problem
+from obligor.errors import BadInput, ObligorError, Problem, did_you_mean
 from obligor.sequences.batches import Batch, BatchSource, QuestionSource
 from obligor.sequences.lived import Lived, pd_by
 from obligor.sequences.training.crew import Crew, Portion, Together
@@ -36,6 +37,7 @@ from obligor.sequences.weights import Config, Kind, readout_size
 __all__ = ["SequenceClassifier"]
 
 Floats = NDArray[np.float64]
+Reads = Literal["last", "moments", "all"]
 
 
 @dataclass(eq=False)
@@ -51,7 +53,7 @@ class SequenceClassifier:
     heads: tuple[Head, ...] = (Head("default"),)
     bottom: Bottom = "own"  # of the heads
     units: int = 0  # of a head's hidden layer; 0: it has none
-    reads: Literal["last", "moments", "all"] = "moments"  # of a readout: its last vector, mean and spread too, or all
+    reads: Reads = "moments"  # of a readout: its last vector, mean and spread too, or all
     dropout: float = 0.3  # of a readout's coordinates, before the heads
     blind: tuple[int, ...] | None = None  # fields that are not read; None: those that say who it is, known or found
     pretrained: bool = True  # whether fit pretrains an encoder that has not been
@@ -79,8 +81,30 @@ class SequenceClassifier:
             setattr(self, name, value)
         return self
 
+    def __sklearn_tags__(self) -> Any:
+        """Return what scikit-learn asks for first, which is there whenever it asks: a classifier."""
+        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
+
+        return Tags("classifier", TargetTags(required=True), None, ClassifierTags(), None, input_tags=InputTags())
+
+    @property
+    def classes_(self) -> NDArray[np.int64]:
+        """What the columns of `predict_proba` are the chances of."""
+        return np.array([0, 1])
+
+    def predict(self, source: QuestionSource) -> NDArray[np.int64]:
+        """Return the likelier of 0 and 1 by the first head, (q,)."""
+        return (self.predict_proba(source)[:, 1] > 0.5).astype(np.int64)
+
     def pretrain(self, source: BatchSource[Batch], *, held: NDArray[np.bool_] | None = None) -> SequenceClassifier:
-        """Learn the encoder from sequences alone; `held` (by question) are kept back to stop by."""
+        """Learn the encoder from sequences alone; `held` (by question) are kept back to stop by.
+
+        Every `fit` from then on begins with this encoder.
+        """
+        self.encoder_ = self.start_ = self._pretrained(source, held)
+        return self
+
+    def _pretrained(self, source: BatchSource[Batch], held: NDArray[np.bool_] | None) -> SequenceEncoder:
         wanted = self.objectives
         # What slices of one entity have in common is how often things happen, not what happened last.
         encoder = self._encoder(source, wanted.slice_max if wanted.contrastive else 0)
@@ -92,8 +116,7 @@ class SequenceClassifier:
             "held": _digest({"held": held}),
         }
         self.pretraining_ = self._train(task, source, self.pretrainer, "pretraining", identity)
-        self.encoder_ = encoder
-        return self
+        return encoder
 
     def fit(
         self,
@@ -106,21 +129,17 @@ class SequenceClassifier:
     ) -> SequenceClassifier:
         """Learn from outcomes by question: an array for a single head, or one target for each head by its name.
 
-        Questions are held back to stop by: those of `held`, else a share drawn by group (such as the consumer). An
-        encoder that is not pretrained yet is so first, on `unlabelled`, else on the questions themselves.
+        Questions are held back to stop by: those of `held`, else a share drawn by group (such as the consumer). It
+        begins with the encoder that `pretrain` left; without one it pretrains first, on `unlabelled`, else on the
+        questions themselves. What an earlier `fit` has learnt is forgotten. BadInput names what does not fit.
         """
+        if problems := list(self._problems()):
+            raise BadInput(problems)
         targets: Targets = y if isinstance(y, Mapping) else {self.heads[0].name: np.asarray(y, np.float64)}
         check_targets(self.heads, targets)
         count = _count(targets)
         held = self._held(count, groups) if held is None else held
-        if not hasattr(self, "encoder_"):
-            if self.pretrained and unlabelled is not None:
-                self.pretrain(unlabelled)
-            elif self.pretrained:
-                self.pretrain(cast("BatchSource[Batch]", source), held=held)  # branches are refused there
-            else:
-                self.encoder_ = self._encoder(source)
-        encoder = self.encoder_
+        encoder = self.encoder_ = self._begun(source, held, unlabelled)
         reads = self._reads(encoder.config.hidden)
         bank = Heads(self.heads, encoder.size, self.units, self.seed, bottom=self.bottom, reads=reads)
         task = Finetuning(encoder, bank, source, targets, held, dropout=self.dropout, frozen=self.frozen)
@@ -141,6 +160,7 @@ class SequenceClassifier:
         """Return the readout of each question in ascending order, (q, 5 hidden + 2)."""
         if not hasattr(self, "encoder_"):
             raise ObligorError("expected a fitted or pretrained model; call fit or pretrain first")
+        _check_sizes(self.encoder_, source)
         with threads(self.trainer.threads):
             return embed(self.encoder_, source)[1]
 
@@ -175,8 +195,38 @@ class SequenceClassifier:
         """Write what serving reads, configuration and all weights in one safetensors file; return its SHA-256."""
         return export(path, self.encoder_, getattr(self, "heads_", None))
 
-    def _encoder(self, source: QuestionSource, memory_events: int = 0) -> SequenceEncoder:
-        config = Config(
+    def _begun(
+        self, source: QuestionSource, held: NDArray[np.bool_], unlabelled: BatchSource[Batch] | None
+    ) -> SequenceEncoder:
+        """Return the encoder that a fit begins with: a copy of the one that `pretrain` left, or else one of its own."""
+        if hasattr(self, "start_"):
+            _check_sizes(self.start_, source)
+            if self.start_.config != self._config(source):
+                raise BadInput(
+                    f"expected an encoder of these parameters, got one that was pretrained as "
+                    f"{self.start_.config.to_json()}; call pretrain again"
+                )
+            return copy.deepcopy(self.start_)
+        if not self.pretrained:
+            return self._encoder(source)
+        if unlabelled is not None:
+            return self._pretrained(unlabelled, None)
+        return self._pretrained(cast("BatchSource[Batch]", source), held)  # branches are refused there
+
+    def _problems(self) -> Iterator[Problem]:
+        """Yield what is wrong with the parameters that no other record looks at."""
+        if self.reads not in get_args(Reads):
+            yield Problem("$.reads", did_you_mean(self.reads, get_args(Reads)))
+        names = [head.name for head in self.heads]
+        if not names or len(set(names)) < len(names):
+            yield Problem("$.heads", f"expected one or more, each of a name of its own, got {names}")
+        for name in ("dropout", "held_share"):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                yield Problem(f"$.{name}", f"expected a share from 0 to below 1, got {value!r}")
+
+    def _config(self, source: QuestionSource) -> Config:
+        return Config(
             kind=self.kind,
             width=self.width,
             hidden=self.hidden,
@@ -185,8 +235,10 @@ class SequenceClassifier:
             heads=1 if self.kind == "gru" else self.attention_heads,
             tail=self.tail if self.kind == "transformer" else 0,
         )
+
+    def _encoder(self, source: QuestionSource, memory_events: int = 0) -> SequenceEncoder:
         blind = identifying(source) if self.blind is None else self.blind
-        return SequenceEncoder(config, self.seed, blind=blind, memory_events=memory_events)
+        return SequenceEncoder(self._config(source), self.seed, blind=blind, memory_events=memory_events)
 
     def _reads(self, hidden: int) -> NDArray[np.bool_]:
         """Return which coordinates of a readout the heads see; the two ages are always among them."""
@@ -218,9 +270,17 @@ class SequenceClassifier:
         return result
 
     def _held(self, count: int, groups: NDArray[Any] | None) -> NDArray[np.bool_]:
+        if groups is not None and np.shape(groups) != (count,):
+            raise BadInput(Problem("$.groups", f"expected a group of each of {count} rows, got {np.shape(groups)}"))
         group = np.arange(count) if groups is None else np.unique(groups, return_inverse=True)[1]
         drawn = np.random.default_rng(self.seed).random(int(group.max(initial=-1)) + 1) < self.held_share
         return np.asarray(drawn[group])
+
+
+def _check_sizes(encoder: SequenceEncoder, source: QuestionSource) -> None:
+    """Raise where tokens are not those of the encoder's tokenizer: a code would be looked up as another one."""
+    if tuple(source.sizes) != encoder.config.sizes:
+        raise BadInput(Problem("$.sizes", f"expected tables of {encoder.config.sizes} rows, got {source.sizes}"))
 
 
 def _count(targets: Targets) -> int:

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from obligor.sequences.batches import Batch, Branched, QuestionSource
+from obligor.errors import BadInput, Problem
+from obligor.sequences.batches import Batch, Branched, QuestionSource, of_questions
 from obligor.sequences.training.chance import Chance
 from obligor.sequences.training.encoder import SequenceEncoder
 from obligor.sequences.training.heads import Heads, Targets, check_targets, known
@@ -37,23 +38,34 @@ class Finetuning(nn.Module):
     ) -> None:
         super().__init__()
         check_targets(heads.heads, targets)
+        if nothing := [name for name, target in targets.items() if not known(target).any()]:
+            raise BadInput(
+                [Problem(f"$.y.{name}", "expected something to learn from, got nothing known") for name in nothing]
+            )
         self.encoder, self.heads, self.source, self.targets, self.held = encoder, heads, source, targets, held
         self.dropout, self.frozen = dropout, frozen
         self.told = np.logical_or.reduce([known(targets[head.name]) for head in heads.heads])
         encoder.requires_grad_(not frozen)
 
     def prepare(self) -> None:
-        """Standardise the heads by readouts of rows that are learnt from, and begin at the level of their targets."""
-        found = []
+        """Standardise the heads by readouts of rows that are learnt from, and begin at the level of their targets.
+
+        BadInput where there is no such row.
+        """
+        if not (self.told & ~self.held).any():
+            raise BadInput(Problem("$.held", "expected questions to learn from, got none of a known outcome"))
+        batches = (one.take(of_questions(~self.held, one.question)) for one in self.source.batches(0, 0))
         with torch.no_grad():
-            for batch in itertools.islice(self.source.batches(0, 0), NORM_BATCHES):
-                found.append(self.encoder.readouts(batch.take(~self.held[batch.question])))
+            some = itertools.islice((one for one in batches if len(one.question)), NORM_BATCHES)
+            found = [self.encoder.readouts(one) for one in some]
+        if not found:
+            raise BadInput("expected at least one batch to train on, got none")
         self.heads.fit_norm(torch.cat(found))
         self.heads.start_at(self.targets)
 
     def loss(self, batch: Batch | Branched, chance: Chance) -> Loss | None:
         """Return the loss on the rows of a batch that are learnt from; nothing if there are none."""
-        mine = batch.take((self.told & ~self.held)[batch.question])
+        mine = batch.take(of_questions(self.told & ~self.held, batch.question))
         if not len(mine.question):
             return None
         readouts = self._read(mine)
@@ -70,7 +82,7 @@ class Finetuning(nn.Module):
         totals: dict[str, float] = {}
         counts: dict[str, int] = {}
         for batch in self.source.batches(0, None):
-            mine = batch.take((self.told & self.held)[batch.question])
+            mine = batch.take(of_questions(self.told & self.held, batch.question))
             if not len(mine.question):
                 continue
             losses = self.heads.losses(self.heads(self._read(mine)), self.targets, mine.question)

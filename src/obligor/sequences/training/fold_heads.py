@@ -27,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from obligor.errors import BadInput, Problem
 from obligor.sequences.head import OUTCOME, SequenceHead, fold_name
 from obligor.sequences.lived import Lived
 from obligor.sequences.training.chance import Chance
@@ -65,7 +66,7 @@ def fold_heads(
     """Return the heads of each fold; of n rows readouts (n, 5h + 2), and weights, folds, applicants (n,).
 
     `targets` are what is known of each row, by head; a row of which nothing is known teaches nothing. Where `steps` are
-    given, one for each fold, nothing is held back to find how many.
+    given, one for each fold, nothing is held back to find how many. BadInput where too little is known to learn from.
     """
     check_targets(heads, targets)
     families = [heads] if settings.bottom != "own" else [(head,) for head in heads]
@@ -123,6 +124,7 @@ class _Family:
         self, given: Sequence[int] | None, record: dict[str, list[dict[str, Any]]], advance: Callable[[int], None]
     ) -> dict[str, NDArray[np.float32]]:
         """Return the tensors of all folds' heads, and put down how they were learnt."""
+        self._check(1 if given is not None else 2)
         found = []
         with threads(1):
             for number in range(self.settings.folds):
@@ -147,6 +149,20 @@ class _Family:
                 tensors[f"head.{fold_name(number, own_name)}.{part}"] = tensor
         return tensors
 
+    def _check(self, applicants_min: int) -> None:
+        """Raise where a fold leaves nobody to learn from, or nobody else to judge that by, or one kind of outcome."""
+        names = ", ".join(head.name for head in self.heads)
+        for number in range(self.settings.folds):
+            left = len(np.unique(self.applicant[self.fold != number]))
+            if left < applicants_min:
+                message = (
+                    f"{names}: expected at least {applicants_min} applicants of whom something is known outside each "
+                    f"of {self.settings.folds} folds, got {left} outside fold {number}: load more history"
+                )
+                raise BadInput(Problem("SequenceHead.folds", message))
+        if any(not math.isfinite(level) for level in self._levels().values()):
+            raise BadInput(Problem("SequenceHead", f"{names}: expected good and bad outcomes, got one kind alone"))
+
     def _inner(self, number: int, own: Ints) -> list[_Fit]:
         """Return a fit without each part of a fold's own applicants, which is held back."""
         part = _parts(self.applicant[own], self.settings.parts, (self.seed, 5, number))
@@ -169,7 +185,7 @@ class _Family:
                 assert not isinstance(target, Lived)
                 there = self.rows.known(head.name)
                 rate = float(np.average(target[there], weights=self.rows.weights[there]))
-                found[head.name] = float(np.log(rate) - np.log1p(-rate))
+                found[head.name] = float(np.log(rate) - np.log1p(-rate)) if 0.0 < rate < 1.0 else math.nan
         return found
 
     def _centre(self, found: list[Heads]) -> None:

@@ -22,14 +22,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from obligor.errors import BadInput, Problem
+from obligor.errors import BadInput, Problem, did_you_mean
 from obligor.sequences.lived import Lived
 from obligor.sequences.training.hazard import lived_loss
 
@@ -87,6 +87,8 @@ def check_targets(heads: tuple[Head, ...], targets: Targets) -> None:
                     path, f"expected {'Lived' if head.kind == 'hazard' else 'an array'}, got {type(target).__name__}"
                 )
             )
+        elif not isinstance(target, Lived) and target.ndim != 1:
+            problems.append(Problem(path, f"expected one number a question, got an array of shape {target.shape}"))
         elif not isinstance(target, Lived):
             told = target[~np.isnan(target)]
             wrong = told[(told < 0) | (told > 1) | ((head.kind == "binary") & (told != np.round(told)))]
@@ -112,6 +114,10 @@ class Heads(nn.Module):
         reads: NDArray[np.bool_] | None = None,
     ) -> None:
         super().__init__()
+        if bottom not in get_args(Bottom):
+            raise BadInput(Problem("$.bottom", f"{bottom!r}; {did_you_mean(bottom, get_args(Bottom))}"))
+        if units < 0:
+            raise BadInput(Problem("$.units", f"expected 0 or more, got {units}"))
         if units == 0 and bottom != "own":
             raise BadInput(Problem("$.units", f"expected at least 1 for a bottom that is {bottom}, got 0"))
         self.heads, self.bottom, self.straight = heads, bottom, units == 0

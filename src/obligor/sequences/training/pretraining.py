@@ -11,6 +11,7 @@ is hardly depends on what happened. Nor are the fields that the encoder is blind
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from obligor.errors import BadInput, Problem
-from obligor.sequences.batches import Batch, BatchSource, Branched, QuestionSource
+from obligor.sequences.batches import Batch, BatchSource, Branched, QuestionSource, of_questions
 from obligor.sequences.training.chance import Chance
 from obligor.sequences.training.contrastive import contrastive_loss, random_slices
 from obligor.sequences.training.encoder import SequenceEncoder
@@ -55,8 +56,16 @@ class Objectives:
 
     def __post_init__(self) -> None:
         weights = (self.contrastive, self.next_event, self.masked, self.times_ahead)
-        if min(weights) < 0 or max(weights) == 0:
-            raise BadInput(Problem("$.objectives", f"expected weights of at least 0, not all 0, got {weights}"))
+        problems = []
+        if not all(0 <= one < math.inf for one in weights) or max(weights) == 0:
+            problems.append(Problem("$.objectives", f"expected weights of at least 0, not all 0, got {weights}"))
+        if not 0 < self.masked_share < 1:
+            problems.append(Problem("$.objectives.masked_share", f"expected a share, got {self.masked_share!r}"))
+        if self.slices < 2 or not 1 <= self.slice_min <= self.slice_max:
+            got = f"{self.slices} of {self.slice_min} to {self.slice_max}"
+            problems.append(Problem("$.objectives.slices", f"expected two or more, of some events, got {got}"))
+        if problems:
+            raise BadInput(problems)
 
 
 def slow_moving(batches: Iterable[Batch], fields: int) -> tuple[int, ...]:
@@ -126,7 +135,7 @@ class Pretraining(nn.Module):
                 "pretraining goes through entities, not through questions that share them: give `unlabelled`"
             )
         if self.held is not None:
-            batch = batch.take(~self.held[batch.question])
+            batch = batch.take(~of_questions(self.held, batch.question))
         return self._loss(batch, chance)
 
     def score(self) -> float | None:
@@ -135,7 +144,7 @@ class Pretraining(nn.Module):
             return None
         total, rows = 0.0, 0
         for number, batch in enumerate(self.source.batches(0, None)):
-            mine = batch.take(self.held[batch.question])
+            mine = batch.take(of_questions(self.held, batch.question))
             found = self._loss(mine, Chance(0, number))
             if found is not None:
                 total += found.total.item() * len(mine.length)

@@ -203,6 +203,9 @@ def pretrained_by_search(
 
     first = {name: getattr(model, name) for name in over}
     made = search(over, first, learn, work, trials=trials, seed=model.seed)
+    if not (work / BEST).exists():
+        tried = ", ".join(str(trial.settings) for trial in made)
+        raise Diverged(f"none of {len(made)} trials came to an end with finite losses: {tried}; try lower rates")
     best = json.loads((work / BEST).read_bytes())
     record = {**best["record"], "search": [trial.to_data() for trial in made]}
     return replace(model, **best["settings"]), Learnt((work / BEST_WEIGHTS).read_bytes(), record)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +79,14 @@ class TrainerConfig:
             for name, low in least.items()
             if getattr(self, name) < low
         ]
+        for name, wanted in (("device", ("auto", "cpu", "cuda")), ("precision", get_args(Precision))):
+            if getattr(self, name) not in wanted:
+                wrong.append(Problem(f"$.{name}", f"expected one of {', '.join(wanted)}, got {getattr(self, name)!r}"))
+        for name in ("rate", "clip"):
+            if not 0 < getattr(self, name) < math.inf:
+                wrong.append(Problem(f"$.{name}", f"expected a number above 0, got {getattr(self, name)!r}"))
+        if self.steps_max is not None and self.steps_max < 1:
+            wrong.append(Problem("$.steps_max", f"expected at least 1, or None, got {self.steps_max!r}"))
         if wrong:
             raise BadInput(wrong)
 
