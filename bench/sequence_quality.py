@@ -216,7 +216,10 @@ def centred(said: Floats, fold: Ints) -> Floats:
 
 
 def tuned(folder: Path, seed: int, told: str | None) -> Floats:
-    """Return the margins of all applications by trees tuned on the aggregates, with one column more if told."""
+    """Return the margins of all applications by trees tuned on the aggregates, with one column more if told.
+
+    Without one, those who are learnt from get the margins of trees that have not seen their fold.
+    """
     from obligor.features.plan import FeatureSpec, Plan
 
     plan = Plan.load(json.loads((folder / "plan.json").read_bytes()))
@@ -236,8 +239,15 @@ def tuned(folder: Path, seed: int, told: str | None) -> Floats:
     model = Model(cutoff="2025-01-01", seed=seed, search=CANDIDATES // 2 if told else CANDIDATES, threads=1)
     slices = [(rows.take((fold >= 0) & (fold != 0)), rows.take(fold == 0))]
     best = search(slices, inputs, model)[0]
-    data = fit_trees(rows.take(fold >= 0), inputs, model, best.parameters, best.rounds)
-    return Trees.from_xgboost(data).margins(rows.columns)
+
+    def margins(known: Bools, asked: Bools) -> Floats:
+        data = fit_trees(rows.take(known), inputs, model, best.parameters, best.rounds)
+        return Trees.from_xgboost(data).margins(rows.columns[asked])
+
+    said = margins(fold >= 0, np.ones(len(fold), bool))
+    for k in range(0 if told else FOLDS):
+        said[fold == k] = margins((fold >= 0) & (fold != k), fold == k)
+    return said
 
 
 def summary(found: list[dict[str, Floats]]) -> dict[str, float]:
