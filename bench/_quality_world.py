@@ -83,6 +83,7 @@ class QualityWorld(NamedTuple):
     data: TrainingSet  # matured applications only
     consumer: NDArray[np.int64]  # (n,) a number for each consumer
     truth: NDArray[np.float64]  # (n,) the true probability of default
+    strain: NDArray[np.float64]  # (n,) what order and timing of events add to its log-odds, about unit variance
 
 
 def make_world(folder: Path, seed: int, consumers: int, days: int, threads: int = 2) -> QualityWorld:
@@ -98,12 +99,11 @@ def make_world(folder: Path, seed: int, consumers: int, days: int, threads: int 
     with project.log(read_only=True) as log:
         data = training_set(project.plan, project.outcome, log, seen_at=log.last_known_time, threads=threads)
     data = data.take(data.matured)
-    truth = pq.read_table(folder / "raw" / TRUTH, columns=["application", "pd"])
+    truth = pq.read_table(folder / "raw" / TRUTH, columns=["application", "pd", "strain"])
     place = pc.index_in(pa.array(data.application_id), value_set=truth["application"].combine_chunks())
     names: Any = data.fields["consumer"].combine_chunks().dictionary_encode()
-    return QualityWorld(
-        project, data, names.indices.to_numpy().astype(np.int64), truth["pd"].to_numpy()[place.to_numpy()]
-    )
+    pd, strain = (truth[name].to_numpy()[place.to_numpy()] for name in ("pd", "strain"))
+    return QualityWorld(project, data, names.indices.to_numpy().astype(np.int64), pd, strain)
 
 
 def _run(folder: Path, *arguments: str) -> None:

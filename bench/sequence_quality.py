@@ -11,6 +11,8 @@ consumers are set aside: all figures are of their applications. The others are l
                outcomes: once without each of three folds of them, and new applications get the mean of the three
     fused      the same trees, of half as many candidates, with one feature more, the sequence's log-odds: of whom is
                learnt from those of the model that has not seen them, of new applications the mean
+    told       the same as fused with the true strain, which is all that lies in order and timing, for the sequence's
+               log-odds: what a sequence model could add at most
     ceiling    the true probabilities themselves
 
 The interval is that of a bootstrap over the consumers set aside, of the mean over seeds. With outcomes of a twentieth
@@ -52,7 +54,7 @@ QUICK = bool(os.environ.get("QUICK"))
 SEEDS = (8,) if QUICK else (102, 103, 106)
 CONSUMERS = 300 if QUICK else 10_000
 DAYS = 540
-NAMES = ("trees", "sequence", "fused", "ceiling", "few_pretrained", "few_scratch")
+NAMES = ("trees", "sequence", "fused", "told", "ceiling", "few_pretrained", "few_scratch")
 FOLDS, SET_ASIDE = 3, 3  # one consumer in so many is set aside
 FEW_SHARE = 0.05  # of the consumers, whose outcomes are known where few are
 HIDDEN = 64
@@ -83,17 +85,18 @@ def main() -> int:
 def measured(folder: Path, seed: int, pool: ProcessPoolExecutor) -> dict[str, Floats]:
     """Return the scores of the applications set aside in one world, by model, with outcomes and consumers."""
     rows = prepared(folder, seed)
-    encoder, alone = pool.submit(pretrain, folder, seed), pool.submit(tuned, folder, seed, False)
+    encoder, alone = pool.submit(pretrain, folder, seed), pool.submit(tuned, folder, seed, None)
     encoder.result()
     folds = [pool.submit(sequence, folder, seed, fold) for fold in range(FOLDS)]
     few = [pool.submit(few_outcomes, folder, seed, pretrained) for pretrained in (True, False)]
     said = np.stack([one.result() for one in folds])  # (folds, n)
     np.save(folder / "sequence.npy", centred(said, rows["fold"]))
-    fused = pool.submit(tuned, folder, seed, True)
+    fused, told = (pool.submit(tuned, folder, seed, name) for name in ("sequence", "strain"))
     aside = rows["fold"] < 0
     scores = {
         "trees": alone.result(), "sequence": np.load(folder / "sequence.npy"), "fused": fused.result(),
-        "ceiling": rows["truth"], "few_pretrained": few[0].result(), "few_scratch": few[1].result(),
+        "told": told.result(), "ceiling": rows["truth"],
+        "few_pretrained": few[0].result(), "few_scratch": few[1].result(),
     }  # fmt: skip
     found = {name: score[aside] for name, score in scores.items()}
     found |= {"bad": rows["bad"][aside], "consumer": rows["consumer"][aside], "learnt_from": np.array([(~aside).sum()])}
@@ -129,6 +132,7 @@ def prepared(folder: Path, seed: int) -> dict[str, Any]:
     kept: dict[str, Any] = {**rows, "names": names, "fold_of": fold}
     np.savez(folder / "rows.npz", **kept)
     np.save(folder / "features.npy", data.features)
+    np.save(folder / "strain.npy", world.strain)
     (folder / "plan.json").write_bytes(plan.canonical)
     return rows
 
@@ -211,29 +215,39 @@ def centred(said: Floats, fold: Ints) -> Floats:
     return found
 
 
-def tuned(folder: Path, seed: int, fused: bool) -> Floats:
-    """Return the margins of all applications by trees that were tuned on the aggregates, and the sequence if fused."""
+def tuned(folder: Path, seed: int, told: str | None) -> Floats:
+    """Return the margins of all applications by trees tuned on the aggregates, with one column more if told.
+
+    Without one, those who are learnt from get the margins of trees that have not seen their fold.
+    """
     from obligor.features.plan import FeatureSpec, Plan
 
     plan = Plan.load(json.loads((folder / "plan.json").read_bytes()))
     features, specs = np.load(folder / "features.npy"), list(plan.features)
-    if fused:
+    if told:
         specs.append(
             FeatureSpec(
-                name="sequence", program=(), type="real", unit="log-odds", reason="SEQUENCE", monotone=1,
+                name=told, program=(), type="real", unit="log-odds", reason="SEQUENCE", monotone=1,
                 description="", scored=True, values=None,
             )
         )  # fmt: skip
-        features = np.column_stack((features, np.load(folder / "sequence.npy")))
+        features = np.column_stack((features, np.load(folder / f"{told}.npy")))
     with np.load(folder / "rows.npz") as file:
         fold, bad = file["fold"], file["bad"]
     inputs = Inputs.of(specs)
     rows = Rows(inputs.expand(features), bad, np.ones(len(bad)))
-    model = Model(cutoff="2025-01-01", seed=seed, search=CANDIDATES // 2 if fused else CANDIDATES, threads=1)
+    model = Model(cutoff="2025-01-01", seed=seed, search=CANDIDATES // 2 if told else CANDIDATES, threads=1)
     slices = [(rows.take((fold >= 0) & (fold != 0)), rows.take(fold == 0))]
     best = search(slices, inputs, model)[0]
-    data = fit_trees(rows.take(fold >= 0), inputs, model, best.parameters, best.rounds)
-    return Trees.from_xgboost(data).margins(rows.columns)
+
+    def margins(known: Bools, asked: Bools) -> Floats:
+        data = fit_trees(rows.take(known), inputs, model, best.parameters, best.rounds)
+        return Trees.from_xgboost(data).margins(rows.columns[asked])
+
+    said = margins(fold >= 0, np.ones(len(fold), bool))
+    for k in range(0 if told else FOLDS):
+        said[fold == k] = margins((fold >= 0) & (fold != k), fold == k)
+    return said
 
 
 def summary(found: list[dict[str, Floats]]) -> dict[str, float]:
@@ -247,6 +261,7 @@ def summary(found: list[dict[str, Floats]]) -> dict[str, float]:
         "auc_gain_low": low,
         "auc_gain_high": high,
         "gap_closed": (mean["fused"] - mean["trees"]) / (mean["ceiling"] - mean["trees"]),
+        "gap_closed_told": (mean["told"] - mean["trees"]) / (mean["ceiling"] - mean["trees"]),
         "auc_few_gain": mean["few_pretrained"] - mean["few_scratch"],
         "auc_few_gain_low": few_low,
         "seeds": float(len(found)),
