@@ -9,8 +9,8 @@ consumers are set aside: all figures are of their applications. The others are l
                counts, sums, decayed counts and sums, gaps, times since and streaks over windows of 3 to 180 days
     sequence   a GRU of 64, pretrained on the events of these consumers alone, then fine-tuned with its head on their
                outcomes: once without each of three folds of them, and new applications get the mean of the three
-    fused      the same trees, of half as many candidates, with one feature more, the sequence's log-odds: of whom is
-               learnt from those of the model that has not seen them, of new applications the mean
+    fused      the log-odds of the trees, and what those lack: the mean of three such models, fitted on all outcomes with
+               log-odds of trees as an offset, of each application those of trees that were fitted without its fold
     ceiling    the true probabilities themselves
 
 The interval is that of a bootstrap over the consumers set aside, of the mean over seeds. With outcomes of a twentieth
@@ -29,7 +29,7 @@ import os
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,15 +54,15 @@ CONSUMERS = 300 if QUICK else 10_000
 DAYS = 540
 NAMES = ("trees", "sequence", "fused", "ceiling", "few_pretrained", "few_scratch")
 FOLDS, SET_ASIDE = 3, 3  # one consumer in so many is set aside
+MODELS = 3  # beside the trees, of different seeds
 FEW_SHARE = 0.05  # of the consumers, whose outcomes are known where few are
 HIDDEN = 64
 PRETRAINING_EPOCHS = 6
-CANDIDATES = 2 if QUICK else 6  # of the trees' tuning; fused, half of them
+CANDIDATES = 2 if QUICK else 6  # of the trees' tuning
 DRAWS = 200 if QUICK else 1000
 WORKERS = 2
 
 Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 
@@ -83,16 +83,15 @@ def main() -> int:
 def measured(folder: Path, seed: int, pool: ProcessPoolExecutor) -> dict[str, Floats]:
     """Return the scores of the applications set aside in one world, by model, with outcomes and consumers."""
     rows = prepared(folder, seed)
-    encoder, alone = pool.submit(pretrain, folder, seed), pool.submit(tuned, folder, seed, False)
+    encoder, trees = pool.submit(pretrain, folder, seed), pool.submit(tuned, folder, seed)
     encoder.result()
-    folds = [pool.submit(sequence, folder, seed, fold) for fold in range(FOLDS)]
+    alone = [pool.submit(sequence, folder, seed, fold) for fold in range(FOLDS)]
     few = [pool.submit(few_outcomes, folder, seed, pretrained) for pretrained in (True, False)]
-    said = np.stack([one.result() for one in folds])  # (folds, n)
-    np.save(folder / "sequence.npy", centred(said, rows["fold"]))
-    fused = pool.submit(tuned, folder, seed, True)
+    np.save(folder / "trees.npy", trees.result())
+    added = [pool.submit(beside, folder, seed, number) for number in range(MODELS)]
     aside = rows["fold"] < 0
     scores = {
-        "trees": alone.result(), "sequence": np.load(folder / "sequence.npy"), "fused": fused.result(),
+        "trees": trees.result(), "sequence": mean_of(alone), "fused": trees.result() + mean_of(added),
         "ceiling": rows["truth"], "few_pretrained": few[0].result(), "few_scratch": few[1].result(),
     }  # fmt: skip
     found = {name: score[aside] for name, score in scores.items()}
@@ -163,6 +162,17 @@ def sequence(folder: Path, seed: int, fold: int) -> Floats:
     return fitted(folder, SequenceClassifier(hidden=HIDDEN, reads="last", seed=seed, quiet=True), known, True)
 
 
+def beside(folder: Path, seed: int, number: int) -> Floats:
+    """Return what the trees' log-odds of all applications lack, by the pretrained model fine-tuned beside them."""
+    from obligor.sequences.training import SequenceClassifier
+
+    with np.load(folder / "rows.npz") as rows:
+        known = rows["fold"] >= 0
+    model = SequenceClassifier(hidden=HIDDEN, reads="last", seed=seed + number, quiet=True)
+    model.trainer = dataclasses.replace(model.trainer, seed=number)
+    return fitted(folder, model, known, True, np.load(folder / "trees.npy"))
+
+
 def few_outcomes(folder: Path, seed: int, pretrained: bool) -> Floats:
     """Return the log-odds of all applications by a model that knows the outcomes of few of the consumers."""
     from obligor.sequences.training import SequenceClassifier
@@ -174,7 +184,9 @@ def few_outcomes(folder: Path, seed: int, pretrained: bool) -> Floats:
     return fitted(folder, model, known, pretrained)
 
 
-def fitted(folder: Path, model: SequenceClassifier, known: Bools, pretrained: bool) -> Floats:
+def fitted(
+    folder: Path, model: SequenceClassifier, known: Bools, pretrained: bool, offset: Floats | None = None
+) -> Floats:
     """Return the log-odds of all applications by a model fitted on the outcomes of those that are known."""
     import torch
 
@@ -187,7 +199,7 @@ def fitted(folder: Path, model: SequenceClassifier, known: Bools, pretrained: bo
     model.pretrained = False
     if pretrained:
         model.encoder_ = torch.load(folder / "encoder.pt", weights_only=False)
-    short(model).fit(Branches(dataset, questions=np.flatnonzero(known)), bad, groups=consumer)
+    short(model).fit(Branches(dataset, questions=np.flatnonzero(known)), bad, groups=consumer, offset=offset)
     return model.decision_function(Branches(dataset))
 
 
@@ -199,41 +211,28 @@ def short(model: SequenceClassifier) -> SequenceClassifier:
     return model
 
 
-def centred(said: Floats, fold: Ints) -> Floats:
-    """Return one score an application: of the model that has not seen its fold, of new ones the mean of all.
-
-    `said` is (folds, n). How lenient a model is follows from the outcomes that it was not shown, so all are made to say
-    the same on average: a consumer's own outcome would show through otherwise.
-    """
-    level = said - said.mean(axis=1, keepdims=True)
-    own = level[np.maximum(fold, 0), np.arange(len(fold))]
-    found: Floats = np.where(fold < 0, level.mean(axis=0), own)
+def mean_of(models: list[Future[Floats]]) -> Floats:
+    """Return the mean of the log-odds that several models give each application."""
+    found: Floats = np.mean([one.result() for one in models], axis=0)
     return found
 
 
-def tuned(folder: Path, seed: int, fused: bool) -> Floats:
-    """Return the margins of all applications by trees that were tuned on the aggregates, and the sequence if fused."""
-    from obligor.features.plan import FeatureSpec, Plan
+def tuned(folder: Path, seed: int) -> Floats:
+    """Return the margins of all applications by tuned trees: of those set aside, and by fold of trees without it."""
+    from obligor.features.plan import Plan
 
-    plan = Plan.load(json.loads((folder / "plan.json").read_bytes()))
-    features, specs = np.load(folder / "features.npy"), list(plan.features)
-    if fused:
-        specs.append(
-            FeatureSpec(
-                name="sequence", program=(), type="real", unit="log-odds", reason="SEQUENCE", monotone=1,
-                description="", scored=True, values=None,
-            )
-        )  # fmt: skip
-        features = np.column_stack((features, np.load(folder / "sequence.npy")))
+    inputs = Inputs.of(Plan.load(json.loads((folder / "plan.json").read_bytes())).features)
     with np.load(folder / "rows.npz") as file:
         fold, bad = file["fold"], file["bad"]
-    inputs = Inputs.of(specs)
-    rows = Rows(inputs.expand(features), bad, np.ones(len(bad)))
-    model = Model(cutoff="2025-01-01", seed=seed, search=CANDIDATES // 2 if fused else CANDIDATES, threads=1)
+    rows = Rows(inputs.expand(np.load(folder / "features.npy")), bad, np.ones(len(bad)))
+    model = Model(cutoff="2025-01-01", seed=seed, search=CANDIDATES, threads=1)
     slices = [(rows.take((fold >= 0) & (fold != 0)), rows.take(fold == 0))]
     best = search(slices, inputs, model)[0]
-    data = fit_trees(rows.take(fold >= 0), inputs, model, best.parameters, best.rounds)
-    return Trees.from_xgboost(data).margins(rows.columns)
+    margins = np.empty(len(bad))
+    for own in (-1, *range(FOLDS)):
+        data = fit_trees(rows.take((fold >= 0) & (fold != own)), inputs, model, best.parameters, best.rounds)
+        margins[fold == own] = Trees.from_xgboost(data).margins(rows.take(fold == own).columns)
+    return margins
 
 
 def summary(found: list[dict[str, Floats]]) -> dict[str, float]:
