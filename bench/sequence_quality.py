@@ -9,7 +9,7 @@ consumers are set aside: all figures are of their applications. The others are l
                counts, sums, decayed counts and sums, gaps, times since and streaks over windows of 3 to 180 days
     sequence   a GRU of 64, pretrained on the events of these consumers alone, then fine-tuned with its head on their
                outcomes: once without each of three folds of them, and new applications get the mean of the three
-    fused      the log-odds of the trees, and what those lack: the mean of three such models, fitted on all outcomes with
+    fused      the log-odds of the trees and what those lack: the mean of three such models, fitted on all outcomes with
                log-odds of trees as an offset, of each application those of trees that were fitted without its fold
     ceiling    the true probabilities themselves
 

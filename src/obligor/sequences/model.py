@@ -77,9 +77,10 @@ class SequenceModel:
         if self.cutoff is not None and not _is_moment(self.cutoff):
             yield _problem("cutoff", f"expected a date such as 2026-01-31 or an RFC 3339 moment, got {self.cutoff!r}")
         days = self.fading_days
-        if not (isinstance(days, tuple) and len(set(days)) == len(days) <= FADING_MAX and all(map(_is_span, days))):
-            wanted = f"at most {FADING_MAX} different whole numbers, 1 to {FADING_DAYS_MAX}"
-            yield _problem("fading_days", f"expected a tuple of {wanted}, got {days!r}")
+        fit = isinstance(days, tuple) and all(map(_is_span, days))
+        if not fit or not len(set(days)) == len(days) <= FADING_MAX:
+            allowed = f"at most {FADING_MAX} different whole numbers, 1 to {FADING_DAYS_MAX}"
+            yield _problem("fading_days", f"expected a tuple of {allowed}, got {days!r}")
         unfit = False
         for name, (least, most) in _WHOLE.items():
             value = getattr(self, name)
