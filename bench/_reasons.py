@@ -81,7 +81,7 @@ def score_of(config: Config, plan: Plan, tokenizer: Tokenizer, seed: int) -> Seq
     rng, heads = np.random.default_rng(seed), [f"fold_{i}" for i in range(HEADS)]
     own = tensors(config, seed, dict.fromkeys(heads, 1))
     for name in heads:
-        own[f"head.{name}.hidden"] = (rng.normal(size=(UNITS, readout_size(config.hidden))) / 25).astype(np.float32)
+        own[f"head.{name}.hidden"] = (rng.normal(size=(UNITS, readout_size(config))) / 25).astype(np.float32)
         own[f"head.{name}.hidden_bias"] = np.zeros(UNITS, np.float32)
         own[f"head.{name}.out"] = rng.normal(size=(1, UNITS)).astype(np.float32)
     groups = tuple(EventGroup(reason=f"GROUP_{i}", events=(f"kind{i}",)) for i in range(GROUPS))

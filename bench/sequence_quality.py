@@ -8,9 +8,12 @@ consumers are set aside: all figures are of their applications. The others are l
     trees      XGBoost, tuned by `obligor.models.boosting` on the template's features and, for every kind of event,
                counts, sums, decayed counts and sums, gaps, times since and streaks over windows of 3 to 180 days
     sequence   a GRU of 64, pretrained on the events of these consumers alone, then fine-tuned with its head on their
-               outcomes: once without each of three folds of them, and new applications get the mean of the three
-    fused      the same trees, of half as many candidates, with one feature more, the sequence's log-odds: of whom is
-               learnt from those of the model that has not seen them, of new applications the mean
+               outcomes
+    fused      the same trees, of half as many candidates, with one feature more: what the trees lack, by the same GRU,
+               fine-tuned with the log-odds of trees as an offset, which have not seen the fold. It is so once
+               without each of three folds: who is learnt from gets the log-odds of the model that has not seen him, a
+               new application the mean
+    sum        the log-odds of the trees and of those three models, added
     told       the same as fused with the true strain, which is all that lies in order and timing, for the sequence's
                log-odds: what a sequence model could add at most
     ceiling    the true probabilities themselves
@@ -54,7 +57,7 @@ QUICK = bool(os.environ.get("QUICK"))
 SEEDS = (8,) if QUICK else (102, 103, 106)
 CONSUMERS = 300 if QUICK else 10_000
 DAYS = 540
-NAMES = ("trees", "sequence", "fused", "told", "ceiling", "few_pretrained", "few_scratch")
+NAMES = ("trees", "sequence", "fused", "sum", "told", "ceiling", "few_pretrained", "few_scratch")
 FOLDS, SET_ASIDE = 3, 3  # one consumer in so many is set aside
 FEW_SHARE = 0.05  # of the consumers, whose outcomes are known where few are
 HIDDEN = 64
@@ -85,16 +88,18 @@ def main() -> int:
 def measured(folder: Path, seed: int, pool: ProcessPoolExecutor) -> dict[str, Floats]:
     """Return the scores of the applications set aside in one world, by model, with outcomes and consumers."""
     rows = prepared(folder, seed)
-    encoder, alone = pool.submit(pretrain, folder, seed), pool.submit(tuned, folder, seed, None)
+    encoder, trees = pool.submit(pretrain, folder, seed), pool.submit(tuned, folder, seed, None)
     encoder.result()
-    folds = [pool.submit(sequence, folder, seed, fold) for fold in range(FOLDS)]
     few = [pool.submit(few_outcomes, folder, seed, pretrained) for pretrained in (True, False)]
-    said = np.stack([one.result() for one in folds])  # (folds, n)
-    np.save(folder / "sequence.npy", centred(said, rows["fold"]))
-    fused, told = (pool.submit(tuned, folder, seed, name) for name in ("sequence", "strain"))
+    alone, told = pool.submit(sequence, folder, seed, None), pool.submit(tuned, folder, seed, "strain")
+    np.save(folder / "trees.npy", trees.result())
+    folds = [pool.submit(sequence, folder, seed, fold) for fold in range(FOLDS)]
+    lacking = centred(np.stack([one.result() for one in folds]), rows["fold"])
+    np.save(folder / "lacking.npy", lacking)
+    fused = pool.submit(tuned, folder, seed, "lacking")
     aside = rows["fold"] < 0
     scores = {
-        "trees": alone.result(), "sequence": np.load(folder / "sequence.npy"), "fused": fused.result(),
+        "trees": trees.result(), "sequence": alone.result(), "fused": fused.result(), "sum": trees.result() + lacking,
         "told": told.result(), "ceiling": rows["truth"],
         "few_pretrained": few[0].result(), "few_scratch": few[1].result(),
     }  # fmt: skip
@@ -158,13 +163,17 @@ def pretrain(folder: Path, seed: int) -> None:
     torch.save(model.encoder_, folder / "encoder.pt")
 
 
-def sequence(folder: Path, seed: int, fold: int) -> Floats:
-    """Return the log-odds of all applications by the pretrained model, fine-tuned on the consumers outside a fold."""
+def sequence(folder: Path, seed: int, fold: int | None) -> Floats:
+    """Return the log-odds of all applications by the pretrained model, fine-tuned on whom is learnt from.
+
+    With a fold it is on those outside it, and what they say is to be added to the trees' log-odds.
+    """
     from obligor.sequences.training import SequenceClassifier
 
     with np.load(folder / "rows.npz") as rows:
         known = (rows["fold"] >= 0) & (rows["fold"] != fold)
-    return fitted(folder, SequenceClassifier(hidden=HIDDEN, reads="last", seed=seed, quiet=True), known, True)
+    model = SequenceClassifier(hidden=HIDDEN, reads="last", seed=seed, quiet=True)
+    return fitted(folder, model, known, True, None if fold is None else np.load(folder / "trees.npy"))
 
 
 def few_outcomes(folder: Path, seed: int, pretrained: bool) -> Floats:
@@ -178,7 +187,9 @@ def few_outcomes(folder: Path, seed: int, pretrained: bool) -> Floats:
     return fitted(folder, model, known, pretrained)
 
 
-def fitted(folder: Path, model: SequenceClassifier, known: Bools, pretrained: bool) -> Floats:
+def fitted(
+    folder: Path, model: SequenceClassifier, known: Bools, pretrained: bool, offset: Floats | None = None
+) -> Floats:
     """Return the log-odds of all applications by a model fitted on the outcomes of those that are known."""
     import torch
 
@@ -191,7 +202,7 @@ def fitted(folder: Path, model: SequenceClassifier, known: Bools, pretrained: bo
     model.pretrained = False
     if pretrained:
         model.start_ = torch.load(folder / "encoder.pt", weights_only=False)
-    short(model).fit(Branches(dataset, questions=np.flatnonzero(known)), bad, groups=consumer)
+    short(model).fit(Branches(dataset, questions=np.flatnonzero(known)), bad, groups=consumer, offset=offset)
     return model.decision_function(Branches(dataset))
 
 

@@ -53,10 +53,10 @@ def made_events(sizes: tuple[int, ...] = SIZES) -> Events:
     return Events(codes.astype(np.int32), parts.astype(np.float32), START + np.cumsum(gaps))
 
 
-def made_weights(kind: str, hidden: int, sizes: tuple[int, ...] = SIZES) -> Weights:
+def made_weights(kind: str, hidden: int, sizes: tuple[int, ...] = SIZES, fading_days: tuple[int, ...] = ()) -> Weights:
     """Return weights with one head."""
-    chosen = next(config(one, hidden, sizes=sizes) for one in KINDS if one == kind)  # type: ignore[arg-type]
-    wanted, size = shapes(chosen), readout_size(hidden)
+    chosen = next(config(one, hidden, fading_days=fading_days, sizes=sizes) for one in KINDS if one == kind)  # type: ignore[arg-type]
+    wanted, size = shapes(chosen), readout_size(chosen)
     wanted |= {"head.default.norm_mean": (size,), "head.default.norm_scale": (size,), "head.default.hidden": (5, size)}
     wanted |= {"head.default.hidden_bias": (5,), "head.default.out": (2, 5), "head.default.out_bias": (2,)}
     made = {name: tensor(shape, seed) for seed, (name, shape) in enumerate(sorted(wanted.items()))}
@@ -88,8 +88,8 @@ def bits() -> dict[str, str]:
     """Return a hash of states, readouts and log-odds by kind of encoder."""
     found, come = {}, made_events()
     for kind in KINDS:
-        for hidden in (16, 44):
-            own, digest = Encoder(made_weights(kind, hidden)), hashlib.sha256()
+        for hidden, days in ((16, ()), (44, ()), (16, (2, 40))):
+            own, digest = Encoder(made_weights(kind, hidden, fading_days=days)), hashlib.sha256()
             state = own.start()
             own.advance(state, *come)
             vector = own.readout(state, int(come.time[-1]) + DAY // 7)
@@ -98,7 +98,7 @@ def bits() -> dict[str, str]:
             for one in (vector, many, own.heads(vector)["default"]):
                 digest.update(one.tobytes())
             digest.update(state.to_bytes())
-            found[f"{kind}-{hidden}"] = digest.hexdigest()
+            found[f"{kind}-{hidden}" + ("-fading" if days else "")] = digest.hexdigest()
         found[f"{kind}-divided"] = divided(kind)
     return found
 

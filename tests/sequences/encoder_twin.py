@@ -75,7 +75,12 @@ class Twin:
         made = {"gru": self.gru, "linear_attention": self.linear_attention, "transformer": self.transformer}
         ys = made[self.config.kind](tokens, events.time.tolist())
         age = log(1.0 + (as_of - int(events.time[-1])) / 1e6) / 0.6931471805599453 / 16.0
-        return [*self.pooled(ys), age, log(1.0 + len(ys)) / 0.6931471805599453 / 16.0]
+        return [
+            *self.pooled(ys),
+            *self.faded(ys, events.time.tolist(), as_of),
+            age,
+            log(1.0 + len(ys)) / 0.6931471805599453 / 16.0,
+        ]
 
     def pooled(self, ys: list[Vector]) -> Vector:
         """Return last, mean, deviation, least and most."""
@@ -84,6 +89,17 @@ class Twin:
         squares = [self.add(0.0, [y * y for y in c]) / n for c in columns]
         spread = [math.sqrt(max(s - m * m, 0.0) + 1e-6) for s, m in zip(squares, means, strict=True)]
         return [*ys[-1], *means, *spread, *(min(c) for c in columns), *(max(c) for c in columns)]
+
+    def faded(self, ys: list[Vector], times: list[int], as_of: int) -> Vector:
+        """Return the sums that fade over each span."""
+        found = []
+        for days in self.config.fading_days:
+            sums, before = [0.0] * self.h, times[0]
+            for y, time in zip(ys, times, strict=True):
+                left = exp(-float(time - before) / (days * float(DAY)))
+                sums, before = [one * left + own for one, own in zip(sums, y, strict=True)], time
+            found += [one * exp(-float(as_of - before) / (days * float(DAY))) for one in sums]
+        return found
 
     def gru(self, tokens: list[tuple[list[int], Vector]], _: list[int]) -> list[Vector]:
         """Return y of each event."""

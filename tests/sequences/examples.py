@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,10 +41,11 @@ class Events(NamedTuple):
         )
 
 
-def config(kind: Kind, hidden: int = 16, **more: int) -> Config:
+def config(kind: Kind, hidden: int = 16, **more: Any) -> Config:
     """Return a small configuration of a kind."""
     defaults = {"gru": {}, "linear_attention": {"heads": 2}, "transformer": {"heads": 2, "layers": 2, "tail": 12}}
-    return Config(kind=kind, hidden=hidden, **{"width": 11, "sizes": SIZES, **defaults[kind], **more})  # type: ignore[arg-type]
+    given: dict[str, Any] = {"width": 11, "sizes": SIZES, "fading_days": (2, 40), **defaults[kind], **more}
+    return Config(kind=kind, hidden=hidden, **given)
 
 
 def tensors(chosen: Config, seed: int = 0, heads: dict[str, int] | None = None) -> Tensors:
@@ -59,7 +60,7 @@ def tensors(chosen: Config, seed: int = 0, heads: dict[str, int] | None = None) 
     for name in found:
         if "norm" in name:
             found[name] += np.float32(1.0)
-    size = readout_size(chosen.hidden)
+    size = readout_size(chosen)
     for name, outputs in (heads or {"default": 1, "hazard": 6}).items():
         found |= {f"head.{name}.norm_mean": draw(size), f"head.{name}.norm_scale": draw(size) + np.float32(1.0)}
         found |= {f"head.{name}.hidden": draw(7, size), f"head.{name}.hidden_bias": draw(7)}
@@ -69,7 +70,7 @@ def tensors(chosen: Config, seed: int = 0, heads: dict[str, int] | None = None) 
 
 def mixed(chosen: Config, own: Tensors, experts: int, seed: int = 0) -> Tensors:
     """Return weights whose heads have gates over the same experts in place of a hidden layer."""
-    chance, size = np.random.default_rng(seed), readout_size(chosen.hidden)
+    chance, size = np.random.default_rng(seed), readout_size(chosen)
 
     def draw(*shape: int) -> NDArray[np.float32]:
         drawn: NDArray[np.float32] = (chance.normal(size=shape) / 4).astype(np.float32)

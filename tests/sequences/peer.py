@@ -31,13 +31,15 @@ class Peer:
         return {name: self.head(name, r).numpy() for name in names}
 
     def readout(self, events: Events, as_of: int) -> torch.Tensor:
-        """Return the readout (5h + 2,)."""
+        """Return the readout (r,)."""
         x = self.tokens(events)
         y = getattr(self, self.config.kind)(x, events.time)  # (n, h)
         age, count = (as_of - int(events.time[-1])) / 1e6, len(events.time)
         spread = torch.sqrt(torch.var(y, 0, correction=0) + 1e-6)
         ages = torch.tensor([math.log2(1 + age) / 16, math.log2(1 + count) / 16], dtype=torch.float32)
-        return torch.cat([y[-1], y.mean(0), spread, y.amin(0), y.amax(0), ages])
+        ages_days = torch.from_numpy((as_of - events.time) / DAY)
+        faded = [(torch.exp(-ages_days / days).float() @ y) for days in self.config.fading_days]
+        return torch.cat([y[-1], y.mean(0), spread, y.amin(0), y.amax(0), *faded, ages])
 
     def tokens(self, events: Events) -> torch.Tensor:
         """Return the token vectors (n, d)."""

@@ -29,6 +29,12 @@ def test_defaults_stand() -> None:
         ({"kind": "linear_attention", "heads": 3}, "hidden: expected a multiple of 3 for 3 heads, got 64"),
         ({"slice_min": 300}, "slice_min: expected at most slice_max 200, got 300"),
         ({"contrastive": 0, "times_ahead": 0}, "contrastive: expected weights contrastive, next_event"),
+        (
+            {"fading_days": (30, 30)},
+            "fading_days: expected a tuple of at most 8 different whole numbers, 1 to 3650, got (3",
+        ),
+        ({"fading_days": (0,)}, "fading_days: expected a tuple of at most 8"),
+        ({"fading_days": [30]}, "fading_days: expected a tuple of at most 8"),
         ({"masked": -1.0}, "contrastive: expected weights"),
         ({"rate": 0.0}, "rate: expected a number above 0, got 0.0"),
         ({"rate": "fast"}, "rate: expected a number above 0, got 'fast'"),

@@ -53,8 +53,17 @@ def test_configuration_is_json_with_all_keys() -> None:
         "heads": 2,
         "tail": 12,
         "sizes": [5, 9, 4, 17, 3],
+        "fading_days": [2, 40],
     }
     assert Config.from_json(chosen.to_json()) == chosen
+
+
+def test_a_configuration_of_before_sums_faded_stays_what_it_was() -> None:
+    chosen = config("gru", fading_days=())
+    assert "fading_days" not in chosen.to_json()
+    assert Config.from_json(chosen.to_json()) == chosen
+    with pytest.raises(BadInput, match=r"\$\.fading_days: expected spans that differ, got \[7, 7\]"):
+        Config.from_json(chosen.to_json().replace('"format"', '"fading_days":[7,7],"format"'))
 
 
 @pytest.mark.parametrize(
@@ -127,7 +136,7 @@ def test_every_tensor_that_does_not_fit_is_named() -> None:
         "$['gru.bias_hh']: expected float32 of shape (48,), got no such tensor",
         "$['gru.bias_hhh']: expected no such tensor; did you mean 'gru.bias_hh'?",
         "$['gru.weight_hh']: expected float32 of shape (48, 16), got float32 of shape (47, 16)",
-        "$['head.default.hidden']: expected float32 of shape (7, 82), got float32 of shape (82, 7)",
+        "$['head.default.hidden']: expected float32 of shape (7, 114), got float32 of shape (114, 7)",
         "$['readout.empty']: expected finite numbers, got nan at (3,)",
         "$['token.2']: expected float32 of shape (4, 11), got float64 of shape (4, 11)",
     ]

@@ -385,6 +385,6 @@ def _described(held: Pretrained, current: bool) -> dict[str, Any]:
     config, training = held.weights.config, held.training
     return {
         "encoder": held.hash, "sequence": held.sequence, "kind": config.kind, "hidden": config.hidden,
-        "vector": readout_size(config.hidden), "cutoff": training["model"]["cutoff"],
+        "vector": readout_size(config), "cutoff": training["model"]["cutoff"],
         "events": training["learnt"]["events"], "current": current,
     }  # fmt: skip

@@ -126,7 +126,7 @@ class _Learning:
     data: TrainingSet
     head: SequenceHead
     encoder: Pretrained
-    read: Floats  # (n, 5h + 2)
+    read: Floats  # (n, r)
     groups: tuple[EventGroup, ...]
     targets: Sequence[Target]
     train: Bools
@@ -261,7 +261,7 @@ def read_again(
 
 
 def _read(reader: Reader, data: TrainingSet, reading: Reading) -> AbstractContextManager[Floats]:
-    """Return the readout of each row, (n, 5h + 2), for as long as it is needed."""
+    """Return the readout of each row, (n, r), for as long as it is needed."""
     return readouts(reader, data.plan, reading.source, data.requests(reading.cut), reading.threads)
 
 

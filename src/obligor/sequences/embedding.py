@@ -24,7 +24,7 @@ BATCH_TOKENS = 1 << 18  # that are filled at once, padding included
 
 
 def embed(dataset: Dataset, encoder: Encoder, places: Ints, threads: int = 1) -> Iterator[tuple[Ints, Floats]]:
-    """Yield the slices at `places` in their order, some at a time, and their readouts (n, 5h + 2) at their as_of."""
+    """Yield the slices at `places` in their order, some at a time, and their readouts (n, r) at their as_of."""
     length = dataset.columns.length[places].astype(np.int64)
     begin = 0
     ends = np.cumsum(length)

@@ -33,6 +33,7 @@ from obligor.sequences.weights import Config, Tensors, Weights, readout_size
 __all__ = ["FOLDED_BYTES_MAX", "Codes", "Encoder", "Floats", "Parts", "Times"]
 
 FOLDED_BYTES_MAX = 2**31  # of the token tables times the input matrices; beyond, vocabularies are too large to serve
+_DAY_US = 86_400e6
 RANGES_A_THREAD = 8  # of a batch: so that no thread waits long for the last one
 
 Floats = NDArray[np.float64]
@@ -65,7 +66,7 @@ class Encoder:
     def __init__(self, weights: Weights) -> None:
         """Raises LimitError where the folded token tables are larger than FOLDED_BYTES_MAX."""
         self.config, self.sha256 = weights.config, weights.sha256
-        self.size = readout_size(weights.config.hidden)
+        self.size = readout_size(weights.config)  # r
         kind = _Transformer if weights.config.kind == "transformer" else _Recurrent
         self._runtime: _Runtime = kind(weights)
         self._layout = self._runtime.layout
@@ -100,7 +101,7 @@ class Encoder:
             raise BadInput(self._problem(wrong, codes, parts, time, int(state.counts[1])))
 
     def readout(self, state: State, as_of: int) -> Floats:
-        """Return the readout (5h + 2,) at `as_of` microseconds; `readout.empty` of an entity without events.
+        """Return the readout (r,) at `as_of` microseconds; `readout.empty` of an entity without events.
 
         Raises BadInput where as_of is before the last event, and LimitError where a number has grown beyond float64.
         """
@@ -124,7 +125,7 @@ class Encoder:
         return self.readout(after, int(after.counts[1]) if after.counts[0] else 0)
 
     def heads(self, vector: Floats, names: Iterable[str] | None = None) -> dict[str, Floats]:
-        """Return the log-odds (o,) of the heads named, or of each, of a readout (5h + 2,)."""
+        """Return the log-odds (o,) of the heads named, or of each, of a readout (r,)."""
         if vector.shape != (self.size,) or vector.dtype != np.float64:
             raise BadInput(f"expected a readout of float64 {(self.size,)}, got {vector.dtype} {vector.shape}")
         asked = self._heads if names is None else names
@@ -133,7 +134,7 @@ class Encoder:
     def encode_many(
         self, codes: Codes, parts: Parts, time: Times, offsets: Times, as_of: Times, threads: int = 1
     ) -> Floats:
-        """Return the readouts (B, 5h + 2) of B sequences that lie one after another: `encode_slices` of all events.
+        """Return the readouts (B, r) of B sequences that lie one after another: `encode_slices` of all events.
 
         Sequence b is the events offsets[b]..offsets[b + 1]; offsets int64 (B + 1,), as_of int64 (B,).
         """
@@ -154,7 +155,7 @@ class Encoder:
         threads: int = 1,
         after: State | None = None,
     ) -> Floats:
-        """Return the readouts (B, 5h + 2) of B slices of flat events, each with the bits that streaming gives.
+        """Return the readouts (B, r) of B slices of flat events, each with the bits that streaming gives.
 
         Slice b is the events begins[b]..ends[b] of codes (n, F), parts (n, F) and time (n,); begins, ends and as_of
         int64 (B,). Slices may overlap; of a recurrent encoder one that begins with the slice before it costs only what
@@ -219,12 +220,12 @@ class _Recurrent:
         module: Any = gru if config.kind == "gru" else linear_attention
         named = _gru if config.kind == "gru" else _linear_attention
         inputs, vectors, matrix = named(weights.tensors)
-        rows = pooling.POOLED + (0 if config.kind == "gru" else h // config.heads)
+        rows = pooling.POOLED + len(config.fading_days) + (0 if config.kind == "gru" else h // config.heads)
         fields = len(config.sizes)
         scratch = module.work_size(h, fields)
         self.layout = Layout(config.kind, fields, h, rows, scratch, bytes.fromhex(weights.states_sha256())[:8])
         table, self.first = _folded(config, weights.tensors, inputs)
-        self._weights = (table, self.first, aligned(vectors), _by_input(matrix), config.heads)
+        self._weights = (table, self.first, aligned(vectors), _by_input(matrix), config.heads, _spans(config))
         self._advance: Callable[..., int] = module.advance
         self._encode: Callable[..., None] = module.encode
         self._empty = weights.tensors["readout.empty"].astype(np.float64)
@@ -239,7 +240,7 @@ class _Recurrent:
         return self._advance(*self._weights, codes, parts, time, state.kept, state.counts, state.rows, state.work)
 
     def read(self, state: RecurrentState, as_of: int, out: Floats) -> None:
-        pooling.readout(state.kept, state.counts, as_of, self._empty, out)
+        pooling.readout(state.kept, self._weights[-1], state.counts, as_of, self._empty, out)
 
     def behind(self, state: RecurrentState, events: _Slices) -> _Slices:
         return events
@@ -275,6 +276,7 @@ class _Transformer:
             up=stacked("up"),
             down=stacked("down"),
             frequencies=_frequencies(config.hidden // config.heads // 2),
+            spans=_spans(config),
         )
         self._empty = tensors["readout.empty"].astype(np.float64)
 
@@ -313,7 +315,8 @@ class _Transformer:
 
     def _desk(self) -> transformer.Desk:
         config = self._config
-        return transformer.Desk.make(config.tail, config.hidden, config.heads, len(config.sizes))
+        spans = len(config.fading_days)
+        return transformer.Desk.make(config.tail, config.hidden, config.heads, len(config.sizes), spans)
 
 
 class _Head:
@@ -372,6 +375,11 @@ def _folded(config: Config, tensors: Tensors, inputs: NDArray[np.float32]) -> tu
     for i in range(len(config.sizes)):
         fold(np.ascontiguousarray(tensors[f"token.{i}"]), weights, token, row, out[first[i] : first[i + 1]])
     return out, first
+
+
+def _spans(config: Config) -> Floats:
+    """Return over how many microseconds each sum fades."""
+    return np.array(config.fading_days, np.float64) * _DAY_US
 
 
 def _frequencies(pairs: int) -> Floats:

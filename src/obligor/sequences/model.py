@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from obligor.errors import DefinitionError, Problem, did_you_mean
 from obligor.events.fields import parse_timestamp
-from obligor.sequences.weights import HIDDEN_MAX, LAYERS_MAX, TAIL_MAX, WIDTH_MAX, Kind
+from obligor.sequences.weights import FADING_DAYS_MAX, FADING_MAX, HIDDEN_MAX, LAYERS_MAX, TAIL_MAX, WIDTH_MAX, Kind
 
 __all__ = ["Precision", "SequenceModel"]
 
@@ -43,6 +43,7 @@ class SequenceModel:
     layers: int = 1  # of a Transformer
     heads: int = 4  # of linear attention and of a Transformer
     tail: int = 256  # events that a Transformer looks back; the others look at all
+    fading_days: tuple[int, ...] = (30, 90)  # days over each of which a sum of these fades: habits of the last weeks
     contrastive: float = 0.0  # weight: pieces of one entity's sequence are told from those of others
     next_event: float = 0.0  # weight: the event that follows is foretold
     masked: float = 0.0  # weight: hidden fields are found from the others
@@ -75,6 +76,11 @@ class SequenceModel:
             yield _problem("precision", f"{self.precision!r}; {did_you_mean(str(self.precision), get_args(Precision))}")
         if self.cutoff is not None and not _is_moment(self.cutoff):
             yield _problem("cutoff", f"expected a date such as 2026-01-31 or an RFC 3339 moment, got {self.cutoff!r}")
+        days = self.fading_days
+        fit = isinstance(days, tuple) and all(map(_is_span, days))
+        if not fit or not len(set(days)) == len(days) <= FADING_MAX:
+            allowed = f"at most {FADING_MAX} different whole numbers, 1 to {FADING_DAYS_MAX}"
+            yield _problem("fading_days", f"expected a tuple of {allowed}, got {days!r}")
         unfit = False
         for name, (least, most) in _WHOLE.items():
             value = getattr(self, name)
@@ -99,6 +105,10 @@ class SequenceModel:
             yield _problem("rate", f"expected a number above 0, got {self.rate!r}")
         if not _is_number(self.held_share) or not 0 <= self.held_share < 1:
             yield _problem("held_share", f"expected a share from 0 to below 1, got {self.held_share!r}")
+
+
+def _is_span(days: object) -> bool:
+    return type(days) is int and 1 <= days <= FADING_DAYS_MAX
 
 
 def _is_number(value: object) -> bool:

@@ -97,12 +97,12 @@ class SequenceScore:
         return described(plan, self.spec, self.groups)
 
     def each(self, readout: Floats) -> Floats:
-        """Return each head's log-odds of a readout (5h + 2,), (heads,)."""
+        """Return each head's log-odds of a readout (r,), (heads,)."""
         found = self.encoder.heads(readout, self.heads)
         return np.array([found[name][0] for name in self.heads])
 
     def of(self, readout: Floats) -> float:
-        """Return the score of a readout (5h + 2,): the mean of the heads' log-odds."""
+        """Return the score of a readout (r,): the mean of the heads' log-odds."""
         return self.mean(self.each(readout))
 
     def mean(self, each: Floats) -> float:

@@ -65,7 +65,7 @@ def scores(score: SequenceScore, plan: Plan, source: Source, requests: Requests,
 def readouts(
     reader: Reader, plan: Plan, source: Source, requests: Requests, threads: int = 1, folder: Path | None = None
 ) -> Iterator[Floats]:
-    """Yield the readout of each request, (n, 5h + 2), its application's own token last.
+    """Yield the readout of each request, (n, r), its application's own token last.
 
     They are many numbers a request, and lie in a file meanwhile: in `folder`, or where the system has such files.
     """

@@ -33,6 +33,7 @@ FORMAT: Final = 1
 FILE_BYTES_MAX = 2**30
 WIDTH_MAX, HIDDEN_MAX, LAYERS_MAX, TAIL_MAX = 4096, 4096, 16, 8192
 FIELDS_MAX, ROWS_MAX, OUTPUTS_MAX = 512, 2**22, 4096
+FADING_MAX, FADING_DAYS_MAX = 8, 3650
 
 Kind = Literal["gru", "linear_attention", "transformer"]
 Tensors = Mapping[str, NDArray[np.float32]]
@@ -50,6 +51,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     heads: Annotated[int, Meta(ge=1, le=HIDDEN_MAX)] = 1  # of attention; the GRU has one
     tail: Annotated[int, Meta(ge=0, le=TAIL_MAX)] = 0  # N: how many events the Transformer looks back; the others all
     format: Literal[1] = FORMAT
+    # Days over each of which a sum of y fades to 1/e; none in files of before there were any.
+    fading_days: Annotated[tuple[Annotated[int, Meta(ge=1, le=FADING_DAYS_MAX)], ...], Meta(max_length=FADING_MAX)] = ()
 
     def problems(self) -> Iterator[Problem]:
         """Yield what does not fit together."""
@@ -60,19 +63,24 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         per_head = 2 if self.kind == "transformer" else 1
         if self.kind != "gru" and self.hidden % (self.heads * per_head):
             yield Problem("$.heads", f"expected {per_head} x heads to divide hidden {self.hidden}, got {self.heads}")
+        if len(set(self.fading_days)) < len(self.fading_days):
+            yield Problem("$.fading_days", f"expected spans that differ, got {list(self.fading_days)}")
         if sum(self.sizes) > ROWS_MAX:
             yield Problem("$.sizes", f"expected at most {ROWS_MAX} rows in all tables, got {sum(self.sizes)}")
 
     def to_json(self) -> str:
-        """Return the canonical JSON: all keys, sorted."""
-        return json.dumps(msgspec.to_builtins(self), sort_keys=True, separators=(",", ":"))
+        """Return the canonical JSON: all keys, sorted; where no sums fade, nothing of them."""
+        keys = msgspec.to_builtins(self)
+        if not self.fading_days:
+            del keys["fading_days"]
+        return json.dumps(keys, sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Config:
         """Return what the JSON says; raises BadInput naming the key, what was expected and what came."""
         try:
             keys = msgspec.json.decode(text, type=dict[str, Any])
-            if missing := [key for key in cls.__struct_fields__ if key not in keys]:
+            if missing := [key for key in cls.__struct_fields__ if key not in keys and key != "fading_days"]:
                 raise BadInput([Problem(f"$.{key}", "expected the key, got none") for key in missing])
             config = msgspec.convert(keys, type=cls)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -101,13 +109,13 @@ class Weights:
         return digest.hexdigest()
 
 
-def readout_size(hidden: int) -> int:
+def readout_size(config: Config) -> int:
     """Return how many numbers a readout has.
 
-    >>> readout_size(128)
+    >>> readout_size(Config(kind="gru", width=32, hidden=128, sizes=(5, 9)))
     642
     """
-    return 5 * hidden + 2
+    return (5 + len(config.fading_days)) * config.hidden + 2
 
 
 def shapes(config: Config) -> dict[str, tuple[int, ...]]:
@@ -133,7 +141,7 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
             }
             found |= {f"layer.{i}.{name}": shape for name, shape in layer.items()}
         found["final_norm"] = (h,)
-    found["readout.empty"] = (readout_size(h),)
+    found["readout.empty"] = (readout_size(config),)
     return found
 
 
@@ -219,7 +227,7 @@ def _check(config: Config, tensors: Tensors) -> tuple[str, ...]:
     expected = shapes(config)
     heads = sorted({match[1] for match in map(_HEAD.fullmatch, tensors) if match})
     for name in heads:
-        expected |= _head_shapes(name, readout_size(config.hidden), tensors)
+        expected |= _head_shapes(name, readout_size(config), tensors)
     for name in sorted({*expected, *tensors}):
         problems += [Problem(_path(name), message) for message in _wrong(name, expected, tensors)]
     if problems:

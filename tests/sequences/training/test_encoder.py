@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -19,20 +20,21 @@ from obligor.sequences.training.export import exported_weights
 from obligor.sequences.training.gru import GRU
 from obligor.sequences.training.linear_attention import LinearAttention
 from obligor.sequences.training.ragged import Rows, joined, ragged
-from obligor.sequences.training.readout import Pool
+from obligor.sequences.training.readout import Pool, Readout
 from obligor.sequences.training.transformer import turns
 from obligor.sequences.weights import Config, Kind
 
 KINDS: tuple[Kind, ...] = ("gru", "linear_attention", "transformer")
 CPU = torch.device("cpu")
 HIDDEN = 16
+DAY_US = 86_400_000_000
 
 
 def _encoder(kind: Kind, **given: Any) -> SequenceEncoder:
     deep = kind == "transformer"
     config = Config(
         kind=kind, width=8, hidden=HIDDEN, sizes=SIZES, layers=2 if deep else 1, heads=1 if kind == "gru" else 2,
-        tail=64 if deep else 0,
+        tail=64 if deep else 0, fading_days=(1, 40),
     )  # fmt: skip
     made = SequenceEncoder(config, seed=5, **given)
     with torch.no_grad():
@@ -144,7 +146,9 @@ def _expected(kind: Kind, encoder: SequenceEncoder, batch: Batch) -> NDArray[np.
         age = np.log2(1 + (batch.as_of[row] - batch.time[row, n - 1]) / 1e6) / 16
         std = np.sqrt(np.maximum((y**2).mean(axis=0) - y.mean(axis=0) ** 2, 0) + 1e-6)
         ages = [age, np.log2(1 + len(y)) / 16]
-        found.append(np.concatenate([y[-1], y.mean(axis=0), std, y.min(axis=0), y.max(axis=0), ages]))
+        days = (batch.as_of[row] - batch.time[row, first:n]) / DAY_US
+        faded = [np.exp(-days / span) @ y for span in encoder.config.fading_days]
+        found.append(np.concatenate([y[-1], y.mean(axis=0), std, y.min(axis=0), y.max(axis=0), *faded, ages]))
     return np.array(found)
 
 
@@ -162,7 +166,7 @@ def test_state_that_is_carried_through_chunks_reads_as_the_whole_does(kind: Kind
     whole, chunked, batch = _encoder(kind), _encoder(kind, chunk_events=7), _emptied(_batch(), 0)
     with torch.no_grad():
         difference = whole(ragged(batch, CPU)) - chunked(ragged(batch, CPU))
-        assert float(difference.abs().max()) < 1e-6
+        assert float(difference.abs().max()) < 1e-5
         dropped = whole(ragged(batch, CPU).tail(7)) - whole(ragged(batch, CPU))  # control: no state was handed on
     assert float(dropped[:, :HIDDEN].abs().max()) > 1e-2
 
@@ -267,12 +271,25 @@ def test_a_row_without_new_events_keeps_its_state() -> None:
 
 def test_what_is_kept_in_two_parts_is_what_is_kept_of_the_whole() -> None:
     y = torch.randn(7, 3, generator=torch.Generator().manual_seed(1))
-    zero = Pool.zero(2, 3, CPU)
-    whole = zero.update(y, Rows(np.array([4, 3]), CPU))
-    parts = zero.update(y[[0, 1, 2, 4]], Rows(np.array([3, 1]), CPU)).update(y[[3, 5, 6]], Rows(np.array([1, 2]), CPU))
-    for one, other in zip(whole[:5], parts[:5], strict=True):
+    time = np.array([0, 1, 5, 30, 7, 8, 40]) * DAY_US
+    zero = Pool.zero(2, 3, CPU, (2, 9))
+    whole = zero.update(y, Rows(np.array([4, 3]), CPU), time)
+    first, second = [0, 1, 2, 4], [3, 5, 6]
+    parts = zero.update(y[first], Rows(np.array([3, 1]), CPU), time[first])
+    parts = parts.update(y[second], Rows(np.array([1, 2]), CPU), time[second])
+    for one, other in zip(whole[:6], parts[:6], strict=True):
         assert float((one - other).abs().max()) < 1e-6
     assert np.array_equal(whole.events, parts.events)
+    assert np.array_equal(whole.latest, parts.latest)
+
+
+def test_sums_fade_by_their_span_as_of_the_question() -> None:
+    y = torch.tensor([[1.0], [2.0], [4.0]])
+    time = np.array([0, 3, 10]) * DAY_US
+    pool = Pool.zero(1, 1, CPU, (5, 20)).update(y, Rows(np.array([3]), CPU), time)
+    readout = Readout(Config(kind="gru", width=1, hidden=1, sizes=(2,), fading_days=(5, 20)))
+    found = readout(pool, np.array([6 * DAY_US]))[0, 5:7].tolist()
+    assert found == pytest.approx([sum(v * math.exp(-a / n) for v, a in ((1, 16), (2, 13), (4, 6))) for n in (5, 20)])
 
 
 def test_turns_of_years_keep_their_digits() -> None:
@@ -324,7 +341,9 @@ def test_branches_of_a_trunk_read_as_each_question_alone(kind: Kind, chunk_event
     with torch.no_grad():
         found = encoder.readouts(batch)
         alone = torch.cat([encoder(joined(batch.take(batch.question == q), CPU)) for q in range(7)])
-        other = encoder.readouts(batch._replace(at=np.minimum(batch.at, 6)))  # control: another place
+        cut = np.minimum(batch.at, 6)
+        shorter = batch.trunk._replace(length=np.array([6, 0, 6], np.int32))
+        other = encoder.readouts(batch._replace(at=cut, trunk=shorter))  # control: another place
         assert float((found - alone).abs().max()) < 1e-5
         assert float((other - found)[[1, 2, 3, 6], :HIDDEN].abs().max()) > 1e-3
         kept = batch.question % 2 == 1

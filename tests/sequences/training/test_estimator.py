@@ -240,3 +240,30 @@ def test_an_unlabelled_entity_without_events_is_answered() -> None:
     assert np.isfinite(told).all()
     assert told[0] == told[1] == told[2]
     assert torch.isfinite(model.encoder_.readout.empty).all()
+
+
+def test_beside_an_offset_it_learns_what_that_lacks() -> None:
+    made, order = source(600, 1)
+    later, truth = source(400, 2)
+    known = 3 * (order - 0.5)
+    y = (np.random.default_rng(3).random(600) < 1 / (1 + np.exp(-known))).astype(np.float64)
+    model = _model(pretrained=False, units=0)
+    alone = model.fit(made, y).decision_function(later)
+    beside = _model(pretrained=False, units=0).fit(made, y, offset=known).decision_function(later)
+    assert auc(truth, alone) > 0.9
+    assert np.abs(beside).mean() < 0.3 * np.abs(alone).mean()  # there was nothing left
+
+
+@pytest.mark.parametrize(
+    ("offset", "head", "message"),
+    [
+        (np.zeros(7), Head("default"), r"\$\.offset: expected finite log-odds \(20,\), got \(7,\)"),
+        (np.full(20, np.nan), Head("default"), r"\$\.offset: expected finite log-odds \(20,\)"),
+        (np.zeros(20), Head("default", "hazard", 3), r"\$\.offset: expected none for the hazard 'default', got one"),
+    ],
+)
+def test_an_offset_that_does_not_fit_is_refused(offset: np.ndarray, head: Head, message: str) -> None:
+    made, y = source(20, 1)
+    target = Lived(np.ones(20, np.int64), np.zeros(20, np.int64)) if head.kind == "hazard" else y
+    with pytest.raises(BadInput, match=message):
+        _model(heads=(head,)).fit(made, {"default": target}, offset=offset)

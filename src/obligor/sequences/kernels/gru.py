@@ -14,7 +14,7 @@ from typing import Any
 from obligor.features.kernels.compiling import entry, inlined
 from obligor.sequences.kernels.functions import sigmoid, tanh
 from obligor.sequences.kernels.matrices import add_product, add_rows
-from obligor.sequences.kernels.pooling import LAST, fill_readout, pool, restore
+from obligor.sequences.kernels.pooling import LAST, elapsed, fade, fill_readout, pool, restore
 from obligor.sequences.kernels.tokens import first_wrong, goes_on, token_rows
 
 __all__ = ["advance", "encode", "work_size"]
@@ -46,13 +46,13 @@ def _step(table: Any, bias: Any, matrix: Any, kept: Any, rows: Any, work: Any, c
 
 @entry
 def advance(
-    table: Any, first: Any, bias: Any, matrix: Any, heads: Any,
+    table: Any, first: Any, bias: Any, matrix: Any, heads: Any, spans: Any,
     codes: Any, parts: Any, time: Any, kept: Any, counts: Any, rows: Any, work: Any,
 ) -> Any:  # fmt: skip
     """Take events in, in order; return 0, or the first wrong place (tokens.first_wrong) with nothing changed.
 
-    table (R, 3h); bias (4h,): b_r, b_z, b_n, c_n; matrix (h, 3h): U by input; kept (5, h);
-    counts (2,): events, last time.
+    table (R, 3h); bias (4h,): b_r, b_z, b_n, c_n; matrix (h, 3h): U by input; spans (s,) microseconds; kept
+    (5 + s, h); counts (2,): events, last time.
     """
     n = codes.shape[0]
     wrong = first_wrong(first, codes, parts, time, 0, n, counts[1])
@@ -62,6 +62,7 @@ def advance(
     for t in range(n):
         count = token_rows(first, codes, parts, t, rows, shares)
         _step(table, bias, matrix, kept, rows, work, count)
+        fade(kept, spans, elapsed(time, t, 0, counts))
     counts[0] += n
     counts[1] = time[n - 1]
     return 0
@@ -69,11 +70,11 @@ def advance(
 
 @entry
 def encode(
-    table: Any, first: Any, bias: Any, matrix: Any, heads: Any,
+    table: Any, first: Any, bias: Any, matrix: Any, heads: Any, spans: Any,
     begun: Any, held: Any, codes: Any, parts: Any, time: Any, kept: Any, counts: Any, rows: Any, work: Any,
     begins: Any, ends: Any, as_of: Any, start: Any, stop: Any, empty: Any, out: Any,
 ) -> None:  # fmt: skip
-    """Write the readouts out (B, 5h + 2) of the slices start..stop, whose events were checked before.
+    """Write the readouts out (B, r) of the slices start..stop, whose events were checked before.
 
     Each goes on from a state: rows `begun`, which stay, and counts `held`; kept and counts are scratch.
     """
@@ -87,5 +88,6 @@ def encode(
         for t in range(new, ends[b]):
             count = token_rows(first, codes, parts, t, rows, shares)
             _step(table, bias, matrix, kept, rows, work, count)
+            fade(kept, spans, elapsed(time, t, begins[b], held))
         last = time[ends[b] - 1] if ends[b] > begins[b] else held[1]
-        fill_readout(kept, held[0] + ends[b] - begins[b], last, as_of[b], empty, out[b])
+        fill_readout(kept, spans, held[0] + ends[b] - begins[b], last, as_of[b], empty, out[b])

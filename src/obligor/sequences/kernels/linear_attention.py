@@ -5,7 +5,8 @@
     o <- o / sqrt(mean(o^2) + 1e-5) * norm;  y = W_out (o * silu(s))
 
 All W x come from the folded table, in the order query, key, value, decay, gate. What is kept: the pooled rows, of which
-LAST is y, then S as (h / heads, h): row i has key dimension i of every head, column j of a head its value dimension.
+LAST is y, those of the spans, then S as (h / heads, h): row i has key dimension i of every head, column j of a head its
+value dimension.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from obligor.features.kernels.compiling import entry, inlined
 from obligor.sequences.kernels.functions import sigmoid, silu
 from obligor.sequences.kernels.matrices import add_product, add_rows, scale_to_unit
-from obligor.sequences.kernels.pooling import LAST, POOLED, fill_readout, pool, restore
+from obligor.sequences.kernels.pooling import LAST, POOLED, elapsed, fade, fill_readout, pool, restore
 from obligor.sequences.kernels.tokens import first_wrong, goes_on, token_rows
 
 __all__ = ["advance", "encode", "work_size"]
@@ -29,15 +30,15 @@ def work_size(hidden: int, fields: int) -> int:
 
 
 @inlined
-def _remember(kept: Any, x: Any, o: Any, start: Any, size: Any) -> None:
-    """Bring S of the head at columns start..start + size up to date, and set o to its answer."""
+def _remember(kept: Any, above: Any, x: Any, o: Any, start: Any, size: Any) -> None:
+    """Bring S, below `above` rows, of the head at columns start..start + size up to date, and set o to its answer."""
     h = kept.shape[1]
     scale = np.sqrt(np.float64(size))
     for j in range(start, start + size):
         o[j] = 0.0
     whole = size - size % 4
     for i in range(0, whole, 4):
-        at, row = start + i, POOLED + i
+        at, row = start + i, above + i
         q0, q1, q2, q3 = x[at] / scale, x[at + 1] / scale, x[at + 2] / scale, x[at + 3] / scale
         k0, k1, k2, k3 = x[h + at], x[h + at + 1], x[h + at + 2], x[h + at + 3]
         g0, g1, g2, g3 = x[3 * h + at], x[3 * h + at + 1], x[3 * h + at + 2], x[3 * h + at + 3]
@@ -50,13 +51,15 @@ def _remember(kept: Any, x: Any, o: Any, start: Any, size: Any) -> None:
     for i in range(whole, size):
         q, k, g = x[start + i] / scale, x[h + start + i], x[3 * h + start + i]
         for j in range(start, start + size):
-            kept[POOLED + i, j] = g * kept[POOLED + i, j] + k * x[2 * h + j]
-            o[j] += q * kept[POOLED + i, j]
+            kept[above + i, j] = g * kept[above + i, j] + k * x[2 * h + j]
+            o[j] += q * kept[above + i, j]
 
 
 @inlined
-def _step(table: Any, vectors: Any, matrix: Any, heads: Any, kept: Any, rows: Any, work: Any, count: Any) -> None:
-    """Take one event in: `count` rows of the table, whose shares stand at the end of `work`."""
+def _step(
+    table: Any, vectors: Any, matrix: Any, heads: Any, spans: Any, kept: Any, rows: Any, work: Any, count: Any
+) -> None:
+    """Take one event in: `count` rows of the table, whose shares stand at the end of `work`; `spans`: how many."""
     h = kept.shape[1]
     x, o, norm, y = work[: 5 * h], work[5 * h : 6 * h], vectors[5 * h :], kept[LAST]
     for j in range(5 * h):
@@ -66,7 +69,7 @@ def _step(table: Any, vectors: Any, matrix: Any, heads: Any, kept: Any, rows: An
         x[j] = np.sqrt(np.sqrt(np.sqrt(np.sqrt(sigmoid(x[j])))))
     size = h // heads
     for start in range(0, h, size):
-        _remember(kept, x, o, start, size)
+        _remember(kept, POOLED + spans, x, o, start, size)
         scale_to_unit(o, o, norm, start, start + size)
     for j in range(h):
         o[j] = o[j] * silu(x[4 * h + j])
@@ -77,13 +80,13 @@ def _step(table: Any, vectors: Any, matrix: Any, heads: Any, kept: Any, rows: An
 
 @entry
 def advance(
-    table: Any, first: Any, vectors: Any, matrix: Any, heads: Any,
+    table: Any, first: Any, vectors: Any, matrix: Any, heads: Any, spans: Any,
     codes: Any, parts: Any, time: Any, kept: Any, counts: Any, rows: Any, work: Any,
 ) -> Any:  # fmt: skip
     """Take events in, in order; return 0, or the first wrong place (tokens.first_wrong) with nothing changed.
 
     table (R, 5h); vectors (6h,): what the five sums begin with, then norm; matrix (h, h): W_out by input;
-    kept (5 + h / heads, h); counts (2,): events, last time.
+    spans (s,) microseconds; kept (5 + s + h / heads, h); counts (2,): events, last time.
     """
     n = codes.shape[0]
     wrong = first_wrong(first, codes, parts, time, 0, n, counts[1])
@@ -92,7 +95,8 @@ def advance(
     shares = work[6 * kept.shape[1] :]
     for t in range(n):
         count = token_rows(first, codes, parts, t, rows, shares)
-        _step(table, vectors, matrix, heads, kept, rows, work, count)
+        _step(table, vectors, matrix, heads, spans.shape[0], kept, rows, work, count)
+        fade(kept, spans, elapsed(time, t, 0, counts))
     counts[0] += n
     counts[1] = time[n - 1]
     return 0
@@ -100,11 +104,11 @@ def advance(
 
 @entry
 def encode(
-    table: Any, first: Any, vectors: Any, matrix: Any, heads: Any,
+    table: Any, first: Any, vectors: Any, matrix: Any, heads: Any, spans: Any,
     begun: Any, held: Any, codes: Any, parts: Any, time: Any, kept: Any, counts: Any, rows: Any, work: Any,
     begins: Any, ends: Any, as_of: Any, start: Any, stop: Any, empty: Any, out: Any,
 ) -> None:  # fmt: skip
-    """Write the readouts out (B, 5h + 2) of the slices start..stop, whose events were checked before.
+    """Write the readouts out (B, r) of the slices start..stop, whose events were checked before.
 
     Each goes on from a state: rows `begun`, which stay, and counts `held`; kept and counts are scratch.
     """
@@ -117,6 +121,7 @@ def encode(
             restore(kept, begun)
         for t in range(new, ends[b]):
             count = token_rows(first, codes, parts, t, rows, shares)
-            _step(table, vectors, matrix, heads, kept, rows, work, count)
+            _step(table, vectors, matrix, heads, spans.shape[0], kept, rows, work, count)
+            fade(kept, spans, elapsed(time, t, begins[b], held))
         last = time[ends[b] - 1] if ends[b] > begins[b] else held[1]
-        fill_readout(kept, held[0] + ends[b] - begins[b], last, as_of[b], empty, out[b])
+        fill_readout(kept, spans, held[0] + ends[b] - begins[b], last, as_of[b], empty, out[b])

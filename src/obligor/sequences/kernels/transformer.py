@@ -19,7 +19,7 @@ import numpy as np
 from obligor.features.kernels.compiling import entry, inlined, kernel
 from obligor.sequences.kernels.functions import cos, exp, silu, sin
 from obligor.sequences.kernels.matrices import add_product, add_rows, scale_to_unit
-from obligor.sequences.kernels.pooling import LAST, POOLED, fill_readout, forget, pool
+from obligor.sequences.kernels.pooling import LAST, POOLED, fade, fill_readout, forget, pool
 from obligor.sequences.kernels.tokens import first_wrong, token_rows
 
 __all__ = ["Desk", "Layers", "advance", "encode", "run"]
@@ -39,6 +39,7 @@ class Layers(NamedTuple):
     up: Any  # (n, h, 4h)
     down: Any  # (n, 4h, h)
     frequencies: Any  # (h / heads / 2,): radians a day
+    spans: Any  # (s,): microseconds over which sums fade
 
 
 class Desk(NamedTuple):
@@ -57,12 +58,12 @@ class Desk(NamedTuple):
     taken: Any  # (h, LANES): what the queries take from the values
     row: Any  # (4h,)
     normed: Any  # (h,)
-    kept: Any  # (5, h): what is pooled
+    kept: Any  # (5 + s, h): what is pooled
     rows: Any  # (2F,) int64
     shares: Any  # (2F,)
 
     @classmethod
-    def make(cls, tail: int, hidden: int, heads: int, fields: int) -> Desk:
+    def make(cls, tail: int, hidden: int, heads: int, fields: int, spans: int) -> Desk:
         """Return scratch for `tail` events."""
         size = hidden // heads
         return cls(
@@ -79,7 +80,7 @@ class Desk(NamedTuple):
             taken=np.empty((hidden, LANES)),
             row=np.empty(4 * hidden),
             normed=np.empty(hidden),
-            kept=np.empty((POOLED, hidden)),
+            kept=np.empty((POOLED + spans, hidden)),
             rows=np.empty(2 * fields, np.int64),
             shares=np.empty(2 * fields),
         )
@@ -191,6 +192,8 @@ def _pooled(
     for i in range(n):
         scale_to_unit(desk.kept[LAST], desk.x[i], layers.norms[2 * layers.out.shape[0]], 0, h)
         pool(desk.kept, h)
+        before = time[(begin + max(i - 1, 0)) % places]
+        fade(desk.kept, layers.spans, time[(begin + i) % places] - before)
 
 
 @entry
@@ -222,10 +225,10 @@ def advance(
 def run(
     layers: Any, desk: Any, heads: Any, codes: Any, parts: Any, time: Any, counts: Any, as_of: Any, empty: Any, out: Any
 ) -> None:
-    """Write the readout (5h + 2,) of a tail."""
+    """Write the readout of a tail."""
     if counts[0] > 0:
         _pooled(layers, desk, heads, codes, parts, time, counts[2], counts[0], codes.shape[0])
-    fill_readout(desk.kept, counts[0], counts[1], as_of, empty, out)
+    fill_readout(desk.kept, layers.spans, counts[0], counts[1], as_of, empty, out)
 
 
 @entry
@@ -233,11 +236,11 @@ def encode(
     layers: Any, desk: Any, heads: Any, codes: Any, parts: Any, time: Any,
     begins: Any, ends: Any, as_of: Any, start: Any, stop: Any, empty: Any, out: Any,
 ) -> None:  # fmt: skip
-    """Write the readouts out (B, 5h + 2) of the slices start..stop, whose events were checked before."""
+    """Write the readouts out (B, r) of the slices start..stop, whose events were checked before."""
     for b in range(start, stop):
         n = min(ends[b] - begins[b], desk.x.shape[0])
         last = 0
         if n > 0:
             last = time[ends[b] - 1]
             _pooled(layers, desk, heads, codes, parts, time, ends[b] - n, n, codes.shape[0])
-        fill_readout(desk.kept, n, last, as_of[b], empty, out[b])
+        fill_readout(desk.kept, layers.spans, n, last, as_of[b], empty, out[b])

@@ -56,12 +56,12 @@ class SequenceEncoder(nn.Module):
             self.body = LinearAttention(width, hidden, config.heads, generator)
         else:
             self.body = Transformer(width, hidden, config.layers, config.heads, generator)
-        self.readout = Readout(hidden)
+        self.readout = Readout(config)
 
     @property
     def size(self) -> int:
         """Return the length of a readout."""
-        return readout_size(self.config.hidden)
+        return readout_size(self.config)
 
     def seen(self, tokens: Ragged) -> Ragged:
         """Return the events that the encoder looks at."""
@@ -95,11 +95,11 @@ class SequenceEncoder(nn.Module):
         return torch.cat([y for _, y in chunks]).index_select(0, rows.tensor(order))
 
     def forward(self, tokens: Ragged) -> Tensor:
-        """Return the readout of each row, (B, 5h + 2)."""
+        """Return the readout of each row, (B, r)."""
         return self.read(tokens, self.hidden(tokens))
 
     def readouts(self, batch: Batch | Branched) -> Tensor:
-        """Return the readout of each question of a batch, (Q, 5h + 2); of branches their trunks are gone through once.
+        """Return the readout of each question of a batch, (Q, r); of branches their trunks are gone through once.
 
         That needs the state at every event, which a GRU's hidden vectors are; the others see each question whole.
         """
@@ -120,18 +120,18 @@ class SequenceEncoder(nn.Module):
         begun = y.index_select(0, place) if len(y) else y.new_zeros(len(last), self.config.hidden)
         begin = torch.where(trunk.rows.tensor(some)[:, None], begun, 0.0)
         own, _ = body(self.token(tail), tail.rows, begin)
-        pool = Pool.at(y.float(), trunk.rows, batch.row, batch.at, begin).update(own, tail.rows)
+        pool = Pool.at(y.float(), trunk.rows, trunk.time, batch.row, batch.at, begin, self.config.fading_days)
         moments = np.append(trunk.time, 0)[np.where(some, last, len(trunk.time))]
         ends = np.append(tail.time, 0)[np.where(tail.rows.length > 0, tail.rows.start + tail.rows.length - 1, 0)]
         latest = np.where(tail.rows.length > 0, ends, np.where(some, moments, tail.as_of))
-        return self.readout(pool, tail.as_of - latest)  # type: ignore[no-any-return]
+        return self.readout(pool.update(own, tail.rows, tail.time), tail.as_of - latest)  # type: ignore[no-any-return]
 
     def read(self, tokens: Ragged, hidden: Iterator[tuple[Ragged, Tensor]]) -> Tensor:
-        """Return the readout of each row from hidden vectors that are at hand, (B, 5h + 2)."""
+        """Return the readout of each row from hidden vectors that are at hand, (B, r)."""
         rows = tokens.rows
-        pool = Pool.zero(len(rows.length), self.config.hidden, rows.device)
+        pool = Pool.zero(len(rows.length), self.config.hidden, rows.device, self.config.fading_days)
         for chunk, y in hidden:
-            pool = pool.update(y, chunk.rows)
+            pool = pool.update(y, chunk.rows, chunk.time)
         age = np.zeros_like(tokens.as_of)
         some = rows.length > 0
         age[some] = tokens.as_of[some] - tokens.time[(rows.start + rows.length - 1)[some]]

@@ -2,7 +2,7 @@
 
     model = SequenceClassifier().fit(source, y)      # y (n,) of 0, 1 and NaN (not known), by question
     model.predict_proba(later)                       # (n, 2)
-    model.embed(later)                               # (n, 5 hidden + 2)
+    model.embed(later)                               # (n, 5 hidden + 2), and what fades
 
 Fitting pretrains the encoder on all sequences of the source, labelled or not, then fine-tunes it with its heads; a part
 of the questions, by group, is held back to stop by. The defaults are meant to be left alone: on small data there are
@@ -53,7 +53,8 @@ class SequenceClassifier:
     heads: tuple[Head, ...] = (Head("default"),)
     bottom: Bottom = "own"  # of the heads
     units: int = 0  # of a head's hidden layer; 0: it has none
-    reads: Reads = "moments"  # of a readout: its last vector, mean and spread too, or all
+    fading_days: tuple[int, ...] = (30, 90)  # days over each of which a sum of hidden vectors fades
+    reads: Reads = "moments"  # beside what fades: last vector, mean and spread too, or all
     dropout: float = 0.3  # of a readout's coordinates, before the heads
     blind: tuple[int, ...] | None = None  # fields that are not read; None: those that say who it is, known or found
     pretrained: bool = True  # whether fit pretrains an encoder that has not been
@@ -126,23 +127,28 @@ class SequenceClassifier:
         groups: NDArray[Any] | None = None,
         held: NDArray[np.bool_] | None = None,
         unlabelled: BatchSource[Batch] | None = None,
+        offset: NDArray[np.float64] | None = None,
     ) -> SequenceClassifier:
         """Learn from outcomes by question: an array for a single head, or one target for each head by its name.
 
         Questions are held back to stop by: those of `held`, else a share drawn by group (such as the consumer). It
         begins with the encoder that `pretrain` left; without one it pretrains first, on `unlabelled`, else on the
         questions themselves. What an earlier `fit` has learnt is forgotten. BadInput names what does not fit.
+
+        `offset` are log-odds by question that are known already, such as those of trees that have not seen its outcome:
+        the first head learns what they lack, and its log-odds are to be added to them.
         """
         if problems := list(self._problems()):
             raise BadInput(problems)
         targets: Targets = y if isinstance(y, Mapping) else {self.heads[0].name: np.asarray(y, np.float64)}
         check_targets(self.heads, targets)
         count = _count(targets)
+        _check_offset(offset, count, self.heads[0])
         held = self._held(count, groups) if held is None else held
         encoder = self.encoder_ = self._begun(source, held, unlabelled)
-        reads = self._reads(encoder.config.hidden)
+        reads = self._reads(encoder.config)
         bank = Heads(self.heads, encoder.size, self.units, self.seed, bottom=self.bottom, reads=reads)
-        task = Finetuning(encoder, bank, source, targets, held, dropout=self.dropout, frozen=self.frozen)
+        task = Finetuning(encoder, bank, source, targets, held, dropout=self.dropout, frozen=self.frozen, offset=offset)
         with threads(self.trainer.threads):
             task.prepare()
         identity = {
@@ -150,14 +156,14 @@ class SequenceClassifier:
             "heads": [head.to_data() for head in self.heads],
             "bottom": self.bottom, "units": self.units, "dropout": self.dropout, "frozen": self.frozen,
             "reads": self.reads,
-            "targets": _digest({**targets, "held": held}),
+            "targets": _digest({**targets, "held": held, "offset": offset}),
         }  # fmt: skip
         self.training_ = self._train(task, source, self.trainer, "training", identity)
         self.heads_ = bank
         return self
 
     def embed(self, source: QuestionSource) -> NDArray[np.float32]:
-        """Return the readout of each question in ascending order, (q, 5 hidden + 2)."""
+        """Return the readout of each question in ascending order, (q, r)."""
         if not hasattr(self, "encoder_"):
             raise ObligorError("expected a fitted or pretrained model; call fit or pretrain first")
         _check_sizes(self.encoder_, source)
@@ -234,15 +240,16 @@ class SequenceClassifier:
             layers=self.layers if self.kind == "transformer" else 1,
             heads=1 if self.kind == "gru" else self.attention_heads,
             tail=self.tail if self.kind == "transformer" else 0,
+            fading_days=self.fading_days,
         )
 
     def _encoder(self, source: QuestionSource, memory_events: int = 0) -> SequenceEncoder:
         blind = identifying(source) if self.blind is None else self.blind
         return SequenceEncoder(self._config(source), self.seed, blind=blind, memory_events=memory_events)
 
-    def _reads(self, hidden: int) -> NDArray[np.bool_]:
-        """Return which coordinates of a readout the heads see; the two ages are always among them."""
-        place = np.arange(readout_size(hidden))
+    def _reads(self, config: Config) -> NDArray[np.bool_]:
+        """Return which coordinates of a readout the heads see; what fades and the two ages are always among them."""
+        place, hidden = np.arange(readout_size(config)), config.hidden
         return (place < {"last": 1, "moments": 3, "all": 5}[self.reads] * hidden) | (place >= 5 * hidden)
 
     def _train(
@@ -288,6 +295,16 @@ def _count(targets: Targets) -> int:
     if len(set(counts.values())) != 1:
         raise BadInput(Problem("$.y", f"expected as many rows for each head, got {counts}"))
     return next(iter(counts.values()))
+
+
+def _check_offset(offset: NDArray[np.float64] | None, count: int, first: Head) -> None:
+    """Raise where log-odds cannot be added to those of the first head."""
+    if offset is None:
+        return
+    if first.kind == "hazard":
+        raise BadInput(Problem("$.offset", f"expected none for the hazard {first.name!r}, got one"))
+    if offset.shape != (count,) or not np.isfinite(offset).all():
+        raise BadInput(Problem("$.offset", f"expected finite log-odds ({count},), got {offset.shape}"))
 
 
 def _digest(arrays: Mapping[str, Any]) -> str:

@@ -1,4 +1,9 @@
-"""Fine-tuning: heads over an encoder, on questions whose outcome is known, the encoder learning with them or frozen."""
+"""Fine-tuning: heads over an encoder, on questions whose outcome is known, the encoder learning with them or frozen.
+
+What is known already, such as another model's log-odds, may be an offset: a constant in the sum that the loss is of, as
+in a Poisson regression's exposure. The first head then learns what that lacks and says it alone. Without one it learns
+above all again what the other model knows, and what only a sequence tells is lost in the noise of few bads.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +40,7 @@ class Finetuning(nn.Module):
         *,
         dropout: float = 0.3,
         frozen: bool = False,
+        offset: NDArray[np.float64] | None = None,
     ) -> None:
         super().__init__()
         check_targets(heads.heads, targets)
@@ -44,6 +50,7 @@ class Finetuning(nn.Module):
             )
         self.encoder, self.heads, self.source, self.targets, self.held = encoder, heads, source, targets, held
         self.dropout, self.frozen = dropout, frozen
+        self.offset = None if offset is None else offset.astype(np.float32)
         self.told = np.logical_or.reduce([known(targets[head.name]) for head in heads.heads])
         encoder.requires_grad_(not frozen)
 
@@ -62,6 +69,8 @@ class Finetuning(nn.Module):
             raise BadInput("expected at least one batch to train on, got none")
         self.heads.fit_norm(torch.cat(found))
         self.heads.start_at(self.targets)
+        if self.offset is not None:
+            nn.init.zeros_(self.heads.out_bias[0])  # the level is in the offset
 
     def loss(self, batch: Batch | Branched, chance: Chance) -> Loss | None:
         """Return the loss on the rows of a batch that are learnt from; nothing if there are none."""
@@ -73,7 +82,7 @@ class Finetuning(nn.Module):
             self.heads.follow_norm(readouts)
         # What is left out of a standardised readout has its mean; a raw 0 would often lie far outside.
         given = chance.dropout(self.heads.standardised(readouts), self.dropout)
-        losses = self.heads.losses(self.heads.outputs(given), self.targets, mine.question)
+        losses = self._losses(self.heads.outputs(given), mine.question)
         parts = {name: loss.item() for name, loss in losses.items()}
         return Loss(self.heads.weighted(losses), parts, mine.events)
 
@@ -85,12 +94,20 @@ class Finetuning(nn.Module):
             mine = batch.take(of_questions(self.told & self.held, batch.question))
             if not len(mine.question):
                 continue
-            losses = self.heads.losses(self.heads(self._read(mine)), self.targets, mine.question)
+            losses = self._losses(self.heads(self._read(mine)), mine.question)
             for name, loss in losses.items():
                 rows = int(known(self.targets[name])[mine.question].sum())
                 totals[name] = totals.get(name, 0.0) + loss.item() * rows
                 counts[name] = counts.get(name, 0) + rows
         return sum(totals[name] / counts[name] for name in totals) if totals else None
+
+    def _losses(self, said: dict[str, Tensor], question: NDArray[np.int64]) -> dict[str, Tensor]:
+        """Return each head's mean loss, of the first with the offset in its log-odds."""
+        if self.offset is not None:
+            first = self.heads.heads[0].name
+            given = torch.from_numpy(self.offset[question]).to(said[first].device)
+            said = {**said, first: said[first] + given[:, None]}
+        return self.heads.losses(said, self.targets, question)
 
     def _read(self, batch: Batch | Branched) -> Tensor:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
@@ -98,7 +115,7 @@ class Finetuning(nn.Module):
 
 
 def embed(encoder: SequenceEncoder, source: QuestionSource) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the questions in ascending order, (q,), and their readouts, (q, 5h + 2)."""
+    """Return the questions in ascending order, (q,), and their readouts, (q, r)."""
     questions, found = [], []
     with torch.no_grad():
         for batch in source.batches(0, None):
@@ -112,7 +129,7 @@ def embed(encoder: SequenceEncoder, source: QuestionSource) -> tuple[NDArray[np.
 
 
 def log_odds(heads: Heads, readouts: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
-    """Return each head's log-odds, (q, outputs), from readouts (q, 5h + 2)."""
+    """Return each head's log-odds, (q, outputs), from readouts (q, r)."""
     with torch.no_grad():
         found = heads(torch.from_numpy(readouts).to(heads.log_variance.device))
     return {name: value.double().cpu().numpy() for name, value in found.items()}

@@ -63,7 +63,7 @@ def fold_heads(
     heads: tuple[Head, ...] = (Head(OUTCOME),),
     steps: Sequence[int] | None = None,
 ) -> FoldHeads:
-    """Return the heads of each fold; of n rows readouts (n, 5h + 2), and weights, folds, applicants (n,).
+    """Return the heads of each fold; of n rows readouts (n, r), and weights, folds, applicants (n,).
 
     `targets` are what is known of each row, by head; a row of which nothing is known teaches nothing. Where `steps` are
     given, one for each fold, nothing is held back to find how many. BadInput where too little is known to learn from.
@@ -92,7 +92,7 @@ def _ahead(advance: Callable[[int], None], before: int, done: int) -> None:
 class _Rows:
     """Rows of which something is known."""
 
-    readouts: Tensor  # (n, 5h + 2)
+    readouts: Tensor  # (n, r)
     targets: Mapping[str, Floats | Lived]  # (n,) each
     weights: Floats
 

@@ -6,7 +6,6 @@ what it has come to. An engine places the processes and joins them; nothing is s
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -38,7 +37,7 @@ class Job(msgspec.Struct, frozen=True):
     """What is to be learnt."""
 
     code: str  # the hash of the code that it is to be done by
-    model: dict[str, Any]
+    model: SequenceModel
     dataset: str
     folder: str
     threads: int  # of each process
@@ -50,11 +49,11 @@ def work(storage: str, text: str) -> str:
     if job.code != source_hash():
         raise IntegrityError(f"expected code {job.code[:12]} to do the job, this is {source_hash()[:12]}")
     crew, folder = Crew.joined(), Path(job.folder)
-    model, dataset = SequenceModel(**job.model), Dataset.open(Path(job.dataset))
+    dataset = Dataset.open(Path(job.dataset))
     with (folder / STEPS).open("a") as file:
         told = _telling(file) if crew.rank == 0 else None
         try:
-            learnt = pretrained(model, dataset, folder, threads=job.threads, progress=told, crew=crew)
+            learnt = pretrained(job.model, dataset, folder, threads=job.threads, progress=told, crew=crew)
             outcome: dict[str, Any] = {"record": learnt.record}
         except ObligorError as error:  # all of the crew meet it, and would again
             learnt, outcome = Learnt(b"", {}), {"error": str(error)}
@@ -79,7 +78,7 @@ def pretrained_together(
     What a run left in `folder` before it was broken off goes on. ObligorError where they failed.
     """
     (folder / OUTCOME).unlink(missing_ok=True)
-    job = Job(source_hash(), dataclasses.asdict(model), str(dataset.folder.resolve()), str(folder.resolve()), threads)
+    job = Job(source_hash(), model, str(dataset.folder.resolve()), str(folder.resolve()), threads)
     with watched("pretraining", quiet=quiet) as shown, _followed(folder / STEPS, shown, progress):
         start(__name__, msgspec.json.encode(job).decode())
     outcome = json.loads((folder / OUTCOME).read_bytes())

@@ -58,8 +58,8 @@ def pretrained(
     held = held_back(dataset, model.held_share, model.seed)
     estimator = SequenceClassifier(
         kind=model.kind, width=model.width, hidden=model.hidden, layers=model.layers, attention_heads=model.heads,
-        tail=model.tail, objectives=_objectives(model), blind=kept_out, checkpoints=work, seed=model.seed, quiet=quiet,
-        progress=progress, crew=crew,
+        tail=model.tail, fading_days=model.fading_days, objectives=_objectives(model), blind=kept_out,
+        checkpoints=work, seed=model.seed, quiet=quiet, progress=progress, crew=crew,
         pretrainer=TrainerConfig(
             epochs=model.epochs, steps_min=model.steps_min, rate=model.rate, patience=model.patience, seed=model.seed,
             threads=threads, precision=model.precision,

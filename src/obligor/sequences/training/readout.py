@@ -1,10 +1,15 @@
 """Readout: one vector for a row of any length, from sums that go on as events come.
 
-    r = [last, mean, std, min, max, a_1, a_2]     (5h + 2,)
+    r = [last, mean, std, min, max, f_1, ..., f_s, a_1, a_2]     ((5 + s) h + 2,)
+    f_k = sum of y_i exp(-(as_of - t_i) / span_k)
     a_1 = log2(1 + seconds from the last event to as_of) / 16;  a_2 = log2(1 + count) / 16
 
 Age enters here only, so a state never has to be computed again because time has passed. A row without events has a
 learnt vector instead.
+
+A habit of the last weeks is a sum over them, whatever came between. To remember it a recurrent body has to learn how to
+forget by time instead of by event; a sum that fades (as the exponential averages of Mozer 1992, "Induction of
+multiscale temporal structure") has it at once, and leaves to the body what lies in a few events.
 """
 
 from __future__ import annotations
@@ -17,11 +22,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from obligor.sequences.training.ragged import Rows
-from obligor.sequences.weights import readout_size
+from obligor.sequences.weights import Config, readout_size
 
 __all__ = ["Pool", "Readout"]
 
 VARIANCE_FLOOR: Final = 1e-6
+DAY_US: Final = 86_400e6
 AGE_SCALE: Final = 16.0
 
 
@@ -33,20 +39,34 @@ class Pool(NamedTuple):
     high: Tensor  # (B, h)
     total: Tensor  # (B, h)
     squares: Tensor  # (B, h)
+    faded: Tensor  # (B, s, h) the sums that fade, as of each row's last event
     events: NDArray[np.int64]  # (B,)
+    latest: NDArray[np.int64]  # (B,) when the last event happened; 0 where there is none
+    days: tuple[int, ...]  # (s,) spans
 
     @classmethod
-    def zero(cls, rows: int, hidden: int, device: torch.device) -> Pool:
+    def zero(cls, rows: int, hidden: int, device: torch.device, days: tuple[int, ...]) -> Pool:
         """Return what is kept of rows without events."""
         nothing = torch.zeros(rows, hidden, device=device)
         far = torch.full_like(nothing, torch.inf)
-        return cls(nothing, far, -far, nothing, nothing, np.zeros(rows, np.int64))
+        faded, none = torch.zeros(rows, len(days), hidden, device=device), np.zeros(rows, np.int64)
+        return cls(nothing, far, -far, nothing, nothing, faded, none, none, days)
 
     @classmethod
-    def at(cls, y: Tensor, rows: Rows, row: NDArray[np.int64], at: NDArray[np.int64], last: Tensor) -> Pool:
+    def at(
+        cls,
+        y: Tensor,
+        rows: Rows,
+        time: NDArray[np.int64],
+        row: NDArray[np.int64],
+        at: NDArray[np.int64],
+        last: Tensor,
+        days: tuple[int, ...],
+    ) -> Pool:
         """Return what is kept of the first `at` events of a row, (Q,), for each of Q places in the order of (row, at).
 
-        `y` (N, h) are the hidden vectors of rows whose last place is their end; `last` (Q, h) those at the places.
+        `y` (N, h) are the hidden vectors of rows whose last place is their end, `time` (N,) when their events happened;
+        `last` (Q, h) are the vectors at the places.
         """
         same = np.diff(row, prepend=-1) == 0
         part = Rows(np.where(same, np.diff(at, prepend=0), at), rows.device)  # the events since the place before
@@ -64,23 +84,56 @@ class Pool(NamedTuple):
             return block.flatten(0, 1).index_select(0, index)
 
         low, high = so_far("min", torch.inf, y), so_far("max", -torch.inf, y)
-        return cls(last, low, high, so_far("sum", 0.0, y), so_far("sum", 0.0, y * y), at)
+        latest = np.where(at > 0, np.append(time, 0)[rows.start[row] + at - 1], 0)
+        faded = _recent(y, part, time, latest, days)  # (Q, s, h) of the events since the place before
+        passed = np.where(same & (at > 0), latest - np.append(0, latest[:-1]), 0)
+        left = _left(np.where(np.append(0, at[:-1]) > 0, passed, 0), days, faded)[:, :, None]  # (Q, s, 1)
+        sums = faded.new_zeros(len(rows.length) * ranks, *faded.shape[1:]).index_copy(0, index, faded)
+        kept = faded.new_zeros(len(rows.length) * ranks, len(days), 1).index_copy(0, index, left)
+        sums, kept = (one.reshape(-1, ranks, *one.shape[1:]) for one in (sums, kept))
+        steps = [sums[:, 0]] if ranks else []
+        for k in range(1, ranks):
+            steps.append(steps[-1] * kept[:, k] + sums[:, k])
+        if steps:
+            faded = torch.stack(steps, dim=1).flatten(0, 1).index_select(0, index)
+        return cls(last, low, high, so_far("sum", 0.0, y), so_far("sum", 0.0, y * y), faded, at, latest, days)
 
-    def update(self, y: Tensor, rows: Rows) -> Pool:
-        """Return what is kept once each row's next events (N, h) are in it."""
+    def update(self, y: Tensor, rows: Rows, time: NDArray[np.int64]) -> Pool:
+        """Return what is kept once each row's next events, y (N, h) at time (N,), are in it."""
         y = y.float()
         there = rows.lengths > 0
         if not len(y):
             return self
-        final = y.index_select(0, rows.tensor(np.clip(rows.start + rows.length - 1, 0, len(y) - 1)))
+        end = np.clip(rows.start + rows.length - 1, 0, len(y) - 1)
+        latest = np.where(rows.length > 0, time[end], self.latest)
+        left = _left(np.where(self.events > 0, latest - self.latest, 0), self.days, self.faded)
+        final = y.index_select(0, rows.tensor(end))
         return Pool(
             torch.where(there[:, None], final, self.last),
             torch.minimum(self.low, _reduced(y, rows, "min")),
             torch.maximum(self.high, _reduced(y, rows, "max")),
             self.total + _reduced(y, rows, "sum"),
             self.squares + _reduced(y * y, rows, "sum"),
+            self.faded * left[:, :, None] + _recent(y, rows, time, latest, self.days),
             self.events + rows.length,
+            latest,
+            self.days,
         )
+
+
+def _left(passed_us: NDArray[np.int64], days: tuple[int, ...], like: Tensor) -> Tensor:
+    """Return what is left after some microseconds (n,) of what fades over each span, (n, s)."""
+    left = np.exp(-passed_us[:, None] / (np.array(days, np.float64) * DAY_US))
+    return torch.from_numpy(left).to(like)
+
+
+def _recent(y: Tensor, rows: Rows, time: NDArray[np.int64], latest: NDArray[np.int64], days: tuple[int, ...]) -> Tensor:
+    """Return the sums that fade of each row's events (N, h), as of its `latest` (B,), (B, s, h)."""
+    if not days:
+        return y.new_zeros(len(rows.length), 0, y.shape[1])
+    shares = _left(np.repeat(latest, rows.length) - time, days, y)  # (N, s)
+    sums = _reduced((shares[:, :, None] * y[:, None]).flatten(1), rows, "sum")
+    return sums.reshape(-1, len(days), y.shape[1])
 
 
 def _reduced(y: Tensor, rows: Rows, how: str) -> Tensor:
@@ -91,12 +144,12 @@ def _reduced(y: Tensor, rows: Rows, how: str) -> Tensor:
 class Readout(nn.Module):
     """The vector of a row, from what is kept of it."""
 
-    def __init__(self, hidden: int) -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__()
-        self.empty = nn.Parameter(torch.zeros(readout_size(hidden)))
+        self.empty = nn.Parameter(torch.zeros(readout_size(config)))
 
     def forward(self, pool: Pool, age_us: NDArray[np.int64]) -> Tensor:
-        """Return the readout of each row, (B, 5h + 2); `age_us` is from its last event to as_of."""
+        """Return the readout of each row, (B, r); `age_us` is from its last event to as_of."""
         some = torch.from_numpy(pool.events > 0).to(pool.last.device)[:, None]
         count = torch.from_numpy(np.maximum(pool.events, 1)).to(pool.last)[:, None]
         mean = pool.total / count
@@ -105,5 +158,6 @@ class Readout(nn.Module):
         low = torch.where(some, pool.low, 0.0)  # an infinity would make the gradient of `empty`'s row NaN
         high = torch.where(some, pool.high, 0.0)
         ages_there = torch.from_numpy(ages).to(pool.last)
-        found = torch.cat((pool.last, mean, std, low, high, ages_there), dim=1)
+        faded = (pool.faded * _left(age_us, pool.days, pool.faded)[:, :, None]).flatten(1)
+        found = torch.cat((pool.last, mean, std, low, high, faded, ages_there), dim=1)
         return torch.where(some, found, self.empty)
