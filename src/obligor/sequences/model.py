@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 from obligor.errors import DefinitionError, Problem, did_you_mean
 from obligor.events.fields import parse_timestamp
+from obligor.sequences.numbers import DEFAULT, Numbers, number_problems
 from obligor.sequences.weights import HIDDEN_MAX, LAYERS_MAX, TAIL_MAX, WIDTH_MAX, Kind
 
 __all__ = ["Precision", "SequenceModel"]
@@ -59,6 +60,7 @@ class SequenceModel:
     precision: Precision = "float32"  # of products; bfloat16 gains little below some hundred hidden units
     intervals: int = 32  # between the edges of a number, at most
     count_min: int = 5  # of a category's value, to be known
+    numbers: Numbers = DEFAULT  # how they are seen: piecewise, bins or periodic, all or by name
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -75,6 +77,7 @@ class SequenceModel:
             yield _problem("precision", f"{self.precision!r}; {did_you_mean(str(self.precision), get_args(Precision))}")
         if self.cutoff is not None and not _is_moment(self.cutoff):
             yield _problem("cutoff", f"expected a date such as 2026-01-31 or an RFC 3339 moment, got {self.cutoff!r}")
+        yield from number_problems(self.numbers, "SequenceModel.numbers")
         unfit = False
         for name, (least, most) in _WHOLE.items():
             value = getattr(self, name)

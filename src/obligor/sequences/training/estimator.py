@@ -25,6 +25,7 @@ from obligor.sequences.batches import Batch, BatchSource, QuestionSource
 from obligor.sequences.lived import Lived, pd_by
 from obligor.sequences.training.crew import Crew, Portion, Together
 from obligor.sequences.training.display import watched
+from obligor.sequences.training.embedding import WAVES
 from obligor.sequences.training.encoder import SequenceEncoder
 from obligor.sequences.training.export import export
 from obligor.sequences.training.finetuning import Finetuning, embed, log_odds
@@ -184,6 +185,7 @@ class SequenceClassifier:
             layers=self.layers if self.kind == "transformer" else 1,
             heads=1 if self.kind == "gru" else self.attention_heads,
             tail=self.tail if self.kind == "transformer" else 0,
+            waves=tuple(WAVES if periodic else 0 for periodic in source.periodic) if any(source.periodic) else (),
         )
         blind = identifying(source) if self.blind is None else self.blind
         return SequenceEncoder(config, self.seed, blind=blind, memory_events=memory_events)
