@@ -124,7 +124,17 @@ def test_sequences_are_shown_beside_the_features(run: Run, lender: Path, copy: P
     ):
         assert words in told
     document = run("features", "describe", "history", "--project", str(copy), "--json")
-    assert document["events"][0] == "repayment"
+    assert (document["events"][0], document["numbers"]) == ("repayment", {})
+    with (copy / "model.py").open("a") as file:
+        file.write(
+            "\nfrom obligor.sequences import SequenceModel\n"
+            'encoder = SequenceModel(sequence="history", numbers={"gap": "periodic"})\n'
+        )
+    told = " ".join(run("features", "describe", "history", "--project", str(copy)).split())
+    assert "its numbers are seen repayment.amount, repayment.due_at.delay, " in told
+    assert "piecewise linear between quantiles gap: by sines and cosines at learnt frequencies" in told
+    numbers = run("features", "describe", "history", "--project", str(copy), "--json")["numbers"]
+    assert (numbers["gap"], numbers["repayment.amount"]) == ("periodic", "piecewise")
     plan = obligor.open(copy).plan
     assert plan.sequences[0].name == "history"
     said = run("features", "describe", "histroy", "--project", str(copy), code=4)

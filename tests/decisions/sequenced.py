@@ -76,7 +76,8 @@ class Scored:
         The heads say `loud` times as much of what they see.
         """
         more = {"gru": {}, "linear_attention": {"heads": 2}, "transformer": {"heads": 2, "layers": 1, "tail": 9}}[kind]
-        config = Config(kind=kind, width=6, hidden=8, sizes=self.tokenizer.sizes, **more)  # type: ignore[arg-type]
+        waves = tuple(3 if periodic else 0 for periodic in self.tokenizer.periodic)
+        config = Config(kind=kind, width=6, hidden=8, sizes=self.tokenizer.sizes, waves=waves, **more)  # type: ignore[arg-type]
         names = ("fold_0", "fold_1")
         own, other = (tensors(config, seed, dict.fromkeys(names, 1)) for seed in (encoder, 100 + heads))
         for name in names:
@@ -104,6 +105,7 @@ def _tokenizer(plan: Plan) -> Tokenizer:
             tx.append(batch_of(log, *records))
             tx.commit()
         at = Everyone(log.last_known_time + 1, log.cut())
-        found = fit_tokenizer(plan, HISTORY, log, at, TokenSettings(intervals=4, count_min=2))
+        numbers = TokenSettings(intervals=4, count_min=2, numbers={"gap": "periodic", "repayment.amount": "periodic"})
+        found = fit_tokenizer(plan, HISTORY, log, at, numbers)
         log.close()
     return found

@@ -48,7 +48,7 @@ class Peer:
             if self.config.periodic[f]:
                 turns = (part.double() * self.w[f"frequency.{f}"].double()) % 1.0
                 waves = torch.cat([torch.sin(2 * math.pi * turns), torch.cos(2 * math.pi * turns)], 1).float()
-                found += (code > 0)[:, None] * (waves @ table[1:])
+                found += torch.where((code > 0)[:, None], waves @ table[1:], table[0])
                 continue
             found += (1 - part) * table[code] + part * table[torch.clamp(code + 1, max=len(table) - 1)]
         return found

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.sequences import twin
 
-from obligor.sequences.numbers import DEFAULT, kind_of, number_problems, unknown_numbers
+from obligor.sequences.numbers import DEFAULT, kind_of, number_names, number_problems, seen_words, unknown_numbers
 
 SPEC = twin.plan().sequences[0]
 
@@ -42,3 +42,11 @@ def test_what_is_no_number_of_the_sequence_is_named() -> None:
     assert found[0] == "n['pricee']: no number of 'history'; did you mean 'price'?"
     assert found[1].startswith("n['hour']: no number of 'history'; valid: amount")
     assert found[2].startswith("n['loan']: no number of 'history'")
+
+
+def test_how_numbers_are_seen_is_said_in_words() -> None:
+    assert number_names(SPEC) == ("gap", "amount", "due.delay", "price")
+    kinds = {name: kind_of({"gap": "periodic", "price": "bins"}, name) for name in number_names(SPEC)}
+    assert [line.partition(":")[0] for line in seen_words(kinds).split("\n")] == ["amount, due.delay", "price", "gap"]
+    assert "sines and cosines" in seen_words({"gap": "periodic"})
+    assert seen_words({}) == ""
