@@ -25,16 +25,16 @@ from obligor.sequences.training.trainer import Step, train
 from obligor.sequences.weights import Config, Kind, read, shapes
 
 KINDS: tuple[Kind, ...] = ("gru", "linear_attention", "transformer")
-SIZES = (6, 10, 5)
+SIZES = (6, 6, 5)
 COUNTS = (0, 4, 3)  # frequencies
 CPU = torch.device("cpu")
-CYCLE, MOST = 60.0, 360.0
+CYCLE, MOST = 120.0, 360.0
 
 
 def _source(questions: int, seed: int, *, sees: str = "periodic") -> tuple[MemorySource, NDArray[np.float64]]:
     """Return sequences of numbers between 0 and MOST, and 1 where the last lies in the first half of its cycle.
 
-    Seen by 9 edges and a cycle that is shorter than what is between them, or as numbers, four spreads of 180.
+    Seen between edges 90 apart, or as the number itself in spreads of 180 from the middle: as a tokenizer gives both.
     """
     chance = np.random.default_rng(seed)
     length = chance.integers(2, 6, questions)
@@ -168,7 +168,7 @@ def _fitted(sees: str) -> tuple[SequenceClassifier, float]:
     """Return a model and its AUC on others, of a fresh encoder with the defaults."""
     made, y = _source(1200, 1, sees=sees)
     later, truth = _source(600, 2, sees=sees)
-    short = TrainerConfig(epochs=12, steps_min=0, rate=1e-2, look_steps=20)
+    short = TrainerConfig(epochs=20, steps_min=0, rate=1e-2, look_steps=20)
     model = SequenceClassifier(
         width=16, hidden=16, pretrained=False, trainer=short, blind=(), reads="last", dropout=0.0, quiet=True
     ).fit(made, y)
@@ -176,12 +176,12 @@ def _fitted(sees: str) -> tuple[SequenceClassifier, float]:
 
 
 def test_what_goes_in_cycles_is_learnt_by_what_is_periodic() -> None:
-    """Six cycles lie within eight intervals: piecewise lines and bins cannot follow them, sines can."""
+    """Three cycles lie within four intervals: piecewise lines hardly follow them and bins do not, sines do."""
     model, found = _fitted("periodic")
     assert model.encoder_.config.waves == (0, WAVES, WAVES)
     assert found > 0.95
     assert exported_weights(model.encoder_)["frequency.1"].shape == (WAVES,)
-    for other in ("piecewise", "bins"):
+    for other, most in (("piecewise", 0.9), ("bins", 0.75)):
         model, found = _fitted(other)
         assert not model.encoder_.config.waves
-        assert found < 0.75
+        assert found < most

@@ -76,7 +76,7 @@ def _waves(frequencies: Any, at: Any, waves: Any, x: Any, first: Any, rows: Any,
         shares[count + j], shares[count + waves + j] = sin(angle), cos(angle)
 
 
-@inlined
+@kernel
 def token_rows(fields: Any, frequencies: Any, codes: Any, parts: Any, t: Any, rows: Any, shares: Any) -> Any:
     """Write the rows of event t and their shares, field by field; return how many (encoder.terms says at most)."""
     count = 0

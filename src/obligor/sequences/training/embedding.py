@@ -29,7 +29,7 @@ __all__ = ["WAVES", "TokenEmbedding"]
 
 PRESENT: Final = 8.0  # fields that an event is expected to have: a fresh token's numbers have about unit variance
 WAVES: Final = 8  # frequencies of a periodic field
-TURNS: Final = 2.0  # deviation of a fresh frequency: turns from the first quarter of a number's values to the last
+TURNS: Final = 0.5  # deviation of a fresh frequency: turns from the first quarter of a number's values to the last
 
 
 class TokenEmbedding(nn.Module):
