@@ -23,7 +23,7 @@ from obligor.sequences.numbers import NumberKind
 from obligor.sequences.score import SequenceScore
 from obligor.sequences.slices import find_slices
 from obligor.sequences.tokens import Tokenizer
-from obligor.sequences.weights import Config, Kind, dump, parse
+from obligor.sequences.weights import Config, Kind, dump, parse, waves_of
 
 __all__ = ["HISTORY", "Scored", "lender_plan", "naive_scores", "score_of", "tokenizer_of"]
 
@@ -55,7 +55,7 @@ def tokenizer_of(plan: Plan, log: EventLog) -> Tokenizer:
 def score_of(tokenizer: Tokenizer, kind: Kind, seed: int = 0, *, tail: int = 12, heads: int = 2) -> SequenceScore:
     """Return a score with random weights; `seed` is the encoder's."""
     more = {"gru": {}, "linear_attention": {"heads": 2}, "transformer": {"heads": 2, "layers": 1, "tail": tail}}[kind]
-    waves = tuple(3 if periodic else 0 for periodic in tokenizer.periodic)
+    waves = waves_of(tokenizer.periodic, 3)
     config = Config(kind=kind, width=6, hidden=8, sizes=tokenizer.sizes, waves=waves, **more)  # type: ignore[arg-type]
     names = [f"fold_{i}" for i in range(heads)]
     content = dump(config, tensors(config, seed, dict.fromkeys(names, 1)))

@@ -33,7 +33,7 @@ from obligor.sequences.kernels.tokens import SPREADS_MAX
 from obligor.sequences.pretrained import Encoders
 from obligor.sequences.score import SequenceScore
 from obligor.sequences.tokens import Tokenizer
-from obligor.sequences.weights import FREQUENCY_MAX, Config, Kind, dump, parse, shapes
+from obligor.sequences.weights import FREQUENCY_MAX, Config, Kind, dump, parse, shapes, waves_of
 from obligor.sequences.writing import write_dataset
 
 PERIODIC = ("gap", "amount", "price")  # a magnitude, money by two sources, and a plain number
@@ -340,7 +340,7 @@ def test_every_tensor_that_does_not_fit_is_named() -> None:
 
 def test_an_encoder_is_of_one_tokenizer(tmp_path: Path) -> None:
     tokenizer = Tokenizer.load(_data())
-    waves = tuple(4 if periodic else 0 for periodic in tokenizer.periodic)
+    waves = waves_of(tokenizer.periodic, 4)
     other = config("gru", sizes=tokenizer.sizes)
     fitting = msgspec.structs.replace(other, waves=waves)
     content, wrong = (dump(one, tensors(one, heads={"a": 1})) for one in (fitting, other))

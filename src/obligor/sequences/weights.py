@@ -43,6 +43,7 @@ __all__ = [
     "readout_size",
     "shapes",
     "unfit",
+    "waves_of",
     "write",
 ]
 
@@ -146,6 +147,15 @@ def readout_size(hidden: int) -> int:
     642
     """
     return 5 * hidden + 2
+
+
+def waves_of(periodic: tuple[bool, ...], frequencies: int) -> tuple[int, ...]:
+    """Return a configuration's waves where so many frequencies are each periodic field's.
+
+    >>> waves_of((False, True), 8), waves_of((False, False), 8)
+    ((0, 8), ())
+    """
+    return tuple(frequencies if one else 0 for one in periodic) if any(periodic) else ()
 
 
 def unfit(config: Config, sizes: tuple[int, ...], periodic: tuple[bool, ...]) -> str | None:

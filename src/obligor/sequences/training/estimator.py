@@ -32,7 +32,7 @@ from obligor.sequences.training.finetuning import Finetuning, embed, log_odds
 from obligor.sequences.training.heads import Bottom, Head, Heads, Targets, check_targets
 from obligor.sequences.training.pretraining import Objectives, Pretraining, identifying
 from obligor.sequences.training.trainer import Progress, Result, Step, TrainerConfig, threads, train
-from obligor.sequences.weights import Config, Kind, readout_size
+from obligor.sequences.weights import Config, Kind, readout_size, waves_of
 
 __all__ = ["SequenceClassifier"]
 
@@ -185,7 +185,7 @@ class SequenceClassifier:
             layers=self.layers if self.kind == "transformer" else 1,
             heads=1 if self.kind == "gru" else self.attention_heads,
             tail=self.tail if self.kind == "transformer" else 0,
-            waves=tuple(WAVES if periodic else 0 for periodic in source.periodic) if any(source.periodic) else (),
+            waves=waves_of(source.periodic, WAVES),
         )
         blind = identifying(source) if self.blind is None else self.blind
         return SequenceEncoder(config, self.seed, blind=blind, memory_events=memory_events)
