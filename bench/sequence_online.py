@@ -6,7 +6,8 @@ Events of ten fields (types, categories, amounts between two edges of their tabl
 512 entities, so that a state is rarely in the nearest cache. What is timed is `Encoder.advance` as the service calls
 it: checks, token lookup, state, pooling. GRU with 128 hidden numbers; linear attention with 128 in four heads;
 Transformer with two layers of 64 over a full tail of 256 events, of which the readout is the work, as nothing is kept
-between two.
+between two. The same GRU with three periodic fields of eight frequencies stands beside it (`ratios.periodic_step`: how
+many times the step takes that it has where all fields are piecewise linear).
 
 PyTorch does the same on one thread without gradients, in turns with ours: the token as one weighted `embedding_bag`
 over all tables, then `nn.GRU` or `nn.GRUCell`, whichever is faster, then the pooling in place (`ratios.torch_step`).
@@ -50,6 +51,7 @@ QUICK_SHARE = 8
 SEED = 20_261_126
 TOLERANCE = 1e-4
 GRU = Config(kind="gru", width=64, hidden=128, sizes=SIZES)
+PERIODIC = Config(kind="gru", width=64, hidden=128, sizes=SIZES, waves=(0, 0, 8, 0, 0, 8, 0, 0, 0, 8))
 LINEAR = Config(kind="linear_attention", width=64, hidden=128, heads=4, sizes=SIZES)
 TRANSFORMER = Config(kind="transformer", width=64, hidden=64, heads=4, layers=2, tail=256, sizes=SIZES)
 LIMITS = {"gru_step_us_p50": 40.0, "gru_step_us_p99": 150.0, "transformer_ms_p99": 20.0, "reasons_gru_ms_p99": 60.0}
@@ -137,6 +139,7 @@ class Stream(NamedTuple):
     def draw(cls, n: int) -> Stream:
         """Return n events in the order of time."""
         come = events(n, SEED, SIZES)
+        come.parts[come.codes == 0] = 0.0  # as a tokenizer gives what is absent
         entities = np.random.default_rng(SEED).integers(0, ENTITIES, n).tolist()
         return cls(entities, [come.cut(i, i + 1) for i in range(n)])
 
@@ -202,7 +205,7 @@ def batch(config: Config, share: int, threads: int) -> tuple[float, bool]:
 
 def near_torch(config: Config) -> float:
     """Return the largest difference of log-odds from PyTorch's over a thousand events."""
-    ours, come = Ours(config), events(1_000, SEED + 3, SIZES)
+    ours, come = Ours(config), events(1_000, SEED + 3, SIZES, config.waves)
     state, as_of = ours.states[0], int(come.time[-1]) + DAY
     ours.encoder.advance(state, *come)
     found = ours.encoder.heads(ours.encoder.readout(state, as_of))
@@ -221,12 +224,16 @@ def main(quick: bool) -> int:
     torch.set_num_threads(1)
     share, threads = QUICK_SHARE if quick else 1, os.cpu_count() or 1
     kinds = {"gru": GRU, "linear_attention": LINEAR, "transformer": TRANSFORMER}
-    gru, linear = Ours(GRU), Ours(LINEAR)
+    gru, linear, periodic = Ours(GRU), Ours(LINEAR), Ours(PERIODIC)
     peer, stream = TorchSteps(gru.tensors), Stream.draw(STEPS // share)
     gc.collect()
     gc.freeze()
     with torch.inference_mode():
-        steps: dict[str, Step] = {"gru_step": gru.step, "linear_attention_step": linear.step}
+        steps: dict[str, Step] = {
+            "gru_step": gru.step,
+            "gru_periodic_step": periodic.step,
+            "linear_attention_step": linear.step,
+        }
         steps |= {"torch_gru": peer.by_gru, "torch_cell": peer.by_cell}
         steps |= {"torch_gru_alone": peer.gru_alone, "torch_cell_alone": peer.cell_alone}
         times = in_turns(steps, stream)
@@ -246,9 +253,11 @@ def main(quick: bool) -> int:
         figures[f"{name}_batch_events_per_s"] = round(speed)
         figures[f"{name}_torch_log_odds_difference"] = float(f"{difference:.2g}")
         same &= bits and difference < TOLERANCE
+    same &= near_torch(PERIODIC) < TOLERANCE
     own = figures["gru_step_us_p50"]
     ratios = {"torch_step": round(min(figures["torch_gru_us_p50"], figures["torch_cell_us_p50"]) / own, 2)}
     ratios |= {name: round(figures[f"{name}_us_p50"] / own, 2) for name in ("torch_gru_alone", "torch_cell_alone")}
+    ratios["periodic_step"] = round(figures["gru_periodic_step_us_p50"] / own, 2)
     figures |= state_figures(SEED, share) | decision_figures(SEED, share)
     for quantile in ("p50", "p99"):
         together = figures[f"view_ms_{quantile}"] + figures[f"division_gru_ms_{quantile}"]

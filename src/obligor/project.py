@@ -55,6 +55,7 @@ from obligor.models.targets import check_further
 from obligor.parts import point_at
 from obligor.sequences.head import OUTCOME, described, event_groups, score_spec
 from obligor.sequences.model import SequenceModel
+from obligor.sequences.numbers import unknown_numbers
 from obligor.sources import source_hash
 from obligor.stores.delta import DeltaLake, Place, S3Options, place_of
 from obligor.stores.kafka import KafkaSettings
@@ -236,6 +237,9 @@ class Project:
         if model.sequence not in names:
             hint = did_you_mean(model.sequence, names) if names else "features.py defines none"
             raise DefinitionError(Problem("SequenceModel.sequence", f"no sequence {model.sequence!r}; {hint}"))
+        spec = self.plan.sequence(model.sequence)
+        if problems := list(unknown_numbers(model.numbers, spec, "SequenceModel.numbers")):
+            raise DefinitionError(problems)
         return model
 
     @property

@@ -140,6 +140,11 @@ def test_sequences_are_shown_beside_the_features(run: Run, lender: Path, copy: P
             "\nfrom obligor.features import Sequence\n"
             'history = Sequence.by("consumer", {Repayment: ["amount", "due_at"], Dispute: []}, limit=64)\n'
         )
+    with (copy / "model.py").open("a") as file:
+        file.write(
+            "\nfrom obligor.sequences import SequenceModel\n"
+            'encoder = SequenceModel(sequence="history", numbers={"gap": "periodic"})\n'
+        )
     shown = " ".join(run("features", "list", "--project", str(copy)).split())
     assert "Sequence history: the consumer's events: repayment; dispute; loan_application, the application" in shown
     told = " ".join(run("features", "describe", "history", "--project", str(copy)).split())
@@ -151,6 +156,10 @@ def test_sequences_are_shown_beside_the_features(run: Run, lender: Path, copy: P
         assert words in told
     document = run("features", "describe", "history", "--project", str(copy), "--json")
     assert document["events"][0] == "repayment"
+    assert "its numbers are seen repayment.amount, repayment.due_at.delay, " in told
+    assert "piecewise linear between quantiles gap: by sines and cosines at learnt frequencies" in told
+    numbers = document["numbers"]
+    assert (numbers["gap"], numbers["repayment.amount"]) == ("periodic", "piecewise")
     plan = obligor.open(copy).plan
     assert plan.sequences[0].name == "history"
     said = run("features", "describe", "histroy", "--project", str(copy), code=4)

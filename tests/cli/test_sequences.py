@@ -40,11 +40,13 @@ from obligor.features import Sequence
 
 history = Sequence.by("consumer", [BankTransaction, Purchase, Repayment, LoanOpened, AppVisit])
 """
-MODEL = """
+NUMBERS = '{"gap": "periodic", "repayment.amount": "periodic", "purchase.amount": "bins"}'
+MODEL = f"""
 from obligor.sequences import SequenceModel
 
 encoder = SequenceModel(
     sequence="history", cutoff="2026-09-01", hidden=8, width=8, epochs=2, steps_min=0, tokens_max=2000, held_share=0.2,
+    numbers={NUMBERS},
 )
 """
 
@@ -351,6 +353,14 @@ def test_mistakes_are_named(run: Run, project: Path, tmp_path: Path) -> None:
     twin = Path(shutil.copytree(folder, tmp_path / "twin"))
     said = run("pretrain", "--project", str(twin), code=3).replace("\n", " ")
     assert "no sequence 'histroy'; did you mean 'history'?" in said
+    for place, numbers, wrong in (
+        ("one", "{'gaps': 'bins'}", "numbers['gaps']: no number of 'history'; did you mean 'gap'?"),
+        ("two", "'wavy'", "SequenceModel.numbers: 'wavy'; valid: bins, periodic, piecewise"),
+    ):
+        other = Path(shutil.copytree(folder, tmp_path / place))
+        text = (other / "model.py").read_text().replace("histroy", "history").replace(NUMBERS, numbers)
+        (other / "model.py").write_text(text)
+        assert wrong in run("pretrain", "--project", str(other), code=3).replace("\n", " ")
 
 
 def test_a_changed_byte_is_refused(run: Run, project: Path, tmp_path: Path) -> None:

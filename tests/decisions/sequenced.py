@@ -32,9 +32,10 @@ from obligor.models.model import Model
 from obligor.sequences.asked import Everyone
 from obligor.sequences.fitting import TokenSettings, fit_tokenizer
 from obligor.sequences.head import SequenceHead, event_groups
+from obligor.sequences.numbers import DEFAULT, Numbers
 from obligor.sequences.score import SequenceScore
 from obligor.sequences.tokens import Tokenizer
-from obligor.sequences.weights import Config, Kind, dump, parse
+from obligor.sequences.weights import Config, Kind, dump, parse, waves_of
 
 __all__ = ["HISTORY", "Scored", "sequenced_plan"]
 
@@ -58,9 +59,9 @@ def sequenced_plan() -> Plan:
 class Scored:
     """Makes bundles of one tokenizer; `encoder` and `heads` are seeds."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, numbers: Numbers = DEFAULT) -> None:
         self.root, self.plan = root, sequenced_plan()
-        self.tokenizer = _tokenizer(self.plan)
+        self.tokenizer = _tokenizer(self.plan, numbers)
 
     def bundle(
         self,
@@ -76,7 +77,8 @@ class Scored:
         The heads say `loud` times as much of what they see.
         """
         more = {"gru": {}, "linear_attention": {"heads": 2}, "transformer": {"heads": 2, "layers": 1, "tail": 9}}[kind]
-        config = Config(kind=kind, width=6, hidden=8, sizes=self.tokenizer.sizes, **more)  # type: ignore[arg-type]
+        waves = waves_of(self.tokenizer.periodic, 3)
+        config = Config(kind=kind, width=6, hidden=8, sizes=self.tokenizer.sizes, waves=waves, **more)  # type: ignore[arg-type]
         names = ("fold_0", "fold_1")
         own, other = (tensors(config, seed, dict.fromkeys(names, 1)) for seed in (encoder, 100 + heads))
         for name in names:
@@ -96,7 +98,7 @@ class Scored:
             return training.train(data, model, policy=text.encode(), outcome={"format": 1}, root=self.root)
 
 
-def _tokenizer(plan: Plan) -> Tokenizer:
+def _tokenizer(plan: Plan, numbers: Numbers) -> Tokenizer:
     with tempfile.TemporaryDirectory() as folder:
         log = open_log(Path(folder) / "log")
         records = [repayment(i, f"c-{i % 4}", 500 + 97 * i) for i in range(30)] + [sale(i) for i in range(9)]
@@ -104,6 +106,6 @@ def _tokenizer(plan: Plan) -> Tokenizer:
             tx.append(batch_of(log, *records))
             tx.commit()
         at = Everyone(log.last_known_time + 1, log.cut())
-        found = fit_tokenizer(plan, HISTORY, log, at, TokenSettings(intervals=4, count_min=2))
+        found = fit_tokenizer(plan, HISTORY, log, at, TokenSettings(intervals=4, count_min=2, numbers=numbers))
         log.close()
     return found

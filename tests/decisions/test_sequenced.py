@@ -40,7 +40,8 @@ LADDER = '\n[ladder]\nrungs = ["full", "cached", "refer"]\ncached_age_max = "10m
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory: pytest.TempPathFactory) -> Scored:
-    return Scored(tmp_path_factory.mktemp("bundles"))
+    """Some numbers are periodic, the others piecewise linear."""
+    return Scored(tmp_path_factory.mktemp("bundles"), {"gap": "periodic", "repayment.amount": "periodic"})
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,12 @@ import hashlib
 import json
 import os
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tests.sequences import twin
-from tests.sequences.examples import DAY, KINDS, SIZES, START, Events, config, loaded
+from tests.sequences.examples import DAY, KINDS, SIZES, START, WAVES, Events, config, loaded
 
 from obligor.features.narrowing import sequence_alone
 from obligor.sequences.coalitions import shapley
@@ -44,18 +45,29 @@ def tensor(shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
     return made.reshape(shape)
 
 
-def made_events(sizes: tuple[int, ...] = SIZES) -> Events:
-    """Return tokens without a pattern, minutes to weeks apart."""
+def made_events(sizes: tuple[int, ...] = SIZES, waves: tuple[int, ...] = ()) -> Events:
+    """Return tokens without a pattern, minutes to weeks apart; of periodic fields, with waves, numbers to 1,024."""
     codes = np.stack([mixed(EVENTS, 100 + f) % (size - 1) for f, size in enumerate(sizes)], axis=1)
     parts = np.stack([mixed(EVENTS, 200 + f) % 65 / 64 for f in range(len(sizes))], axis=1)
     parts[parts > 0.5] = 0.0
+    for f in np.flatnonzero(waves).tolist():
+        numbers = (mixed(EVENTS, 400 + f).astype(np.int64) - 2**31) / 2.0 ** (21 + mixed(EVENTS, 500 + f) % 12)
+        parts[:, f] = np.where(codes[:, f] > 0, numbers, 0.0)
     gaps = mixed(EVENTS, 300).astype(np.int64) * 600
     return Events(codes.astype(np.int32), parts.astype(np.float32), START + np.cumsum(gaps))
 
 
-def made_weights(kind: str, hidden: int, sizes: tuple[int, ...] = SIZES, fading_days: tuple[int, ...] = ()) -> Weights:
+def made_weights(
+    kind: str,
+    hidden: int,
+    sizes: tuple[int, ...] = SIZES,
+    fading_days: tuple[int, ...] = (),
+    waves: tuple[int, ...] = (),
+) -> Weights:
     """Return weights with one head."""
-    chosen = next(config(one, hidden, fading_days=fading_days, sizes=sizes) for one in KINDS if one == kind)  # type: ignore[arg-type]
+    chosen = next(
+        config(one, hidden, fading_days=fading_days, sizes=sizes, waves=waves) for one in KINDS if one == kind
+    )
     wanted, size = shapes(chosen), readout_size(chosen)
     wanted |= {"head.default.norm_mean": (size,), "head.default.norm_scale": (size,), "head.default.hidden": (5, size)}
     wanted |= {"head.default.hidden_bias": (5,), "head.default.out": (2, 5), "head.default.out_bias": (2,)}
@@ -86,21 +98,28 @@ def divided(kind: str) -> str:
 
 def bits() -> dict[str, str]:
     """Return a hash of states, readouts and log-odds by kind of encoder."""
-    found, come = {}, made_events()
+    found = {}
     for kind in KINDS:
         for hidden, days in ((16, ()), (44, ()), (16, (2, 40))):
-            own, digest = Encoder(made_weights(kind, hidden, fading_days=days)), hashlib.sha256()
-            state = own.start()
-            own.advance(state, *come)
-            vector = own.readout(state, int(come.time[-1]) + DAY // 7)
-            offsets = np.array([0, 0, 1, 60, EVENTS])
-            many = own.encode_many(*come, offsets, np.full(4, come.time[-1]), 2)
-            for one in (vector, many, own.heads(vector)["default"]):
-                digest.update(one.tobytes())
-            digest.update(state.to_bytes())
-            found[f"{kind}-{hidden}" + ("-fading" if days else "")] = digest.hexdigest()
+            name = f"{kind}-{hidden}" + ("-fading" if days else "")
+            found[name] = encoded(Encoder(made_weights(kind, hidden, fading_days=days)), made_events())
+        periodic = Encoder(made_weights(kind, 16, waves=WAVES))
+        found[f"{kind}-periodic"] = encoded(periodic, made_events(waves=WAVES))
         found[f"{kind}-divided"] = divided(kind)
     return found
+
+
+def encoded(own: Encoder, come: Events) -> str:
+    """Return a hash of a state, of readouts and of log-odds."""
+    state, digest = own.start(), hashlib.sha256()
+    own.advance(state, *come)
+    vector = own.readout(state, int(come.time[-1]) + DAY // 7)
+    offsets = np.array([0, 0, 1, 60, EVENTS])
+    many = own.encode_many(*come, offsets, np.full(4, come.time[-1]), 2)
+    for one in (vector, many, own.heads(vector)["default"]):
+        digest.update(one.tobytes())
+    digest.update(state.to_bytes())
+    return digest.hexdigest()
 
 
 if __name__ == "__main__":

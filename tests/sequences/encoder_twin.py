@@ -54,10 +54,21 @@ class Twin:
         """Return start + matrix times the token, by rows of the tables times the matrix, rounded to float32."""
         found = list(start)
         for f, (code, part) in enumerate(zip(codes, parts, strict=True)):
-            for row, share in [(code, 1.0 - part), (code + 1, part)][: 2 if part else 1]:
+            for row, share in self.shares(f, code, part):
                 of_row = [float(np.float32(one)) for one in self.product(matrix, self.w[f"token.{f}"][row])]
                 found = [self.add(a, [b * share]) for a, b in zip(found, of_row, strict=True)]
         return found
+
+    def shares(self, f: int, code: int, part: float) -> list[tuple[int, float]]:
+        """Return the rows of a field's table that count, and how much each does."""
+        if code == 0 or not self.config.periodic[f]:
+            return [(code, 1.0 - part), (code + 1, part)][: 2 if part else 1]
+        angles = [self.angle(frequency * part) for frequency in self.w[f"frequency.{f}"]]
+        return list(enumerate([sine(angle, ahead) for ahead in (0, 1) for angle in angles], 1))
+
+    def angle(self, turns: float) -> float:
+        """Return what is left of some turns, in radians."""
+        return 2.0 * math.pi * (turns - round(turns))
 
     def unit(self, x: Vector, weight: Vector) -> Vector:
         """Return x over its root mean square, times weight."""

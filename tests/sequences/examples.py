@@ -14,6 +14,7 @@ from obligor.sequences.weights import Config, Kind, Weights, dump, parse, readou
 
 KINDS: tuple[Kind, ...] = ("gru", "linear_attention", "transformer")
 SIZES = (5, 9, 4, 17, 3)
+WAVES = (0, 3, 0, 5, 0)  # frequencies of fields where two of them are periodic
 START = 1_750_000_000_000_000
 DAY = 86_400_000_000
 
@@ -43,7 +44,11 @@ class Events(NamedTuple):
 
 def config(kind: Kind, hidden: int = 16, **more: Any) -> Config:
     """Return a small configuration of a kind."""
-    defaults = {"gru": {}, "linear_attention": {"heads": 2}, "transformer": {"heads": 2, "layers": 2, "tail": 12}}
+    defaults: dict[Kind, dict[str, Any]] = {
+        "gru": {},
+        "linear_attention": {"heads": 2},
+        "transformer": {"heads": 2, "layers": 2, "tail": 12},
+    }
     given: dict[str, Any] = {"width": 11, "sizes": SIZES, "fading_days": (2, 40), **defaults[kind], **more}
     return Config(kind=kind, hidden=hidden, **given)
 
@@ -90,17 +95,23 @@ def loaded(chosen: Config, own: Tensors) -> Weights:
     return parse(content, hashlib.sha256(content).hexdigest())
 
 
-def encoder(kind: Kind, seed: int = 0, hidden: int = 16, **more: int) -> Encoder:
+def encoder(kind: Kind, seed: int = 0, hidden: int = 16, **more: Any) -> Encoder:
     """Return a small encoder of a kind."""
     chosen = config(kind, hidden, **more)
     return Encoder(loaded(chosen, tensors(chosen, seed)))
 
 
-def events(n: int, seed: int = 0, sizes: tuple[int, ...] = SIZES) -> Events:
-    """Return n events: parts of some fields, now and then two at one time, gaps up to weeks."""
+def events(n: int, seed: int = 0, sizes: tuple[int, ...] = SIZES, waves: tuple[int, ...] = ()) -> Events:
+    """Return n events: parts of some fields, now and then two at one time, gaps up to weeks.
+
+    Periodic fields, those with waves, have numbers around 0 and now and then the extremes.
+    """
     chance = np.random.default_rng(seed)
     codes = np.stack([chance.integers(0, size, n) for size in sizes], axis=1).astype(np.int32)
     parts = chance.random((n, len(sizes))).astype(np.float32) * (chance.random((n, len(sizes))) < 0.5)
     parts[codes == np.array(sizes) - 1] = 0.0
+    for f in np.flatnonzero(waves):
+        numbers = np.where(chance.random(n) < 0.1, chance.choice([-1024.0, 1024.0], n), chance.normal(0.0, 2.0, n))
+        parts[:, f] = np.where(codes[:, f] > 0, numbers, 0.0)
     gaps = (np.exp(chance.normal(0.0, 2.0, n)) * DAY * (chance.random(n) < 0.9)).astype(np.int64)
     return Events(codes, parts.astype(np.float32), START + np.cumsum(gaps))

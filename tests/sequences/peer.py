@@ -47,6 +47,11 @@ class Peer:
         for f in range(len(self.config.sizes)):
             table, code = self.w[f"token.{f}"], torch.from_numpy(events.codes[:, f].astype(np.int64))
             part = torch.from_numpy(events.parts[:, f])[:, None]
+            if self.config.periodic[f]:
+                turns = (part.double() * self.w[f"frequency.{f}"].double()) % 1.0
+                waves = torch.cat([torch.sin(2 * math.pi * turns), torch.cos(2 * math.pi * turns)], 1).float()
+                found += torch.where((code > 0)[:, None], waves @ table[1:], table[0])
+                continue
             found += (1 - part) * table[code] + part * table[torch.clamp(code + 1, max=len(table) - 1)]
         return found
 

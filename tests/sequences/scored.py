@@ -19,14 +19,16 @@ from obligor.features.sequence import Entering
 from obligor.features.timelines import FactsSource
 from obligor.sequences.asked import Everyone, parts
 from obligor.sequences.fitting import TokenSettings, fit_tokenizer
+from obligor.sequences.numbers import NumberKind
 from obligor.sequences.score import SequenceScore
 from obligor.sequences.slices import find_slices
 from obligor.sequences.tokens import Tokenizer
-from obligor.sequences.weights import Config, Kind, dump, parse
+from obligor.sequences.weights import Config, Kind, dump, parse, waves_of
 
 __all__ = ["HISTORY", "Scored", "lender_plan", "naive_scores", "score_of", "tokenizer_of"]
 
 HISTORY = "history"
+NUMBERS: dict[str, NumberKind] = {"gap": "periodic", "repayment.amount": "periodic", "sale.price": "bins"}
 
 
 def lender_plan(limit: int | None = None) -> Plan:
@@ -44,16 +46,17 @@ def lender_plan(limit: int | None = None) -> Plan:
 
 
 def tokenizer_of(plan: Plan, log: EventLog) -> Tokenizer:
-    """Fit a tokenizer on a log: what comes later it may not know."""
+    """Fit a tokenizer on a log, of whose numbers some are periodic: what comes later it may not know."""
     known = log.facts("repayment", columns=[]).rows["known"].to_numpy()
     at = Everyone(int(known.max()), log.cut())
-    return fit_tokenizer(plan, HISTORY, log, at, TokenSettings(intervals=4, count_min=2))
+    return fit_tokenizer(plan, HISTORY, log, at, TokenSettings(intervals=4, count_min=2, numbers=NUMBERS))
 
 
 def score_of(tokenizer: Tokenizer, kind: Kind, seed: int = 0, *, tail: int = 12, heads: int = 2) -> SequenceScore:
     """Return a score with random weights; `seed` is the encoder's."""
     more = {"gru": {}, "linear_attention": {"heads": 2}, "transformer": {"heads": 2, "layers": 1, "tail": tail}}[kind]
-    config = Config(kind=kind, width=6, hidden=8, sizes=tokenizer.sizes, **more)  # type: ignore[arg-type]
+    waves = waves_of(tokenizer.periodic, 3)
+    config = Config(kind=kind, width=6, hidden=8, sizes=tokenizer.sizes, waves=waves, **more)  # type: ignore[arg-type]
     names = [f"fold_{i}" for i in range(heads)]
     content = dump(config, tensors(config, seed, dict.fromkeys(names, 1)))
     weights = parse(content, hashlib.sha256(content).hexdigest())

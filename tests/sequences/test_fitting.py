@@ -157,6 +157,6 @@ def test_edges_are_order_statistics_each_once() -> None:
 
 
 def test_numbers_may_be_seen_in_bins() -> None:
-    tokenizer = _fitted(_worlds().facts, TokenSettings(binned=frozenset({"gap", "price"})))
+    tokenizer = _fitted(_worlds().facts, TokenSettings(numbers={"gap": "bins", "price": "bins"}))
     kinds = {one.name: one.kind for one in tokenizer.fields}
     assert (kinds["gap"], kinds["price"], kinds["amount"], kinds["type"]) == ("bins", "bins", "piecewise", "category")

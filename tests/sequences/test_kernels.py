@@ -17,7 +17,7 @@ from obligor.features import portable
 from obligor.features.kernels.values import log2
 from obligor.sequences.kernels import functions
 from obligor.sequences.kernels.matrices import add_product, add_rows, fold, scale_to_unit
-from obligor.sequences.kernels.tokens import first_wrong_slice
+from obligor.sequences.kernels.tokens import NONE, first_wrong_slice
 from obligor.sequences.state import NEVER
 
 Floats = NDArray[np.float64]
@@ -160,27 +160,33 @@ def test_scaling_to_unit() -> None:
     assert out == pytest.approx(x / np.sqrt((x * x).mean() + 1e-5) * weight, rel=1e-14)
 
 
+def _tables() -> NDArray[np.int64]:
+    """Return what fields with tables alone are to the kernels."""
+    none = np.full(len(SIZES) + 1, NONE)
+    return np.array([np.append(0, np.cumsum(SIZES)), [*SIZES, 0], none], np.int64)
+
+
 @pytest.mark.parametrize(
     ("what", "event", "field", "value"),
     [("codes", 3, 1, -1), ("codes", 3, 1, 9), ("parts", 4, 2, 1.5), ("parts", 4, 2, np.nan), ("time", 5, 5, -1)],
 )
 def test_the_first_wrong_place_is_found(what: str, event: int, field: int, value: float) -> None:
     come = events(10, 1)
-    first = np.concatenate([[0], np.cumsum(SIZES)])
+    fields = _tables()
     # The third slice goes on with the second one.
     slices = (np.array([0, 2, 2]), np.array([2, 3, 10]), np.array([come.time[-1]] * 3))
-    assert first_wrong_slice(first, *come, *slices, NEVER) == (0, 0)
+    assert first_wrong_slice(fields, *come, *slices, NEVER) == (0, 0)
     array = getattr(come, what)
     if what == "time":
         array[event] = value
     else:
         array[event, field] = value
-    assert first_wrong_slice(first, *come, *slices, NEVER) == (2, 1 + (event - 2) * 6 + field)
+    assert first_wrong_slice(fields, *come, *slices, NEVER) == (2, 1 + (event - 2) * 6 + field)
 
 
 def test_a_part_needs_a_row_after_its_code() -> None:
     come = events(3, 1)
     come.codes[1, 0], come.parts[1, 0] = SIZES[0] - 1, 0.25
-    first = np.concatenate([[0], np.cumsum(SIZES)])
+    fields = _tables()
     slices = (np.array([0]), np.array([3]), np.array([come.time[-1]]))
-    assert first_wrong_slice(first, *come, *slices, NEVER) == (0, 1 + 6)
+    assert first_wrong_slice(fields, *come, *slices, NEVER) == (0, 1 + 6)

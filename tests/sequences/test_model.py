@@ -15,6 +15,7 @@ def test_defaults_stand() -> None:
     assert SequenceModel(sequence="history", cutoff="2026-01-31T12:00:00Z").width == 32
     for kind in ("gru", "linear_attention", "transformer"):
         assert SequenceModel(sequence="history", kind=kind).hidden == 64
+    assert SequenceModel(sequence="history").numbers == "piecewise"
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,8 @@ def test_defaults_stand() -> None:
             "cutoff: expected a date such as 2026-01-31 or an RFC 3339 moment, got '2026-13-01'",
         ),
         ({"cutoff": 20260101}, "cutoff: expected a date such as 2026-01-31 or an RFC 3339 moment, got 20260101"),
+        ({"numbers": "periodical"}, "numbers: 'periodical'; did you mean 'periodic'?"),
+        ({"numbers": {"gap": "bin"}}, "numbers['gap']: 'bin'; did you mean 'bins'?"),
         ({"held_share": 1.0}, "held_share: expected a share from 0 to below 1, got 1.0"),
     ],
 )

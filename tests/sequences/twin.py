@@ -21,11 +21,15 @@ from obligor.features.portable import log
 from obligor.features.timelines import Facts
 from obligor.features.zone import zone_offsets
 
-__all__ = ["FAULTS", "NAME", "Log", "Token", "application_fields", "expected", "gap_token", "plan", "tokenizer_data"]
+__all__ = [
+    "FAULTS", "NAME", "PERIODIC_FAULTS", "Log", "Token", "application_fields", "expected", "gap_token", "plan",
+    "tokenizer_data",
+]  # fmt: skip
 
 Token = tuple[int, tuple[int, ...], tuple[float, ...]]  # time, codes, parts
 NAME = "history"
 FAULTS = ("own", "newest type", "gap to hidden", "unknown is absent", "no clamp", "bins", "limit", "utc", "no sign")
+PERIODIC_FAULTS = ("no middle", "no spread", "no clamp", "no sign", "null is 0")  # beside, where a field is periodic
 LN2 = 0.6931471805599453
 APPLICATION = {
     "price": pa.int64(), "item": pa.string(), "consumer": pa.string(), "channel": pa.string(), "merchant": pa.string(),
@@ -58,8 +62,8 @@ def plan(limit: int | None = None, zone: str = "Europe/Berlin") -> Plan:
     return plan_of([measure("count")], format=3, sequences=[sequence], **parts)
 
 
-def tokenizer_data(definition: str) -> dict[str, Any]:
-    """Return a tokenizer that knows some values and not others, as JSON."""
+def tokenizer_data(definition: str, periodic: Collection[str] = ()) -> dict[str, Any]:
+    """Return a tokenizer that knows some values and not others, as JSON; some of its numbers may be periodic."""
     known: dict[str, list[int]] = {
         "type": [1, 0, 3], "hour": [22, 21, 23, 0], "weekday": [1, 0, 6], "day_of_month": [14, 7, 13],
         "loan": [text_hash("l"), text_hash("k")], "channel": [1], "merchant": [text_hash("m")],
@@ -74,8 +78,8 @@ def tokenizer_data(definition: str) -> dict[str, Any]:
         {"name": name, "kind": "category", "size": 2 + len(known[name]), "slow": name == "loan",
          "values": known[name], "edges": None}
         if name in known
-        else {"name": name, "kind": "bins" if name == "price" else "piecewise", "size": 1 + len(edges[name]),
-              "slow": False, "values": None, "edges": edges[name]}
+        else {"name": name, "kind": "periodic" if name in periodic else "bins" if name == "price" else "piecewise",
+              "size": 1 + len(edges[name]), "slow": False, "values": None, "edges": edges[name]}
         for name in names
     ]  # fmt: skip
     return {"format": 1, "definition": definition, "fields": fields}
@@ -174,8 +178,9 @@ def _log2(x: float) -> float:
 
 def _coded(field: Mapping[str, Any], x: Any, faults: Collection[str]) -> tuple[int, float]:
     """The code and the part of a value of a field."""
-    if x is None:
+    if x is None and not (field["kind"] == "periodic" and "null is 0" in faults):
         return 0, 0.0
+    x = 0 if x is None else x
     if field["kind"] == "category":
         unknown = 0 if "unknown is absent" in faults else 1
         return (2 + field["values"].index(x) if x in field["values"] else unknown), 0.0
@@ -184,4 +189,9 @@ def _coded(field: Mapping[str, Any], x: Any, faults: Collection[str]) -> tuple[i
     place = max([i for i, edge in enumerate(edges[:-1]) if edge <= clamped], default=0)
     if field["kind"] == "bins" and "bins" not in faults:
         return 1 + place, 0.0
+    if field["kind"] == "periodic":
+        last = len(edges) - 1
+        spread = 1.0 if "no spread" in faults else edges[last - last // 4] - edges[last // 4]
+        scaled = (clamped - (0.0 if "no middle" in faults else edges[last // 2])) / spread
+        return 1 + place, max(-1024.0, min(1024.0, scaled))
     return 1 + place, (clamped - edges[place]) / (edges[place + 1] - edges[place])

@@ -16,7 +16,7 @@ from obligor.cli.feature_stats import stats
 from obligor.cli.known import InPlan, Known, known_features, unit_words
 from obligor.cli.options import AsJson, InProject
 from obligor.cli.output import EXIT_CODES, Output, guarded, number_words
-from obligor.errors import NotFound, did_you_mean
+from obligor.errors import DefinitionError, NotFound, did_you_mean
 
 if TYPE_CHECKING:
     from obligor.decisions.uses import Use
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from obligor.features.origins import Branch
     from obligor.features.sequence_words import SequenceEntry
     from obligor.project import Project
+    from obligor.sequences.numbers import NumberKind
 
 __all__ = ["features"]
 
@@ -176,15 +177,18 @@ def describe(
     from obligor.features.forms import form_hash
     from obligor.features.nulls import none_words, null_words
     from obligor.features.sequence_words import sequence_entries
+    from obligor.sequences.numbers import seen_words
 
     out = Output(as_json)
     opened = obligor.open(project)
     known = known_features(opened, plan)
     sequence = next((one for one in sequence_entries(known.plan) if one.name == name), None)
     if sequence is not None and name not in known.plan.names:
-        facts = [*_sequence_facts(sequence), ("scored as", _scored(known, name))]
+        numbers = _numbers(opened, known, name)
+        seen = ("its numbers are seen", seen_words(numbers))
+        facts = [*_sequence_facts(sequence), seen, ("scored as", _scored(known, name))]
         out.facts([(word, text) for word, text in facts if text])
-        out.result(asdict(sequence))
+        out.result({**asdict(sequence), "numbers": numbers})
         return
     entry = known.entry(name)
     spec = known.plan.features[known.plan.names.index(name)]
@@ -202,6 +206,22 @@ def _scored(known: Known, sequence: str) -> str:
     from obligor.decisions.uses import score_words
 
     return "" if known.bundle is None else score_words(known.bundle, sequence)
+
+
+def _numbers(project: Project, known: Known, sequence: str) -> dict[str, NumberKind]:
+    """Return how the numbers of a sequence are seen by who scores it, else by the encoder that is to be learnt."""
+    from obligor.sequences.numbers import kind_of, number_names
+
+    score = None if known.bundle is None else known.bundle.sequence
+    if score is not None and score.sequence == sequence:
+        return {one.name: one.kind for one in score.tokenizer.fields if one.kind != "category"}
+    try:
+        model = project.encoder_model
+    except DefinitionError:  # there need be none
+        return {}
+    if model.sequence != sequence:
+        return {}
+    return {name: kind_of(model.numbers, name) for name in number_names(known.plan.sequence(sequence))}
 
 
 def _sequence_facts(entry: SequenceEntry) -> Iterator[tuple[str, str]]:

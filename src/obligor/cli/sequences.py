@@ -253,7 +253,7 @@ def _dataset(
         return Dataset.open(folder, plan=plan)
     at = Everyone(snapshot["cutoff_us"], {int(shard): sequence for shard, sequence in snapshot["cut"].items()})
     source = sequence_source(project, log, plan, name)
-    settings = TokenSettings(intervals=model.intervals, count_min=model.count_min)
+    settings = TokenSettings(intervals=model.intervals, count_min=model.count_min, numbers=model.numbers)
     tokenizer = fit_tokenizer(plan, name, source, at, settings, threads)
     return write_dataset(folder, plan, name, tokenizer, source, at, snapshot=snapshot, threads=threads)
 

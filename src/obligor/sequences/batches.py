@@ -83,7 +83,12 @@ class BatchSource(Protocol[Kind]):
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Return the rows of each field's table."""
+        """Return how many codes each field has."""
+        ...
+
+    @property
+    def periodic(self) -> tuple[bool, ...]:
+        """Return which fields are periodic; nothing: none is."""
         ...
 
     @property

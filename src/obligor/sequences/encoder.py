@@ -26,7 +26,7 @@ from obligor.features.portable import exp, log
 from obligor.sequences.kernels import gru, linear_attention, pooling, transformer
 from obligor.sequences.kernels.head import head
 from obligor.sequences.kernels.matrices import fold
-from obligor.sequences.kernels.tokens import first_wrong_slice
+from obligor.sequences.kernels.tokens import NONE, SPREADS_MAX, first_wrong_slice
 from obligor.sequences.state import Layout, RecurrentState, State, TailState, aligned
 from obligor.sequences.weights import Config, Tensors, Weights, readout_size
 
@@ -50,7 +50,7 @@ class _Runtime(Protocol):
     """One kind of encoder: its kernels and their arguments."""
 
     layout: Layout
-    first: Times
+    fields: Times
 
     def start(self) -> State: ...
     def parsed(self, content: bytes) -> State: ...
@@ -172,7 +172,7 @@ class Encoder:
         columns = (_read_only(codes), _read_only(parts), _read_only(time))
         slices = (_read_only(begins), _read_only(ends), _read_only(as_of))
         last = int(after.counts[1])
-        number, wrong = first_wrong_slice(self._runtime.first, *columns, *slices, last)
+        number, wrong = first_wrong_slice(self._runtime.fields, *columns, *slices, last)
         if wrong:
             raise BadInput(self._problem_of(number, wrong, *columns, *slices, last))
         events = self._runtime.behind(after, (*columns, *slices))
@@ -199,6 +199,8 @@ class Encoder:
             return Problem(f"{path}.time[{event}]", f"expected {before} or later, got {int(time[event])}")
         code, part, size = int(codes[event, field]), float(parts[event, field]), self.config.sizes[field]
         expected = f"expected a code below {size} with a part from 0 to 1, and 0 at the last code"
+        if self.config.periodic[field]:
+            expected = f"expected a code below {size} with a number within {SPREADS_MAX}, and 0 at code 0"
         return Problem(f"{path}.codes[{event}, {field}]", f"{expected}; got code {code}, part {part}")
 
     def _problem_of(
@@ -221,11 +223,12 @@ class _Recurrent:
         named = _gru if config.kind == "gru" else _linear_attention
         inputs, vectors, matrix = named(weights.tensors)
         rows = pooling.POOLED + len(config.fading_days) + (0 if config.kind == "gru" else h // config.heads)
-        fields = len(config.sizes)
-        scratch = module.work_size(h, fields)
-        self.layout = Layout(config.kind, fields, h, rows, scratch, bytes.fromhex(weights.states_sha256())[:8])
-        table, self.first = _folded(config, weights.tensors, inputs)
-        self._weights = (table, self.first, aligned(vectors), _by_input(matrix), config.heads, _spans(config))
+        scratch = module.work_size(h, _terms(config))
+        self.layout = _layout(weights, rows, scratch)
+        self.fields, waves = _fields(config, weights.tensors)
+        table = _folded(config, weights.tensors, inputs)
+        own = aligned(np.concatenate([vectors, waves]))
+        self._weights = (table, self.fields, own, _by_input(matrix), config.heads, _spans(config))
         self._advance: Callable[..., int] = module.advance
         self._encode: Callable[..., None] = module.encode
         self._empty = weights.tensors["readout.empty"].astype(np.float64)
@@ -256,12 +259,10 @@ class _Transformer:
 
     def __init__(self, weights: Weights) -> None:
         config, tensors = weights.config, weights.tensors
-        fields = len(config.sizes)
-        self.layout = Layout(
-            config.kind, fields, config.hidden, config.tail, 0, bytes.fromhex(weights.states_sha256())[:8]
-        )
+        self.layout = _layout(weights, config.tail, 0)
         self._config = config
-        table, self.first = _folded(config, tensors, tensors["in"])
+        self.fields, waves = _fields(config, tensors)
+        table = _folded(config, tensors, tensors["in"])
         norms = [tensors[f"layer.{i}.norm{k}"] for i in range(config.layers) for k in (1, 2)]
 
         def stacked(name: str) -> NDArray[np.float32]:
@@ -269,13 +270,14 @@ class _Transformer:
 
         self._layers = transformer.Layers(
             table=table,
-            first=self.first,
+            fields=self.fields,
             norms=np.array([*norms, tensors["final_norm"]], dtype=np.float64),
             query_key_value=stacked("qkv"),
             out=stacked("out"),
             up=stacked("up"),
             down=stacked("down"),
             frequencies=_frequencies(config.hidden // config.heads // 2),
+            waves=waves,
             spans=_spans(config),
         )
         self._empty = tensors["readout.empty"].astype(np.float64)
@@ -288,7 +290,7 @@ class _Transformer:
 
     def advance(self, state: TailState, codes: Codes, parts: Parts, time: Times) -> int:
         ring = (state.codes, state.parts, state.time, state.counts)
-        found: int = transformer.advance(self.first, codes, parts, time, *ring)
+        found: int = transformer.advance(self.fields, codes, parts, time, *ring)
         return found
 
     def read(self, state: TailState, as_of: int, out: Floats) -> None:
@@ -316,7 +318,7 @@ class _Transformer:
     def _desk(self) -> transformer.Desk:
         config = self._config
         spans = len(config.fading_days)
-        return transformer.Desk.make(config.tail, config.hidden, config.heads, len(config.sizes), spans)
+        return transformer.Desk.make(config.tail, config.hidden, config.heads, _terms(config), spans)
 
 
 class _Head:
@@ -364,9 +366,30 @@ def _by_input(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
     return aligned(matrix.T)
 
 
-def _folded(config: Config, tensors: Tensors, inputs: NDArray[np.float32]) -> tuple[NDArray[np.float32], Times]:
-    """Return all token tables times the matrix (outputs, d), and where each field's rows begin."""
-    first = np.concatenate([[0], np.cumsum(config.sizes)]).astype(np.int64)
+def _layout(weights: Weights, rows: int, scratch: int) -> Layout:
+    config = weights.config
+    key = bytes.fromhex(weights.states_sha256())[:8]
+    return Layout(config.kind, len(config.sizes), config.hidden, rows, _terms(config), scratch, key)
+
+
+def _terms(config: Config) -> int:
+    """Return how many rows of the folded table a token is the sum of, at most."""
+    return sum(max(2, 2 * k) for k in config.waves or (0,) * len(config.sizes))
+
+
+def _fields(config: Config, tensors: Tensors) -> tuple[Times, Floats]:
+    """Return what the fields are, as kernels.tokens has it, and the frequencies of all periodic ones."""
+    waves = config.waves or (0,) * len(config.sizes)
+    ends = np.cumsum(waves)
+    begins = np.where(np.array(waves) > 0, ends - waves, NONE)
+    rows = [np.append(0, np.cumsum(config.rows)), np.append(config.sizes, 0), np.append(begins, NONE)]
+    own = [tensors[f"frequency.{i}"].astype(np.float64) for i, k in enumerate(waves) if k]
+    return np.array(rows, np.int64), np.concatenate([np.empty(0), *own])
+
+
+def _folded(config: Config, tensors: Tensors, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return all token tables times the matrix (outputs, d)."""
+    first = np.append(0, np.cumsum(config.rows))
     size = 4 * int(first[-1]) * len(inputs)
     if size > FOLDED_BYTES_MAX:
         raise LimitError(f"token tables of {first[-1]} rows: expected at most {FOLDED_BYTES_MAX} bytes, got {size}")
@@ -374,7 +397,7 @@ def _folded(config: Config, tensors: Tensors, inputs: NDArray[np.float32]) -> tu
     weights, token, row = _by_input(inputs), np.empty(config.width), np.empty(len(inputs))
     for i in range(len(config.sizes)):
         fold(np.ascontiguousarray(tensors[f"token.{i}"]), weights, token, row, out[first[i] : first[i + 1]])
-    return out, first
+    return out
 
 
 def _spans(config: Config) -> Floats:

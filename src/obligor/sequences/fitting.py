@@ -7,12 +7,13 @@ lowest. Nothing that is known later than the view enters.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from obligor.errors import BadInput
 from obligor.features.calendar import DAY_S, civil, local_seconds
 from obligor.features.kernels.compiling import entry
 from obligor.features.kernels.integers import NULL
@@ -21,6 +22,7 @@ from obligor.features.narrowing import sequence_alone
 from obligor.features.plan import Plan
 from obligor.features.sequence_spec import BUILT_IN, SequenceField
 from obligor.sequences.asked import Asked, Everyone, Source, in_order, parts
+from obligor.sequences.numbers import DEFAULT, Numbers, kind_of, number_problems, unknown_numbers
 from obligor.sequences.slices import find_slices
 from obligor.sequences.tokens import KNOWN, TokenField, Tokenizer, magnitude
 
@@ -39,15 +41,21 @@ class TokenSettings:
     count_min: int = 5  # of a category's value, to be known
     values_max: int = 1000  # known of one category
     sample: int = 1 << 20  # values that edges are made of
-    binned: frozenset[str] = field(default_factory=frozenset)  # numbers whose place within an interval does not matter
+    numbers: Numbers = DEFAULT  # how they are seen; those that are not named are seen as by default
 
 
 def fit_tokenizer(
     plan: Plan, name: str, source: Source, at: Everyone, settings: TokenSettings | None = None, threads: int = 1
 ) -> Tokenizer:
-    """Return the tokenizer of a plan's sequence, fitted on the rows of all entities in the view `at`."""
+    """Return the tokenizer of a plan's sequence, fitted on the rows of all entities in the view `at`.
+
+    BadInput where the settings name a number that the sequence does not have, or see one as nothing does.
+    """
     settings = settings or TokenSettings()
     alone = sequence_alone(plan, name)
+    chosen = settings.numbers
+    if problems := [*number_problems(chosen, "$.numbers"), *unknown_numbers(chosen, alone.sequences[0], "$.numbers")]:
+        raise BadInput(problems)
     counted = _Counted(alone, settings)
     for seen in in_order(lambda part: _seen(alone, part()), parts(plan, name, source, at, threads), threads):
         counted.add(seen)
@@ -167,8 +175,8 @@ class _Counted:
 
     def _number(self, name: str, slow: bool) -> TokenField:
         edges = edges_of(self._kept[name][0], self._settings.intervals)
-        kind = "bins" if name in self._settings.binned else "piecewise"
-        return TokenField(name=name, kind=kind, size=1 + len(edges), slow=slow, values=None, edges=edges)  # type: ignore[arg-type]
+        kind = kind_of(self._settings.numbers, name)
+        return TokenField(name=name, kind=kind, size=1 + len(edges), slow=slow, values=None, edges=edges)
 
 
 def known_values(values: Ints, counts: Ints, count_min: int, values_max: int) -> tuple[int, ...]:

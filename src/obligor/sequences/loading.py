@@ -49,8 +49,13 @@ class Selection:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """The rows of each field's table."""
+        """How many codes each field has."""
         return self.dataset.tokenizer.sizes
+
+    @property
+    def periodic(self) -> tuple[bool, ...]:
+        """Which fields are periodic."""
+        return self.dataset.tokenizer.periodic
 
     @property
     def slow(self) -> tuple[bool, ...]:

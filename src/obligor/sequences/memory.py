@@ -21,7 +21,7 @@ Ints = NDArray[np.int64]
 class MemorySource:
     """Sequences in memory: flat tokens of events, and the slice of them that each question sees."""
 
-    sizes: tuple[int, ...]  # rows of each field's table
+    sizes: tuple[int, ...]  # how many codes each field has
     codes: NDArray[np.int32]  # (n, F)
     parts: NDArray[np.float32]  # (n, F)
     time: Ints  # (n,) microseconds, ascending within a slice
@@ -31,6 +31,7 @@ class MemorySource:
     tokens_max: int = 16_384  # of a batch, padding included
     rows_max: int = 512  # of a batch
     slow: tuple[bool, ...] = ()  # which fields are slow-moving identifiers; (): none is known to be
+    periodic: tuple[bool, ...] = ()  # which fields are periodic; (): none
 
     questions: Ints | None = None  # those that are wanted; None: all
 

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 from obligor.errors import DefinitionError, Problem, did_you_mean
 from obligor.events.fields import parse_timestamp
+from obligor.sequences.numbers import DEFAULT, Numbers, number_problems
 from obligor.sequences.weights import FADING_DAYS_MAX, FADING_MAX, HIDDEN_MAX, LAYERS_MAX, TAIL_MAX, WIDTH_MAX, Kind
 
 __all__ = ["Precision", "SequenceModel"]
@@ -60,6 +61,7 @@ class SequenceModel:
     precision: Precision = "float32"  # of products; bfloat16 gains little below some hundred hidden units
     intervals: int = 32  # between the edges of a number, at most
     count_min: int = 5  # of a category's value, to be known
+    numbers: Numbers = DEFAULT  # how they are seen: piecewise, bins or periodic, all or by name
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -81,6 +83,7 @@ class SequenceModel:
         if not fit or not len(set(days)) == len(days) <= FADING_MAX:
             allowed = f"at most {FADING_MAX} different whole numbers, 1 to {FADING_DAYS_MAX}"
             yield _problem("fading_days", f"expected a tuple of {allowed}, got {days!r}")
+        yield from number_problems(self.numbers, "SequenceModel.numbers")
         unfit = False
         for name, (least, most) in _WHOLE.items():
             value = getattr(self, name)

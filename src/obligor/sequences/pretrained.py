@@ -23,7 +23,7 @@ from obligor.errors import IntegrityError, NotFound
 from obligor.parts import MANIFEST, encode_json, point_at, read_parts, write_parts
 from obligor.sequences.encoder import Encoder
 from obligor.sequences.tokens import Tokenizer
-from obligor.sequences.weights import FILE_BYTES_MAX, Weights, parse
+from obligor.sequences.weights import FILE_BYTES_MAX, Weights, parse, unfit
 
 __all__ = ["CURRENT", "PARTS", "Encoders", "Pretrained"]
 
@@ -69,9 +69,8 @@ class Pretrained:
 def _fitting(tokenizer: Tokenizer, content: bytes, source: str) -> Weights:
     """Return the weights in a file's bytes, which are for this tokenizer."""
     weights = parse(content, hashlib.sha256(content).hexdigest(), source)
-    if weights.config.sizes != tokenizer.sizes:
-        expected = f"expected tables of {tokenizer.sizes} rows, as the tokenizer has"
-        raise IntegrityError(f"{source}: {expected}, got {weights.config.sizes}")
+    if fault := unfit(weights.config, tokenizer.sizes, tokenizer.periodic):
+        raise IntegrityError(f"{source}: {fault}")
     return weights
 
 

@@ -25,7 +25,7 @@ from obligor.sequences.encoder import Encoder, Floats
 from obligor.sequences.head import DESCRIPTION, GROUPS_MAX, PARTS, TOKENIZER, WEIGHTS, EventGroup, described, score_spec
 from obligor.sequences.tokens import Encoder as Tokens
 from obligor.sequences.tokens import Tokenizer
-from obligor.sequences.weights import Weights, parse
+from obligor.sequences.weights import Weights, parse, unfit
 
 __all__ = ["PARTS", "EventGroup", "SequenceScore"]
 
@@ -61,8 +61,8 @@ class SequenceScore:
         tokenizer = Tokenizer.load(json.loads(parts[TOKENIZER]))
         content = parts[WEIGHTS]
         weights = parse(content, hashlib.sha256(content).hexdigest(), WEIGHTS)
-        if weights.config.sizes != tokenizer.sizes:
-            raise IntegrityError(f"{WEIGHTS}: expected tables of {tokenizer.sizes} rows, got {weights.config.sizes}")
+        if fault := unfit(weights.config, tokenizer.sizes, tokenizer.periodic):
+            raise IntegrityError(f"{WEIGHTS}: {fault}")
         if len(own.groups) > GROUPS_MAX:
             raise IntegrityError(f"{DESCRIPTION}: expected at most {GROUPS_MAX} groups, got {len(own.groups)}")
         if not own.heads or not set(own.heads) <= set(weights.heads):

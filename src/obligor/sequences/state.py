@@ -46,6 +46,7 @@ class Layout:
     fields: int
     hidden: int
     rows: int  # kept rows of `hidden` numbers; of the Transformer N
+    terms: int  # rows that are added up to a token, at most
     scratch: int  # float64 that a recurrent step needs beside
     encoder: bytes  # 8 bytes
 
@@ -85,7 +86,7 @@ class RecurrentState:
     layout: Layout
     kept: NDArray[np.float64]  # (rows, hidden), as obligor.sequences.kernels.pooling names them
     counts: NDArray[np.int64]  # (2,): events, last time
-    rows: NDArray[np.int64] = field(repr=False)  # (2F,) scratch
+    rows: NDArray[np.int64] = field(repr=False)  # (terms,) scratch
     work: NDArray[np.float64] = field(repr=False)  # (scratch,)
 
     @classmethod
@@ -98,7 +99,7 @@ class RecurrentState:
     @classmethod
     def _of(cls, layout: Layout, kept: NDArray[np.float64], events: int, last_time: int) -> RecurrentState:
         work = aligned(np.zeros(layout.scratch))
-        return cls(layout, aligned(kept), np.array([events, last_time]), np.zeros(2 * layout.fields, np.int64), work)
+        return cls(layout, aligned(kept), np.array([events, last_time]), np.zeros(layout.terms, np.int64), work)
 
     @classmethod
     def from_bytes(cls, layout: Layout, content: bytes) -> RecurrentState:

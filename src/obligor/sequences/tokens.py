@@ -9,7 +9,10 @@ A category has code 0 where it is absent, 1 for a value that is not known, 2 and
 number x has code 0 where it is absent; else it is clamped to [e_0, e_B], its code is 1 + i for e_i <= x < e_(i+1) (the
 last interval is closed) and its part (x - e_i) / (e_(i+1) - e_i): piecewise linear, so that a table row belongs to an
 edge and no step is lost between (Gorishniy et al. 2022, "On Embeddings for Numerical Features in Tabular Deep
-Learning"). Kind `bins` is the same with part 0. Magnitudes (money, times) are taken as sign(x) log2(1 + |x|).
+Learning"). Kind `bins` is the same with part 0. Kind `periodic` has the codes of bins, which is what foretelling it
+asks for, and as its part the number itself, clamped as well: in spreads from the middle edge, a spread being from the
+first quarter of the edges to the last; the encoder takes sines and cosines of it. Magnitudes (money, times) are taken
+as sign(x) log2(1 + |x|).
 
 A tokenizer is fitted once (`fitting`), is JSON, and says by hash for which definition of a sequence it was made. The
 arithmetic is + - * / on float64, and a logarithm made of these: the same bits on every machine.
@@ -41,6 +44,8 @@ from obligor.features.plan import Plan
 from obligor.features.projection import code_slots
 from obligor.features.requests import slot_row
 from obligor.features.sequence_spec import BUILT_IN
+from obligor.sequences.kernels.tokens import SPREADS_MAX
+from obligor.sequences.numbers import NumberKind
 
 __all__ = ["ABSENT", "FORMAT", "KNOWN", "UNKNOWN", "Encoder", "TokenField", "Tokenizer", "Tokens", "magnitude"]
 
@@ -67,8 +72,8 @@ class TokenField(Record, frozen=True):
     """One field: a category's known values, the most frequent first, or a number's edges, ascending."""
 
     name: str
-    kind: Literal["category", "piecewise", "bins"]
-    size: int  # rows of its table
+    kind: Literal["category"] | NumberKind
+    size: int  # how many codes it has: rows of its table, unless it is periodic
     slow: bool  # kept out of contrastive objectives
     values: tuple[int, ...] | None
     edges: tuple[float, ...] | None
@@ -127,8 +132,13 @@ class Tokenizer:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """The rows of each field's table."""
+        """How many codes each field has."""
         return tuple(one.size for one in self.fields)
+
+    @property
+    def periodic(self) -> tuple[bool, ...]:
+        """Which fields are periodic."""
+        return tuple(one.kind == "periodic" for one in self.fields)
 
     @property
     def slow(self) -> tuple[bool, ...]:
@@ -161,6 +171,8 @@ def _fault(field: TokenField) -> str | None:
         return "a number has edges and no values"
     if not all(a < b for a, b in pairwise(field.edges)) or not all(abs(edge) < np.inf for edge in field.edges):
         return "expected finite edges, ascending"
+    if field.edges and field.edges[-1] - field.edges[0] == np.inf:
+        return "expected edges that are less than the greatest float64 apart"
     return None if field.size == 1 + len(field.edges) else f"expected size {1 + len(field.edges)}"
 
 
@@ -171,7 +183,9 @@ class _Layout(NamedTuple):
     slots: NDArray[np.int32]  # (S, F) -1 where a type has no such field
     divisors: NDArray[np.float64]  # (S, F)
     kinds: NDArray[np.int32]  # (F,)
-    binned: NDArray[np.bool_]  # (F,)
+    binned: NDArray[np.bool_]  # (F,) whose part is not the place within an interval
+    middles: NDArray[np.float64]  # (F,) of periodic fields
+    spreads: NDArray[np.float64]  # (F,) of periodic fields, else 0
     value_ends: Ints  # (F + 1,)
     values: Ints  # of each category, ascending
     value_codes: Codes
@@ -240,13 +254,16 @@ def _layout(fields: tuple[TokenField, ...], plan: Plan, name: str) -> _Layout:
     values = [sorted((v, KNOWN + i) for i, v in enumerate(field.values or ())) for field in fields]
     edges = [field.edges or () for field in fields]
     flat = np.array([pair for own in values for pair in own], np.int64).reshape(-1, 2)
+    scales = np.array([_scale(field) for field in fields])
     zone = np.array(plan.zone_offsets, np.int64)
     return _Layout(
         np.array([1 << place for place in types], np.int64),
         slots,
         divisors,
         kinds,
-        np.array([field.kind == "bins" for field in fields]),
+        np.array([field.kind in ("bins", "periodic") for field in fields]),
+        np.ascontiguousarray(scales[:, 0]),
+        np.ascontiguousarray(scales[:, 1]),
         np.cumsum([0, *map(len, values)]),
         np.ascontiguousarray(flat[:, 0]),
         flat[:, 1].astype(np.int32),
@@ -255,6 +272,20 @@ def _layout(fields: tuple[TokenField, ...], plan: Plan, name: str) -> _Layout:
         np.ascontiguousarray(zone[:, 0]),
         np.ascontiguousarray(zone[:, 1]),
     )
+
+
+def _scale(field: TokenField) -> tuple[float, float]:
+    """Return the middle and the spread of a periodic field's edges; spread 0 where there is no such thing.
+
+    >>> edges = (0.0, 1.0, 2.0, 4.0, 900.0)
+    >>> _scale(TokenField(name="price", kind="periodic", size=6, slow=False, values=None, edges=edges))
+    (2.0, 3.0)
+    """
+    if field.kind != "periodic" or not field.edges:
+        return 0.0, 0.0
+    last = len(field.edges) - 1
+    spread = field.edges[last - last // 4] - field.edges[last // 4]
+    return field.edges[last // 2], spread if last else 1.0
 
 
 # ---- kernels --------------------------------------------------------------------------------------------------------
@@ -289,6 +320,17 @@ def _category(layout: Any, f: int, value: int) -> int:
 @kernel
 def _number(layout: Any, f: int, x: float) -> tuple[int, float]:
     """The code and the part of a number."""
+    code, part = _interval(layout, f, x)
+    if layout.spreads[f] > 0.0:
+        first, end = layout.edge_ends[f], layout.edge_ends[f + 1]
+        clamped = min(max(x, layout.edges[first]), layout.edges[end - 1])
+        part = min(max((clamped - layout.middles[f]) / layout.spreads[f], -SPREADS_MAX), SPREADS_MAX)
+    return code, part
+
+
+@kernel
+def _interval(layout: Any, f: int, x: float) -> tuple[int, float]:
+    """The code of the interval that a number lies in, and the place there."""
     first, end = layout.edge_ends[f], layout.edge_ends[f + 1]
     if end - first < 2 or x <= layout.edges[first]:
         return min(1, end - first), 0.0

@@ -5,6 +5,9 @@ configuration (`shapes`); heads are found by their tensors' names, and how many 
 biases. A head has a hidden layer, or, if it has a gate, several, its experts (MMoE, Ma et al. 2018); heads that share
 them each carry them, so that a file may hold any number of such families. What is wrong is reported all at once, by
 tensor.
+
+The table of a periodic field has a row for what is absent, one for the sine at each of its frequencies and one for each
+cosine; the frequencies, in turns a unit of its number, stand beside it.
 """
 
 from __future__ import annotations
@@ -27,13 +30,32 @@ from numpy.typing import NDArray
 from obligor.errors import BadInput, IntegrityError, Problem, did_you_mean
 from obligor.parts import write_whole
 
-__all__ = ["FORMAT", "Config", "Kind", "Tensors", "Weights", "dump", "parse", "read", "readout_size", "shapes", "write"]
+__all__ = [
+    "FORMAT",
+    "FREQUENCY_MAX",
+    "Config",
+    "Kind",
+    "Tensors",
+    "Weights",
+    "dump",
+    "parse",
+    "read",
+    "readout_size",
+    "shapes",
+    "unfit",
+    "waves_of",
+    "write",
+]
 
 FORMAT: Final = 1
 FILE_BYTES_MAX = 2**30
 WIDTH_MAX, HIDDEN_MAX, LAYERS_MAX, TAIL_MAX = 4096, 4096, 16, 8192
 FIELDS_MAX, ROWS_MAX, OUTPUTS_MAX = 512, 2**22, 4096
 FADING_MAX, FADING_DAYS_MAX = 8, 3650
+WAVES_MAX = 256
+FREQUENCY_MAX: Final = 2.0**20  # turns a unit: what is left of a turn stays exact
+
+_CHOICES: Final = ("fading_days", "waves")  # keys that a configuration has only where it has them
 
 Kind = Literal["gru", "linear_attention", "transformer"]
 Tensors = Mapping[str, NDArray[np.float32]]
@@ -53,6 +75,19 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: Literal[1] = FORMAT
     # Days over each of which a sum of y fades to 1/e; none in files of before there were any.
     fading_days: Annotated[tuple[Annotated[int, Meta(ge=1, le=FADING_DAYS_MAX)], ...], Meta(max_length=FADING_MAX)] = ()
+    waves: tuple[Annotated[int, Meta(ge=0, le=WAVES_MAX)], ...] = ()  # of each field its frequencies; (): none has any
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """The rows of each field's table: one a code, or of a periodic field the absent one, sines and cosines."""
+        if not self.waves:
+            return self.sizes
+        return tuple(1 + 2 * k if k else size for k, size in zip(self.waves, self.sizes, strict=True))
+
+    @property
+    def periodic(self) -> tuple[bool, ...]:
+        """Which fields are periodic."""
+        return tuple(k > 0 for k in self.waves) or (False,) * len(self.sizes)
 
     def problems(self) -> Iterator[Problem]:
         """Yield what does not fit together."""
@@ -65,22 +100,23 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             yield Problem("$.heads", f"expected {per_head} x heads to divide hidden {self.hidden}, got {self.heads}")
         if len(set(self.fading_days)) < len(self.fading_days):
             yield Problem("$.fading_days", f"expected spans that differ, got {list(self.fading_days)}")
-        if sum(self.sizes) > ROWS_MAX:
-            yield Problem("$.sizes", f"expected at most {ROWS_MAX} rows in all tables, got {sum(self.sizes)}")
+        if self.waves and (len(self.waves) != len(self.sizes) or not any(self.waves)):
+            expected = f"expected none, or one number for each of {len(self.sizes)} fields, one above 0"
+            yield Problem("$.waves", f"{expected}, got {list(self.waves)}")
+        elif sum(self.rows) > ROWS_MAX:
+            yield Problem("$.sizes", f"expected at most {ROWS_MAX} rows in all tables, got {sum(self.rows)}")
 
     def to_json(self) -> str:
-        """Return the canonical JSON: all keys, sorted; where no sums fade, nothing of them."""
-        keys = msgspec.to_builtins(self)
-        if not self.fading_days:
-            del keys["fading_days"]
-        return json.dumps(keys, sort_keys=True, separators=(",", ":"))
+        """Return the canonical JSON: all keys, sorted, without those that say that a choice was not made."""
+        data = {key: value for key, value in msgspec.to_builtins(self).items() if value or key not in _CHOICES}
+        return json.dumps(data, sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Config:
         """Return what the JSON says; raises BadInput naming the key, what was expected and what came."""
         try:
             keys = msgspec.json.decode(text, type=dict[str, Any])
-            if missing := [key for key in cls.__struct_fields__ if key not in keys and key != "fading_days"]:
+            if missing := [key for key in cls.__struct_fields__ if key not in keys and key not in _CHOICES]:
                 raise BadInput([Problem(f"$.{key}", "expected the key, got none") for key in missing])
             config = msgspec.convert(keys, type=cls)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -118,10 +154,33 @@ def readout_size(config: Config) -> int:
     return (5 + len(config.fading_days)) * config.hidden + 2
 
 
+def waves_of(periodic: tuple[bool, ...], frequencies: int) -> tuple[int, ...]:
+    """Return a configuration's waves where so many frequencies are each periodic field's.
+
+    >>> waves_of((False, True), 8), waves_of((False, False), 8)
+    ((0, 8), ())
+    """
+    return tuple(frequencies if one else 0 for one in periodic) if any(periodic) else ()
+
+
+def unfit(config: Config, sizes: tuple[int, ...], periodic: tuple[bool, ...]) -> str | None:
+    """Return how an encoder's fields differ from a tokenizer's; None where they do not."""
+    if config.sizes != sizes:
+        return f"expected fields of {sizes} codes, as the tokenizer has, got {config.sizes}"
+    if config.periodic != periodic:
+        return f"expected periodic fields {_true(periodic)}, as the tokenizer has, got {_true(config.periodic)}"
+    return None
+
+
+def _true(flags: tuple[bool, ...]) -> list[int]:
+    return [place for place, flag in enumerate(flags) if flag]
+
+
 def shapes(config: Config) -> dict[str, tuple[int, ...]]:
     """Return the shape of each of the encoder's tensors; the heads are not among them."""
     d, h = config.width, config.hidden
-    found: dict[str, tuple[int, ...]] = {f"token.{i}": (size, d) for i, size in enumerate(config.sizes)}
+    found: dict[str, tuple[int, ...]] = {f"token.{i}": (rows, d) for i, rows in enumerate(config.rows)}
+    found |= {f"frequency.{i}": (k,) for i, k in enumerate(config.waves) if k}
     if config.kind == "gru":
         found |= {"gru.weight_ih": (3 * h, d), "gru.weight_hh": (3 * h, h)}
         found |= {"gru.bias_ih": (3 * h,), "gru.bias_hh": (3 * h,)}
@@ -265,6 +324,8 @@ def _wrong(name: str, expected: Mapping[str, tuple[int, ...]], tensors: Tensors)
         elif not np.isfinite(tensor).all():
             place = tuple(int(i) for i in np.argwhere(~np.isfinite(tensor))[0])
             yield f"expected finite numbers, got {float(tensor[place])!r} at {place}"
+        elif name.startswith("frequency.") and np.abs(tensor).max() > FREQUENCY_MAX:
+            yield f"expected frequencies of at most {FREQUENCY_MAX:.0f} turns a unit, got {np.abs(tensor).max()}"
 
 
 def _path(name: str) -> str:

@@ -55,7 +55,8 @@ class _Grouped:
     """Batches in groups of a crew's size, the first again behind the last."""
 
     def __init__(self, data: Any, size: int) -> None:
-        self.data, self.size, self.sizes, self.slow = data, size, data.sizes, data.slow
+        self.data, self.size = data, size
+        self.sizes, self.slow, self.periodic = data.sizes, data.slow, data.periodic
 
     def batches(self, seed: int, epoch: int | None, start: int = 0) -> Any:
         found = list(self.data.batches(seed, epoch))
@@ -176,7 +177,7 @@ def test_portions_are_the_whole_and_as_long_as_each_other(size: int) -> None:
 
 def test_an_epoch_that_is_shorter_than_the_first_begins_anew() -> None:
     class Shrinking:
-        sizes, slow = (2,), (False,)
+        sizes, slow, periodic = (2,), (False,), (False,)
 
         def batches(self, seed: int, epoch: int | None, start: int = 0) -> Any:
             return iter(range(start, 6 if epoch == 0 else 3))

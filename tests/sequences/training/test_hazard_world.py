@@ -125,7 +125,7 @@ class _Learning(nn.Module):
 class _All:
     """One batch of all rows."""
 
-    sizes, slow = (1,), (False,)
+    sizes, slow, periodic = (1,), (False,), (False,)
 
     def batches(self, seed: int, epoch: int | None, start: int = 0) -> Iterator[int]:
         return iter(range(start, 1))

@@ -14,7 +14,7 @@ import numpy as np
 from obligor.features.kernels.compiling import inlined
 from obligor.features.portable import POWER_MIN, POWERS
 
-__all__ = ["EXP_MAX", "cos", "exp", "sigmoid", "silu", "sin", "tanh"]
+__all__ = ["EXP_MAX", "cos", "exp", "rounded", "sigmoid", "silu", "sin", "tanh"]
 
 EXP_MAX: Final = 700.0  # exp takes a larger argument for this one, and a smaller one for its negative
 _ROUND: Final = 6755399441055744.0  # 1.5 * 2**52: adding and subtracting it rounds to an integer
@@ -90,6 +90,12 @@ def tanh(x: Any) -> Any:
     small = a + a * s * (((_T0 * s + _T1) * s + _T2) / (((s + _U0) * s + _U1) * s + _U2))
     y = small if a < _TANH_SMALL else (1.0 - e) / (1.0 + e)
     return y if x >= 0.0 else -y
+
+
+@inlined
+def rounded(x: Any) -> Any:
+    """The nearest integer, the even one of two; |x| up to 2**51."""
+    return (x + _ROUND) - _ROUND
 
 
 @inlined

@@ -20,21 +20,21 @@ from obligor.sequences.kernels.tokens import first_wrong, goes_on, token_rows
 __all__ = ["advance", "encode", "work_size"]
 
 
-def work_size(hidden: int, fields: int) -> int:
-    """Return how many float64 of scratch a step takes."""
-    return 4 * hidden + 2 * fields
+def work_size(hidden: int, terms: int) -> int:
+    """Return how many float64 of scratch a step takes, of whose token at most `terms` rows are added up."""
+    return 4 * hidden + terms
 
 
 @inlined
-def _step(table: Any, bias: Any, matrix: Any, kept: Any, rows: Any, work: Any, count: Any) -> None:
+def _step(table: Any, vectors: Any, matrix: Any, kept: Any, rows: Any, work: Any, count: Any) -> None:
     """Take one event in: `count` rows of the table, whose shares stand at the end of `work`."""
     h = kept.shape[1]
     gates, inner = work[: 3 * h], work[3 * h : 4 * h]  # (3h,): r, z, n of the token; (h,): U_n h + c_n
     for j in range(3 * h):
-        gates[j] = bias[j]
+        gates[j] = vectors[j]
     add_rows(gates, table, rows, work[4 * h :], count, 3 * h)
     for j in range(h):
-        inner[j], gates[2 * h + j] = gates[2 * h + j], bias[3 * h + j]
+        inner[j], gates[2 * h + j] = gates[2 * h + j], vectors[3 * h + j]
     add_product(gates, matrix, kept[LAST], h, 3 * h)
     for j in range(2 * h):
         gates[j] = sigmoid(gates[j])
@@ -46,22 +46,22 @@ def _step(table: Any, bias: Any, matrix: Any, kept: Any, rows: Any, work: Any, c
 
 @entry
 def advance(
-    table: Any, first: Any, bias: Any, matrix: Any, heads: Any, spans: Any,
+    table: Any, fields: Any, vectors: Any, matrix: Any, heads: Any, spans: Any,
     codes: Any, parts: Any, time: Any, kept: Any, counts: Any, rows: Any, work: Any,
 ) -> Any:  # fmt: skip
     """Take events in, in order; return 0, or the first wrong place (tokens.first_wrong) with nothing changed.
 
-    table (R, 3h); bias (4h,): b_r, b_z, b_n, c_n; matrix (h, 3h): U by input; spans (s,) microseconds; kept
-    (5 + s, h); counts (2,): events, last time.
+    table (R, 3h); vectors (4h + K,): b_r, b_z, b_n, c_n, then the frequencies of periodic fields; matrix (h, 3h): U by
+    input; spans (s,) microseconds; kept (5 + s, h); counts (2,): events, last time.
     """
     n = codes.shape[0]
-    wrong = first_wrong(first, codes, parts, time, 0, n, counts[1])
+    wrong = first_wrong(fields, codes, parts, time, 0, n, counts[1])
     if wrong != 0 or n == 0:
         return wrong
-    shares = work[4 * kept.shape[1] :]
+    shares, frequencies = work[4 * kept.shape[1] :], vectors[4 * kept.shape[1] :]
     for t in range(n):
-        count = token_rows(first, codes, parts, t, rows, shares)
-        _step(table, bias, matrix, kept, rows, work, count)
+        count = token_rows(fields, frequencies, codes, parts, t, rows, shares)
+        _step(table, vectors, matrix, kept, rows, work, count)
         fade(kept, spans, elapsed(time, t, 0, counts))
     counts[0] += n
     counts[1] = time[n - 1]
@@ -70,7 +70,7 @@ def advance(
 
 @entry
 def encode(
-    table: Any, first: Any, bias: Any, matrix: Any, heads: Any, spans: Any,
+    table: Any, fields: Any, vectors: Any, matrix: Any, heads: Any, spans: Any,
     begun: Any, held: Any, codes: Any, parts: Any, time: Any, kept: Any, counts: Any, rows: Any, work: Any,
     begins: Any, ends: Any, as_of: Any, start: Any, stop: Any, empty: Any, out: Any,
 ) -> None:  # fmt: skip
@@ -78,7 +78,7 @@ def encode(
 
     Each goes on from a state: rows `begun`, which stay, and counts `held`; kept and counts are scratch.
     """
-    shares = work[4 * kept.shape[1] :]
+    shares, frequencies = work[4 * kept.shape[1] :], vectors[4 * kept.shape[1] :]
     for b in range(start, stop):
         new = begins[b]
         if b > start and goes_on(begins, ends, b):
@@ -86,8 +86,8 @@ def encode(
         else:
             restore(kept, begun)
         for t in range(new, ends[b]):
-            count = token_rows(first, codes, parts, t, rows, shares)
-            _step(table, bias, matrix, kept, rows, work, count)
+            count = token_rows(fields, frequencies, codes, parts, t, rows, shares)
+            _step(table, vectors, matrix, kept, rows, work, count)
             fade(kept, spans, elapsed(time, t, begins[b], held))
         last = time[ends[b] - 1] if ends[b] > begins[b] else held[1]
         fill_readout(kept, spans, held[0] + ends[b] - begins[b], last, as_of[b], empty, out[b])

@@ -24,9 +24,9 @@ from obligor.sequences.kernels.tokens import first_wrong, goes_on, token_rows
 __all__ = ["advance", "encode", "work_size"]
 
 
-def work_size(hidden: int, fields: int) -> int:
-    """Return how many float64 of scratch a step takes."""
-    return 6 * hidden + 2 * fields
+def work_size(hidden: int, terms: int) -> int:
+    """Return how many float64 of scratch a step takes, of whose token at most `terms` rows are added up."""
+    return 6 * hidden + terms
 
 
 @inlined
@@ -80,21 +80,21 @@ def _step(
 
 @entry
 def advance(
-    table: Any, first: Any, vectors: Any, matrix: Any, heads: Any, spans: Any,
+    table: Any, fields: Any, vectors: Any, matrix: Any, heads: Any, spans: Any,
     codes: Any, parts: Any, time: Any, kept: Any, counts: Any, rows: Any, work: Any,
 ) -> Any:  # fmt: skip
     """Take events in, in order; return 0, or the first wrong place (tokens.first_wrong) with nothing changed.
 
-    table (R, 5h); vectors (6h,): what the five sums begin with, then norm; matrix (h, h): W_out by input;
-    spans (s,) microseconds; kept (5 + s + h / heads, h); counts (2,): events, last time.
+    table (R, 5h); vectors (6h + K,): what the five sums begin with, norm, then the frequencies of periodic fields;
+    matrix (h, h): W_out by input; spans (s,) microseconds; kept (5 + s + h / heads, h); counts (2,): events, last time.
     """
     n = codes.shape[0]
-    wrong = first_wrong(first, codes, parts, time, 0, n, counts[1])
+    wrong = first_wrong(fields, codes, parts, time, 0, n, counts[1])
     if wrong != 0 or n == 0:
         return wrong
-    shares = work[6 * kept.shape[1] :]
+    shares, frequencies = work[6 * kept.shape[1] :], vectors[6 * kept.shape[1] :]
     for t in range(n):
-        count = token_rows(first, codes, parts, t, rows, shares)
+        count = token_rows(fields, frequencies, codes, parts, t, rows, shares)
         _step(table, vectors, matrix, heads, spans.shape[0], kept, rows, work, count)
         fade(kept, spans, elapsed(time, t, 0, counts))
     counts[0] += n
@@ -104,7 +104,7 @@ def advance(
 
 @entry
 def encode(
-    table: Any, first: Any, vectors: Any, matrix: Any, heads: Any, spans: Any,
+    table: Any, fields: Any, vectors: Any, matrix: Any, heads: Any, spans: Any,
     begun: Any, held: Any, codes: Any, parts: Any, time: Any, kept: Any, counts: Any, rows: Any, work: Any,
     begins: Any, ends: Any, as_of: Any, start: Any, stop: Any, empty: Any, out: Any,
 ) -> None:  # fmt: skip
@@ -112,7 +112,7 @@ def encode(
 
     Each goes on from a state: rows `begun`, which stay, and counts `held`; kept and counts are scratch.
     """
-    shares = work[6 * kept.shape[1] :]
+    shares, frequencies = work[6 * kept.shape[1] :], vectors[6 * kept.shape[1] :]
     for b in range(start, stop):
         new = begins[b]
         if b > start and goes_on(begins, ends, b):
@@ -120,7 +120,7 @@ def encode(
         else:
             restore(kept, begun)
         for t in range(new, ends[b]):
-            count = token_rows(first, codes, parts, t, rows, shares)
+            count = token_rows(fields, frequencies, codes, parts, t, rows, shares)
             _step(table, vectors, matrix, heads, spans.shape[0], kept, rows, work, count)
             fade(kept, spans, elapsed(time, t, begins[b], held))
         last = time[ends[b] - 1] if ends[b] > begins[b] else held[1]

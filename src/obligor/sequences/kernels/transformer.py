@@ -32,13 +32,14 @@ class Layers(NamedTuple):
     """The weights of n layers, float32 by input where they are matrices, else float64."""
 
     table: Any  # (R, h): token tables times W_in
-    first: Any  # (F + 1,): where each field's rows begin
+    fields: Any  # (3, F + 1): as kernels.tokens has them
     norms: Any  # (2n + 1, h): norm1 and norm2 of each layer, final_norm
     query_key_value: Any  # (n, h, 3h)
     out: Any  # (n, h, h)
     up: Any  # (n, h, 4h)
     down: Any  # (n, 4h, h)
     frequencies: Any  # (h / heads / 2,): radians a day
+    waves: Any  # (K,): the frequencies of periodic fields
     spans: Any  # (s,): microseconds over which sums fade
 
 
@@ -59,12 +60,12 @@ class Desk(NamedTuple):
     row: Any  # (4h,)
     normed: Any  # (h,)
     kept: Any  # (5 + s, h): what is pooled
-    rows: Any  # (2F,) int64
-    shares: Any  # (2F,)
+    rows: Any  # (terms,) int64
+    shares: Any  # (terms,)
 
     @classmethod
-    def make(cls, tail: int, hidden: int, heads: int, fields: int, spans: int) -> Desk:
-        """Return scratch for `tail` events."""
+    def make(cls, tail: int, hidden: int, heads: int, terms: int, spans: int) -> Desk:
+        """Return scratch for `tail` events, of whose tokens at most `terms` rows are added up."""
         size = hidden // heads
         return cls(
             x=np.empty((tail, hidden)),
@@ -81,8 +82,8 @@ class Desk(NamedTuple):
             row=np.empty(4 * hidden),
             normed=np.empty(hidden),
             kept=np.empty((POOLED + spans, hidden)),
-            rows=np.empty(2 * fields, np.int64),
-            shares=np.empty(2 * fields),
+            rows=np.empty(terms, np.int64),
+            shares=np.empty(terms),
         )
 
 
@@ -180,7 +181,7 @@ def _pooled(
         place = (begin + i) % places
         for j in range(h):
             desk.x[i, j] = 0.0
-        count = token_rows(layers.first, codes, parts, place, desk.rows, desk.shares)
+        count = token_rows(layers.fields, layers.waves, codes, parts, place, desk.rows, desk.shares)
         add_rows(desk.x[i], layers.table, desk.rows, desk.shares, count, h)
         days = np.float64(time[place] - newest) / _DAY
         for j in range(layers.frequencies.shape[0]):
@@ -198,14 +199,14 @@ def _pooled(
 
 @entry
 def advance(
-    first: Any, codes: Any, parts: Any, time: Any, tail_codes: Any, tail_parts: Any, tail_time: Any, counts: Any
+    fields: Any, codes: Any, parts: Any, time: Any, tail_codes: Any, tail_parts: Any, tail_time: Any, counts: Any
 ) -> Any:
     """Put events at the end of the tail; return 0, or the first wrong place (tokens.first_wrong) with nothing changed.
 
     The tail is a ring of N places; counts (3,): how many it holds, the last time, the place of the oldest.
     """
     n, places = codes.shape[0], tail_codes.shape[0]
-    wrong = first_wrong(first, codes, parts, time, 0, n, counts[1])
+    wrong = first_wrong(fields, codes, parts, time, 0, n, counts[1])
     if wrong != 0:
         return wrong
     for t in range(max(0, n - places), n):

@@ -58,8 +58,13 @@ class Portion(BatchSource[Kind]):
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """The rows of each field's table."""
+        """How many codes each field has."""
         return self.source.sizes
+
+    @property
+    def periodic(self) -> tuple[bool, ...]:
+        """Which fields are periodic."""
+        return self.source.periodic
 
     @property
     def slow(self) -> tuple[bool, ...]:

@@ -48,7 +48,7 @@ class SequenceEncoder(nn.Module):
         self.blind = blind  # fields that are not read
         generator = torch.Generator().manual_seed(seed)
         width, hidden = config.width, config.hidden
-        self.token = TokenEmbedding(config.sizes, width, generator, blind)
+        self.token = TokenEmbedding(config.rows, width, generator, blind, config.waves)
         self.body: GRU | LinearAttention | Transformer
         if config.kind == "gru":
             self.body = GRU(width, hidden, generator, memory_events)

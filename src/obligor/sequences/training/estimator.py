@@ -26,13 +26,14 @@ from obligor.sequences.batches import Batch, BatchSource, QuestionSource
 from obligor.sequences.lived import Lived, pd_by
 from obligor.sequences.training.crew import Crew, Portion, Together
 from obligor.sequences.training.display import watched
+from obligor.sequences.training.embedding import WAVES
 from obligor.sequences.training.encoder import SequenceEncoder
 from obligor.sequences.training.export import export
 from obligor.sequences.training.finetuning import Finetuning, embed, log_odds
 from obligor.sequences.training.heads import Bottom, Head, Heads, Targets, check_targets
 from obligor.sequences.training.pretraining import Objectives, Pretraining, identifying
 from obligor.sequences.training.trainer import Progress, Result, Step, TrainerConfig, threads, train
-from obligor.sequences.weights import Config, Kind, readout_size
+from obligor.sequences.weights import Config, Kind, readout_size, waves_of
 
 __all__ = ["SequenceClassifier"]
 
@@ -241,6 +242,7 @@ class SequenceClassifier:
             heads=1 if self.kind == "gru" else self.attention_heads,
             tail=self.tail if self.kind == "transformer" else 0,
             fading_days=self.fading_days,
+            waves=waves_of(source.periodic, WAVES),
         )
 
     def _encoder(self, source: QuestionSource, memory_events: int = 0) -> SequenceEncoder:

@@ -27,6 +27,7 @@ PREFIX: Final = {"gru": "gru.", "linear_attention": "la.", "transformer": ""}
 def exported_weights(encoder: SequenceEncoder, heads: Heads | None = None) -> dict[str, NDArray[np.float32]]:
     """Return all weights by the names that serving reads."""
     found = {f"token.{i}": _array(table) for i, table in enumerate(encoder.token.tables())}
+    found |= {f"frequency.{i}": _array(own) for i, own in encoder.token.turns().items()}
     prefix = PREFIX[encoder.config.kind]
     for name, value in encoder.body.state_dict().items():
         found[prefix + ("in" if name == "inlet" else name)] = _array(value)
