@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 from math import prod
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
