@@ -55,7 +55,7 @@ def made_events(sizes: tuple[int, ...] = SIZES) -> Events:
 
 def made_weights(kind: str, hidden: int, sizes: tuple[int, ...] = SIZES, fading_days: tuple[int, ...] = ()) -> Weights:
     """Return weights with one head."""
-    chosen = next(config(one, hidden, fading_days=fading_days, sizes=sizes) for one in KINDS if one == kind)  # type: ignore[arg-type]
+    chosen = next(config(one, hidden, fading_days=fading_days, sizes=sizes) for one in KINDS if one == kind)
     wanted, size = shapes(chosen), readout_size(chosen)
     wanted |= {"head.default.norm_mean": (size,), "head.default.norm_scale": (size,), "head.default.hidden": (5, size)}
     wanted |= {"head.default.hidden_bias": (5,), "head.default.out": (2, 5), "head.default.out_bias": (2,)}

@@ -32,14 +32,14 @@ def score_of(
     own: Tensors, kind: Kind = "gru", groups: dict[str, list[str]] | None = None, hidden: int = 8
 ) -> SequenceScore:
     """Return a score with two heads."""
-    weights = loaded(config(kind, hidden, sizes=TOKENIZER.sizes), own)  # type: ignore[arg-type]
+    weights = loaded(config(kind, hidden, sizes=TOKENIZER.sizes), own)
     named = tuple(EventGroup(reason=r, events=tuple(e)) for r, e in (GROUPS if groups is None else groups).items())
     return SequenceScore("history_score", twin.NAME, TOKENIZER, weights, ("a", "b"), "HISTORY", named)
 
 
 def random_score(kind: Kind, groups: dict[str, list[str]] | None = None, seed: int = 1) -> SequenceScore:
     """Return a score of random weights."""
-    chosen = config(kind, 8, sizes=TOKENIZER.sizes)  # type: ignore[arg-type]
+    chosen = config(kind, 8, sizes=TOKENIZER.sizes)
     return score_of(tensors(chosen, seed, {"a": 1, "b": 1}), kind, groups)
 
 
@@ -171,7 +171,7 @@ MEAN, MOST = 2, 8  # where a readout of two hidden numbers has these of the firs
 
 def planted(effects: dict[tuple[int, int], float], pooled: int = MEAN) -> Tensors:
     """Return weights whose y is what rows (field, code) of the tables say, and whose score rises with its pooling."""
-    chosen = config("gru", 2, sizes=TOKENIZER.sizes)  # type: ignore[arg-type]
+    chosen = config("gru", 2, sizes=TOKENIZER.sizes)
     own = {name: np.zeros_like(tensor) for name, tensor in tensors(chosen, 0, {"a": 1, "b": 1}).items()}
     for (field, code), effect in effects.items():
         own[f"token.{field}"][code, 0] = effect

@@ -39,7 +39,7 @@ def test_vectors_are_those_of_the_tokens_one_by_one(
 ) -> None:
     dataset, tokens = asked
     assert dataset.header.pieces > len(dataset)  # there are holes
-    chosen = config(kind, sizes=dataset.tokenizer.sizes)  # type: ignore[arg-type]
+    chosen = config(kind, sizes=dataset.tokenizer.sizes)
     content = dump(chosen, tensors(chosen, heads={}))
     encoder = Encoder(parse(content, hashlib.sha256(content).hexdigest()))
     expected = []

@@ -19,7 +19,7 @@ TRAINING = {"model": {"sequence": "history"}}
 
 
 def _weights(sizes: tuple[int, ...], seed: int = 0) -> bytes:
-    chosen = config("gru", sizes=sizes)  # type: ignore[arg-type]
+    chosen = config("gru", sizes=sizes)
     return dump(chosen, tensors(chosen, seed, heads={}))
 
 

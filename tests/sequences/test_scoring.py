@@ -49,7 +49,7 @@ def asked(request: pytest.FixtureRequest) -> Asked:
 
 
 def _weights(kind: Kind, tokenizer: Tokenizer) -> Weights:
-    chosen = config(kind, sizes=tokenizer.sizes)  # type: ignore[arg-type]
+    chosen = config(kind, sizes=tokenizer.sizes)
     content = dump(chosen, tensors(chosen, heads=dict.fromkeys(HEADS, 1)))
     return parse(content, hashlib.sha256(content).hexdigest())
 

@@ -38,7 +38,7 @@ def test_views_are_what_questions_see(
     monkeypatch.setattr("obligor.sequences.views.TAIL_MAX", tail)
     worlds, plan = side_by_side(drawn(count=40)), twin.plan(limit)
     tokenizer = Tokenizer.load(twin.tokenizer_data(sequence_alone(plan, twin.NAME).hash))
-    chosen = config(kind, sizes=tokenizer.sizes, **({"tail": 2} if kind == "transformer" else {}))  # type: ignore[arg-type]
+    chosen = config(kind, sizes=tokenizer.sizes, **({"tail": 2} if kind == "transformer" else {}))
     content = dump(chosen, tensors(chosen, heads={"a": 1}))
     weights = parse(content, hashlib.sha256(content).hexdigest())
     score = SequenceScore("score", twin.NAME, tokenizer, weights, ("a",), "REST", GROUPS)
