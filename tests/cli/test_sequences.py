@@ -105,7 +105,7 @@ def test_pretraining_leaves_one_encoder_that_says_what_it_is_of(run: Run, projec
     assert training["learnt"]["curve"][-1]["step"] == training["learnt"]["steps"] > 2
     [held] = run("encoders", "--project", str(project), "--json")
     assert held == {
-        "encoder": first.hash, "sequence": "history", "kind": "gru", "hidden": 8, "vector": 42, "cutoff": CUTOFF,
+        "encoder": first.hash, "sequence": "history", "kind": "gru", "hidden": 8, "vector": 58, "cutoff": CUTOFF,
         "events": training["learnt"]["events"], "current": True,
     }  # fmt: skip
 
@@ -267,7 +267,7 @@ def test_vectors_are_what_streaming_gives(
     held, opened, to = _encoder(project), obligor.open(project), tmp_path / "v.parquet"
     said = run("embed", "--project", str(project), "--as-of", CUTOFF, "--to", str(to), "--json")
     table = pq.read_table(to)
-    assert table.schema.field("vector").type == pa.list_(pa.float64(), 42)
+    assert table.schema.field("vector").type == pa.list_(pa.float64(), 58)
     assert said["rows"] == len(table) > 20
     with opened.log(read_only=True) as log:
         at: Questions = Everyone(1_788_220_800_000_000, log.cut())

@@ -68,7 +68,7 @@ def test_answers_are_those_of_each_question_whatever_its_batch() -> None:
     model = _model(trainer=QUICK).fit(made, y)
     other = replace(made, tokens_max=100)
     assert np.abs(model.embed(made) - model.embed(other)).max() < 1e-5
-    assert model.embed(made).shape == (300, 5 * 16 + 2)
+    assert model.embed(made).shape == (300, 7 * 16 + 2)
     chance = model.predict_proba(made)
     assert chance.sum(axis=1) == pytest.approx(1.0)
     assert np.log(chance[:, 1] / chance[:, 0]) == pytest.approx(model.decision_function(made))
