@@ -45,7 +45,7 @@ from obligor.features.plan import Plan
 from obligor.features.state import OnlineState
 from obligor.models import training
 from obligor.models.bundle import PARTS, SEQUENCE_PARTS, Bundle, write_bundle
-from obligor.models.fusing import Fused
+from obligor.models.fusing import Fused, Unaided
 from obligor.models.inputs import Inputs
 from obligor.models.model import Model
 from obligor.models.training_set import TrainingSet
@@ -203,7 +203,7 @@ def bundle(
         score, content = scored
         values = bad + chance.normal(size=rows)
         data = data.with_score(score.spec, values)
-        fused = Fused(score, data, content, {}, (values,) * model.rolls)
+        fused = Fused(score, data, content, {}, Unaided(score.heads, values), (values,) * model.rolls)
     with patch.object(training, "_fused", return_value=fused):  # what is made here is not learnt
         small = training.train(
             data,

@@ -22,7 +22,7 @@ from bench.superlender import CUTOFF, EXAMPLE, SEED, command, of_source
 from numpy.typing import NDArray
 
 import obligor
-from obligor.models.fusing import Reading, scored
+from obligor.models.fusing import Reading, read_again
 from obligor.models.metrics import Ranking, auc, bootstrap, interval
 from obligor.models.training import split_of
 from obligor.models.training_set import training_set
@@ -102,13 +102,14 @@ def scores_after(
             bundle.plan, opened.outcome, log, seen_at=log.last_known_time,
             cutoff_us=int(bundle.evaluation["cutoff_us"]),
         )  # fmt: skip
-        data = scored(data, bundle.sequence, Reading(log, log.cut()))
+        score, alone = bundle.sequence, bundle.alone
+        assert score is not None, "the model has a sequence"
+        assert alone is not None, "a bundle with a sequence has its parts"
+        read = read_again(data, score, Reading(log, log.cut()), np.full(len(data), -1), alone.heads)
     model = dataclasses.replace(opened.model, cutoff=cutoff, test_until=until)
     test = split_of(data, model).test & of_source(data, "scored" if until is None else "earlier")
-    rows = data.take(test)
-    alone = bundle.alone
-    assert alone is not None, "a bundle with a sequence has its parts"
-    return rows.bad, {"fused": bundle.scores(rows.features).pd, **alone.pds(rows)}
+    features = read.data.features[test]
+    return data.bad[test], {"fused": bundle.scores(features).pd, **alone.pds(features, read.unaided[test])}
 
 
 def _figures(bad: Floats, scores: dict[str, Floats]) -> dict[str, float]:

@@ -127,13 +127,19 @@ def measured(folder: Path, python: Path | None, quick: bool, seed: int) -> dict[
             inner = np.full(len(bad), -1)
             inner[train] = folds(made.customer[train], HEAD.folds, seed + 1)
             head = dataclasses.replace(HEAD, steps=60) if quick else HEAD
+            features, specs = made.data.features, made.data.specs
+            found["trees"][test] = _trees(features, specs, bad, inner, seed, quick)[test]
+            offset = np.full(len(bad), np.nan)
+            for held in range(HEAD.folds):
+                others = np.where(inner == held, -1, inner)
+                offset[inner == held] = _trees(features, specs, bad, others, seed, quick)[inner == held]
             fused = fuse(
                 made.data, head, encoder, Reading(made.log, made.log.cut()), train=train, fold=inner,
                 row_weights=np.ones(len(bad)), seed=seed, cutoff_us=made.log.last_known_time, progress=_silent,
+                offset=offset,
             )  # fmt: skip
-            found["sequence"][test] = fused.data.features[test, -1]
-            for name, one in (("trees", made.data), ("fused", fused.data)):
-                found[name][test] = _trees(one.features, one.specs, bad, inner, seed, quick)[test]
+            found["sequence"][test] = fused.unaided.log_odds[test]
+            found["fused"][test] = _trees(fused.data.features, fused.data.specs, bad, inner, seed, quick)[test]
             found["scratch"][test] = _scratch(folder, bad, train, made.customer, seed, quick)[test]
             if vectors is not None:
                 found["coles"][test] = _lightgbm(vectors, bad, train, seed)[test]

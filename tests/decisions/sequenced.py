@@ -27,7 +27,7 @@ from obligor.features import Sequence
 from obligor.features.plan import Plan
 from obligor.models import training
 from obligor.models.bundle import Bundle
-from obligor.models.fusing import Fused
+from obligor.models.fusing import Fused, Unaided
 from obligor.models.model import Model
 from obligor.sequences.asked import Everyone
 from obligor.sequences.fitting import TokenSettings, fit_tokenizer
@@ -92,7 +92,8 @@ class Scored:
         made = data.with_score(score.spec, values)
         model = Model(cutoff="2027-01-01", search=1, rounds_max=20, bootstrap=2, threads=1)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(training, "_fused", lambda *_: Fused(score, made, content, {}, (values,) * model.rolls))
+            fused = Fused(score, made, content, {}, Unaided(names, values), (values,) * model.rolls)
+            patch.setattr(training, "_fused", lambda *_: fused)
             text = POLICY.replace("[reasons.texts]\n", f"[reasons.texts]{TEXTS}") + policy
             text = text.replace("approve_below = 0.99", f"approve_below = {approve_below}")
             return training.train(data, model, policy=text.encode(), outcome={"format": 1}, root=self.root)

@@ -110,7 +110,7 @@ class Bundle(Scorer):
         """What a champion that sees a sequence's score is compared with; None of others."""
         if self.sequence is None:
             return None
-        return Alone.from_data(self._object(ALONE), Inputs.of(self.plan.features))
+        return Alone.from_data(self._object(ALONE), Inputs.of(self.plan.features), self.sequence)
 
     @cached_property
     def fold(self) -> Fold | None:

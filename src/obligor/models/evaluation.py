@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from obligor.errors import BadInput
-from obligor.models.alone import Alone
 from obligor.models.charts import number
 from obligor.models.metrics import METRICS, Ranking, auc, bootstrap, calibration_line, interval, measure, psi, psi_bins
 from obligor.models.scorer import MODEL_NAMES, Scorer
@@ -58,12 +57,12 @@ def evaluate_scorer(
     resamples: int = 300,
     seed: int = 0,
     ceiling: Mapping[str, float] | None = None,
-    alone: Alone | None = None,
+    alone: Mapping[str, Floats] | None = None,
 ) -> dict[str, Any]:
     """Return the evaluation of `scorer` on the test rows; `train` are the rows it learned from.
 
-    `ceiling` holds true PDs by application id, where a simulator knows them; `alone` what a champion that sees a
-    sequence's score is compared with.
+    `ceiling` holds true PDs by application id, where a simulator knows them; `alone` the PDs (n,) by "trees" and by
+    "sequence" that a champion that sees a sequence's score is compared with.
     Raises BadInput where the test rows hold no good or no bad.
     """
     check_judged(data.bad[test])
@@ -74,7 +73,7 @@ def evaluate_scorer(
     rankings: dict[str, Ranking] = {name: Ranking.of(bad, pd[test]) for name, pd in pds.items()}
     if ceiling is not None:
         rankings["ceiling"] = Ranking.of(bad, _true_pds(data, test, ceiling))
-    parts = {} if alone is None else {name: Ranking.of(bad, pd[test]) for name, pd in alone.pds(data).items()}
+    parts = {} if alone is None else {name: Ranking.of(bad, pd[test]) for name, pd in alone.items()}
     whose = applicant_numbers(data)
     samples = bootstrap(rankings | parts, resamples=resamples, rng=rng, applicant=whose[test])
     train_auc = {str(name): auc(data.bad[train], pd[train]) for name, pd in pds.items() if train.any()}

@@ -5,6 +5,12 @@ applicants, without that fold; a training row's score is what the head says that
 row's, now and in service, is the mean of all heads. Both come from the same portable kernels over the exported weights,
 so what the trees were fitted on is what they will be asked with, to the bit. Further heads are fitted on the same
 readouts and the same folds; they may know of applications that have no outcome yet, whose applicants have folds too.
+
+The score's heads learn beside trees of the other features: the log-odds of these, each row's by trees that have not
+seen its applicant, are an offset in the loss and are never served. So the few bads are spent on what only the sequence
+tells. The trees behind the offsets of the rows that a fold's head learns from have seen that fold's outcomes, as is
+usual in stacking; what a row's own score has never seen is its own outcome, as its own offset is in no loss that its
+head was fitted by. A second family of heads learns without an offset, to say what the sequence is worth by itself.
 """
 
 from __future__ import annotations
@@ -12,8 +18,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +32,7 @@ from obligor.models.targets import Target
 from obligor.models.training_set import TrainingSet
 from obligor.sequences import weights
 from obligor.sequences.asked import Source
-from obligor.sequences.head import OUTCOME, EventGroup, SequenceHead, event_groups, fold_name
+from obligor.sequences.head import OUTCOME, UNAIDED, EventGroup, SequenceHead, event_groups, fold_name
 from obligor.sequences.pretrained import Pretrained
 from obligor.sequences.score import SequenceScore
 from obligor.sequences.scoring import Reader, readouts, scores
@@ -34,7 +40,7 @@ from obligor.sequences.scoring import Reader, readouts, scores
 if TYPE_CHECKING:
     from obligor.sequences.training.fold_heads import FoldHeads
 
-__all__ = ["Fused", "Read", "Reading", "check_encoder", "fuse", "read_again", "scored"]
+__all__ = ["Fused", "Read", "Reading", "Unaided", "check_encoder", "check_fusion", "fuse", "read_again", "scored"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -51,6 +57,13 @@ class Reading:
     threads: int = 1
 
 
+class Unaided(NamedTuple):
+    """Heads that learnt without an offset, and what they say of all rows: out of fold as the score."""
+
+    heads: tuple[str, ...]  # in the file of weights, by fold
+    log_odds: Floats  # (n,)
+
+
 @dataclass(frozen=True)
 class Fused:
     """The score that was learnt, and the training set with it behind its features."""
@@ -59,6 +72,7 @@ class Fused:
     data: TrainingSet
     weights: bytes  # the file that the score reads
     record: dict[str, Any]  # how it came to be
+    unaided: Unaided  # what the sequence says by itself
     before: tuple[Floats, ...] = ()  # of each roll all rows' scores (n,), by heads that have seen nothing from it on
     further: FurtherHeads | None = None  # what else is foretold
     foretold: tuple[Foretold, ...] = ()  # what that is of all rows
@@ -81,42 +95,58 @@ def fuse(
     seed: int,
     cutoff_us: int,
     progress: Progress,
+    offset: Floats,
     targets: Sequence[Target] = (),
-    rolls: Sequence[int] = (),
+    rolls: Sequence[tuple[int, Floats]] = (),
 ) -> Fused:
     """Return the score learnt on the rows `train`, whose folds are `fold`, and the training set with it.
 
-    `targets` are those of the further heads; `rolls` the moments before which heads are to be learnt alone, for the
-    trees' search. DefinitionError where head, encoder and plan do not fit one another,
+    `offset` (n,) are training rows' log-odds by trees that have not seen their applicants; the score says what these
+    lack. `targets` are those of the further heads; `rolls` the moments before which heads are to be learnt alone, for
+    the trees' search, each with an offset by trees that have seen nothing from it on.
+    DefinitionError where head, encoder and plan do not fit one another,
     BadInput where too little is known for a further head.
     """
-    try:
-        import obligor.sequences.training  # noqa: F401 - says what is missing before a sequence is read
-    except ImportError as error:
-        raise ObligorError(f"{error}") from error
-    groups = event_groups(head, data.plan)
-    check_encoder(encoder, head, data.plan, cutoff_us)
-    for target in targets:
-        target.check()
+    groups = check_fusion(head, encoder, data.plan, targets, cutoff_us)
     fold = _further_folds(data, fold, targets, head.folds, seed)
     progress("sequences", 0, 1)
     with _read(encoder, data, reading) as read:
         progress("sequences", 1, 1)
         learning = _Learning(data, head, encoder, read, groups, targets, train, fold, row_weights, seed, progress)
-        learnt = learning.learn(fold >= 0)
-        score = learning.score(learnt.tensors)
+        learnt = learning.learn(fold >= 0, offset)
+        unaided = learning.unaided()
+        tensors = {**learnt.tensors, **unaided.tensors}
+        score = learning.score(tensors)
         values = learning.values(score, fold >= 0)
+        names = _fold_names(head.folds, UNAIDED)
+        said = Unaided(names, _raw(score, names, read, np.where(train, fold, -1))[:, 0])
         further, found = _fitted(score, targets, read, fold, row_weights, head.folds)
-        before = tuple(learning.before(moment, learnt) for moment in rolls)
+        before = tuple(learning.before(moment, known, learnt) for moment, known in rolls)
     record = {
         "encoder": encoder.hash,
         "pretraining": dict(encoder.training["snapshot"]),
         "heads": learnt.record[OUTCOME],
+        "alone": unaided.record[UNAIDED],
     }
     if further is not None:
         record["further"] = {one.name: {"sha256": one.sha256, "heads": learnt.record[one.name]} for one in targets}
-    content = learning.file(learnt.tensors)
-    return Fused(score, data.with_score(score.spec, values), content, record, before, further, found)
+    content = learning.file(tensors)
+    return Fused(score, data.with_score(score.spec, values), content, record, said, before, further, found)
+
+
+def check_fusion(
+    head: SequenceHead, encoder: Pretrained, plan: Plan, targets: Sequence[Target], cutoff_us: int
+) -> tuple[EventGroup, ...]:
+    """Return the events that a score may be blamed on; raise as `fuse` does where it could not learn from these."""
+    try:
+        import obligor.sequences.training  # noqa: F401 - says what is missing before a sequence is read
+    except ImportError as error:
+        raise ObligorError(f"{error}") from error
+    groups = event_groups(head, plan)
+    check_encoder(encoder, head, plan, cutoff_us)
+    for target in targets:
+        target.check()
+    return groups
 
 
 @dataclass(frozen=True)
@@ -135,21 +165,39 @@ class _Learning:
     seed: int
     progress: Progress
 
-    def learn(self, rows: Bools, steps: Sequence[int] | None = None) -> FoldHeads:
-        """Return the heads of all folds, learnt from these rows: all there are, or the score's in so many steps."""
+    def learn(self, rows: Bools, offset: Floats, steps: Sequence[int] | None = None) -> FoldHeads:
+        """Return the heads of all folds, learnt from these rows: all there are, or the score's in so many steps.
+
+        The score's learn beside the offset (n,), finite where an outcome among these rows teaches something.
+        """
         from obligor.sequences.training.fold_heads import fold_heads
         from obligor.sequences.training.heads import Head
 
         own = self.head.bottom == "own"
         targets = () if own and steps is not None else self.targets
         known = {OUTCOME: np.where(self.train, self.data.bad, np.nan), **{one.name: one.known for one in targets}}
-        names = np.unique([str(one) for one in applicants(self.data)], return_inverse=True)[1]
         count = self.head.folds * (1 + len(targets) * own)
         return fold_heads(
             self.read[rows], {name: target[rows] for name, target in known.items()}, self.row_weights[rows],
-            self.fold[rows], names[rows], self.head, self.seed, lambda done: self.progress("heads", done, count),
-            (Head(OUTCOME), *(Head(one.name, one.kind, one.months) for one in targets)), steps,
+            self.fold[rows], self._applicants()[rows], self.head, self.seed,
+            lambda done: self.progress("heads", done, count),
+            (Head(OUTCOME), *(Head(one.name, one.kind, one.months) for one in targets)), steps, offset[rows],
         )  # fmt: skip
+
+    def unaided(self) -> FoldHeads:
+        """Return heads of the outcome that learn without an offset, whatever else is foretold."""
+        from obligor.sequences.training.fold_heads import fold_heads
+        from obligor.sequences.training.heads import Head
+
+        train, count = self.train, self.head.folds
+        return fold_heads(
+            self.read[train], {UNAIDED: self.data.bad[train]}, self.row_weights[train], self.fold[train],
+            self._applicants()[train], replace(self.head, heads=(), bottom="own"), self.seed,
+            lambda done: self.progress("heads of the sequence alone", done, count), (Head(UNAIDED),),
+        )  # fmt: skip
+
+    def _applicants(self) -> Ints:
+        return np.unique([str(one) for one in applicants(self.data)], return_inverse=True)[1]
 
     def file(self, tensors: Mapping[str, NDArray[np.float32]]) -> bytes:
         """Return the encoder's file with the heads in it."""
@@ -169,12 +217,15 @@ class _Learning:
         """Return all rows' scores: out of fold those of training rows among `rows`, by the mean of all heads others."""
         return _values(score, self.read, np.where(self.train & rows, self.fold, -1))
 
-    def before(self, moment_us: int, learnt: FoldHeads) -> Floats:
-        """Return all rows' scores by heads that learnt from those before a moment, in as many passes over them."""
+    def before(self, moment_us: int, offset: Floats, learnt: FoldHeads) -> Floats:
+        """Return all rows' scores by heads that learnt from those before a moment, in as many passes over them.
+
+        Their offset is by trees that have seen nothing from that moment on either.
+        """
         rows = (self.fold >= 0) & (self.data.as_of < moment_us)
         share = float((self.train & rows).sum() / self.train.sum())
         steps = [round(one["steps"] * share) for one in learnt.record[OUTCOME]]
-        return self.values(self.score(self.learn(rows, steps).tensors), rows)
+        return self.values(self.score(self.learn(rows, offset, steps).tensors), rows)
 
 
 def _fold_names(number: int, head: str = OUTCOME) -> tuple[str, ...]:
@@ -248,16 +299,19 @@ class Read:
 
     data: TrainingSet  # with the score behind its features
     foretold: tuple[Foretold, ...]  # by its further heads
+    unaided: Floats  # (n,) log-odds by the heads of the sequence alone
 
 
 def read_again(
-    data: TrainingSet, score: SequenceScore, reading: Reading, fold: Ints, further: FurtherHeads | None = None
-) -> Read:
+    data: TrainingSet, score: SequenceScore, reading: Reading, fold: Ints, unaided: tuple[str, ...],
+    further: FurtherHeads | None = None,
+) -> Read:  # fmt: skip
     """Return what heads say of rows as in training: of those in folds out of fold, of others by the mean of all."""
     with _read(score, data, reading) as read:
         heads = () if further is None else further.heads
         found = tuple(one.calibrated(_raw(score, one.folds, read, fold)) for one in heads)
-        return Read(data.with_score(score.spec, _values(score, read, fold)), found)
+        said = _raw(score, unaided, read, fold)[:, 0]
+        return Read(data.with_score(score.spec, _values(score, read, fold)), found, said)
 
 
 def _read(reader: Reader, data: TrainingSet, reading: Reading) -> AbstractContextManager[Floats]:

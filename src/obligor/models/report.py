@@ -7,7 +7,7 @@ evaluation's JSON: the same data gives the same page, so a report is never store
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -253,14 +253,19 @@ def _provenance(training: Mapping[str, Any], evaluation: Mapping[str, Any]) -> s
 def _sequence_rows(sequence: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     if sequence is None:
         return []
-    heads = "; ".join(f"{head['rows']:,} / {head['steps']:,}" for head in sequence["heads"])
+    heads = _heads_row(sequence["heads"])
     known = np.datetime64(sequence["pretraining"]["cutoff_us"], "us").astype("datetime64[s]")
     encoder = f"{sequence['encoder']}, of what was known at {known}Z"
     further = [
-        (f"Head {name} by fold: rows / steps", "; ".join(f"{one['rows']:,} / {one['steps']:,}" for one in own["heads"]))
+        (f"Head {name} by fold: rows / steps", _heads_row(own["heads"]))
         for name, own in sequence.get("further", {}).items()
     ]
-    return [("Encoder of the sequence", encoder), ("Heads by fold: rows / steps", heads), *further]
+    alone = [("Heads alone by fold: rows / steps", _heads_row(sequence["alone"]))] if "alone" in sequence else []
+    return [("Encoder of the sequence", encoder), ("Heads by fold: rows / steps", heads), *alone, *further]
+
+
+def _heads_row(heads: Sequence[Mapping[str, Any]]) -> str:
+    return "; ".join(f"{head['rows']:,} / {head['steps']:,}" for head in heads)
 
 
 def _snapshot_row(key: str, value: object) -> tuple[str, str]:

@@ -110,8 +110,9 @@ def _fusion(evaluation: Evaluation) -> str:
         for metric, (name, form) in MEASURES.items()
     ]
     words = (
-        "The same search and the same rows without the sequence, the sequence's score by itself, and both together, "
-        "which is the champion. The difference is taken on the same resamples, so that luck common to both falls out."
+        "The same search and the same rows without the sequence, the sequence by heads that learnt without the trees, "
+        "and both together, which is the champion: its score says what the sequence adds to the other features. "
+        "The difference is taken on the same resamples, so that luck common to both falls out."
     )
     if "ceiling" in evaluation["models"]:
         top = evaluation["models"]["ceiling"]["metrics"]["auc"]["value"]

@@ -4,13 +4,16 @@ The candidate and its number of trees are chosen on the later training rows, par
 fitted on all of them, so that the newest loans teach too. What maps their log-odds to probabilities is learned on the
 same rows, each scored by a model that saw no loan of its applicant (five folds): a model's margins on its own rows are
 too sure, and a slice held back for it would be the newest loans or too few. A sequence's score in a part of the search
-is that of heads learnt before it. The same snapshot, config and seed give the same bundle.
+is that of heads learnt before it. Trees without the sequence come first: its heads learn what these lack. The same
+snapshot, config and seed give the same bundle.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,7 +35,7 @@ from obligor.models.inputs import Inputs
 from obligor.models.model import Model
 from obligor.models.scorecard import Scorecard
 from obligor.models.scorer import ModelName, Reference, Scorer
-from obligor.models.splits import Split, applicant_numbers, folds, purged_split
+from obligor.models.splits import Roll, Split, applicant_numbers, folds, purged_split
 from obligor.models.training_set import TrainingSet, local_instant
 from obligor.models.trees import Trees
 from obligor.parts import encode_json
@@ -41,7 +44,7 @@ from obligor.sequences.lived import MONTH_DAYS
 if TYPE_CHECKING:
     import polars
 
-    from obligor.models.fusing import Fused, Reading
+    from obligor.models.fusing import Fused, Reading, Unaided
     from obligor.models.targets import Target
     from obligor.sequences.pretrained import Pretrained
 
@@ -89,9 +92,9 @@ def train(
     check_judged(data.bad[split.test])  # before it has taken its time
     weights = _weights(data, model, split)
     fold = folds(data, split.train, FOLDS if model.sequence is None else model.sequence.folds, model.seed)
-    fused = _fused(data, model, split, fold, weights, encoder, reading, targets, progress)
-    before = () if fused is None else fused.before
-    fitting = _Fitting(data if fused is None else fused.data, model, split, fold, weights, progress, before)
+    plain = _Fitting(data, model, split, fold, weights, progress)
+    fused = _fused(plain, encoder, reading, targets)
+    fitting = plain if fused is None else dataclasses.replace(plain, data=fused.data, before=fused.before)
     data = fitting.data
     inputs = Inputs.of(data.specs)
     boosted = fitting.boosted(inputs, fit_calibration)
@@ -100,16 +103,13 @@ def train(
     margins = boosted.margins if model.champion == "xgboost" else scorecard.margins(data.features)
     calibrations: dict[ModelName, Calibration] = {"xgboost": boosted.calibration, "scorecard": scorecard_calibration}
     scorer = Scorer(
-        inputs=inputs,
-        trees=boosted.trees,
-        scorecard=scorecard,
-        champion=model.champion,
-        calibrations=calibrations,
+        inputs=inputs, trees=boosted.trees, scorecard=scorecard, champion=model.champion, calibrations=calibrations,
         reference=_reference(data, margins, split.train),
-    )
-    alone, alone_data = (None, None) if fused is None else fitting.alone()
+    )  # fmt: skip
+    alone = None if fused is None else plain.alone(fused.unaided)
     progress("evaluation", 0, 1)
-    evaluation = _evaluated(scorer, data, model, split, model.segments, ceiling, alone)
+    parted = None if fused is None or alone is None else alone.pds(data.features, fused.unaided.log_odds)
+    evaluation = _evaluated(scorer, data, model, split, model.segments, ceiling, parted)
     if fused is not None:
         evaluation |= _further(targets, fused.foretold, data, split, model)
     progress("evaluation", 1, 1)
@@ -128,8 +128,8 @@ def train(
         "evaluation.json": encode_json(evaluation),
         "schema.json": encode_json({"inputs": list(inputs.names), "events": events or []}),
     }
-    if fused is not None:
-        parts |= fused.parts | {ALONE: encode_json(alone_data)}
+    if fused is not None and alone is not None:
+        parts |= fused.parts | {ALONE: encode_json(alone.to_data(plain.without.data))}
     return Bundle.load(write_bundle(root, parts))
 
 
@@ -151,15 +151,16 @@ def evaluate_bundle(
         raise BadInput(f"the bundle scores the plan {bundle.plan.hash[:12]}, the data is of {data.plan.hash[:12]}")
     model = Model.from_data(bundle.training["model"])
     split = split_of(data, model)
-    data, foretold = _told(bundle, data, split, model, reading)
+    data, foretold, unaided = _told(bundle, data, split, model, reading)
     further = _further(targets, foretold, data, split, model)
     shown = model.segments if segments is None else segments
-    return further | _evaluated(bundle, data, model, split, shown, ceiling, bundle.alone)
+    parted = None if bundle.alone is None else bundle.alone.pds(data.features, unaided)
+    return further | _evaluated(bundle, data, model, split, shown, ceiling, parted)
 
 
 def _evaluated(
     scorer: Scorer, data: TrainingSet, model: Model, split: Split, segments: tuple[str, ...],
-    ceiling: Mapping[str, float] | None, alone: Alone | None,
+    ceiling: Mapping[str, float] | None, alone: Mapping[str, Floats] | None,
 ) -> dict[str, Any]:  # fmt: skip
     return evaluate_scorer(
         scorer, data, train=split.train, test=split.test, cutoff_us=split.cutoff_us, segments=segments,
@@ -178,7 +179,7 @@ def foretell(
     import polars as pl
 
     model = Model.from_data(bundle.training["model"])
-    data, foretold = _told(bundle, data, split_of(data, model), model, reading)
+    data, foretold, _ = _told(bundle, data, split_of(data, model), model, reading)
     columns: dict[str, Floats] = {"pd": bundle.scores(data.features).pd}
     for one in foretold:
         if one.head.kind != "hazard":
@@ -193,16 +194,16 @@ def foretell(
 
 def _told(
     bundle: Bundle, data: TrainingSet, split: Split, model: Model, reading: Reading | None
-) -> tuple[TrainingSet, tuple[Foretold, ...]]:
-    """Return the rows with the score that training gave them, and what further heads say of them."""
-    if bundle.sequence is None:
-        return data, ()
+) -> tuple[TrainingSet, tuple[Foretold, ...], Floats]:
+    """Return the rows with the score that training gave them, what further heads say of them, and what unaided ones."""
+    if bundle.sequence is None or bundle.alone is None:
+        return data, (), np.empty(0)
     from obligor.models.fusing import read_again
 
     assert reading is not None, "a sequence is read from somewhere"
     fold = folds(data, split.train, len(bundle.sequence.heads), model.seed)
-    read = read_again(data, bundle.sequence, reading, fold, bundle.heads)
-    return read.data, read.foretold
+    read = read_again(data, bundle.sequence, reading, fold, bundle.alone.heads, bundle.heads)
+    return read.data, read.foretold, read.unaided
 
 
 def cutoff_us(data_plan: Any, model: Model) -> int:
@@ -257,20 +258,24 @@ def _mean_one(weights: Floats, split: Split) -> Floats:
 
 
 def _fused(
-    data: TrainingSet, model: Model, split: Split, fold: Ints, weights: Floats, encoder: Pretrained | None,
-    reading: Reading | None, targets: Sequence[Target], progress: Progress,
-) -> Fused | None:  # fmt: skip
+    fitting: _Fitting, encoder: Pretrained | None, reading: Reading | None, targets: Sequence[Target]
+) -> Fused | None:
     """Return the score that the model declares and the rows with it, None where it declares none."""
+    model, split = fitting.model, fitting.split
     if model.sequence is None:
         return None
-    from obligor.models.fusing import fuse  # the encoders' kernels, which no other model needs
+    from obligor.models.fusing import check_fusion, fuse  # the encoders' kernels, which no other model needs
 
     assert encoder is not None, "a sequence is read by an encoder"
     assert reading is not None, "a sequence is read from somewhere"
     assert len(targets) == len(model.sequence.heads), "each further head has a target"
+    # What does not fit is said before trees are searched for.
+    check_fusion(model.sequence, encoder, fitting.data.plan, targets, split.cutoff_us)
     return fuse(
-        data, model.sequence, encoder, reading, train=split.train, fold=fold, row_weights=weights, seed=model.seed,
-        cutoff_us=split.cutoff_us, progress=progress, targets=targets, rolls=[roll.from_us for roll in split.rolls],
+        fitting.data, model.sequence, encoder, reading, train=split.train, fold=fitting.fold,
+        row_weights=fitting.weights, seed=model.seed, cutoff_us=split.cutoff_us, progress=fitting.progress,
+        offset=fitting.without.held, targets=targets,
+        rolls=[(roll.from_us, fitting.held_before(roll)) for roll in split.rolls],
     )  # fmt: skip
 
 
@@ -282,6 +287,7 @@ class _Boosted:
     trees: Trees
     data: dict[str, Any]  # XGBoost's own
     margins: Floats  # (n,) of all rows
+    held: Floats  # (n,) of training rows, each by trees that have not seen its applicant; NaN of others
     calibration: Calibration
 
 
@@ -299,24 +305,42 @@ class _Fitting:
 
     def boosted(self, inputs: Inputs, calibrate: Calibrating, step: str = "search") -> _Boosted:
         """Search, fit and calibrate trees on these inputs, which are the first of the features."""
-        data, model, split, progress = self.data, self.model, self.split, self.progress
-        rows = Rows(inputs.expand(data.features[:, : inputs.width]), data.bad, self.weights)
+        model, split, progress = self.model, self.split, self.progress
+        rows = self._rows(inputs)
         check_finite(rows.columns[split.train], inputs.names)
         trials = search(
             self._slices(inputs, rows), inputs, model,
             lambda done: progress(step, done, max(1, model.search)),
         )  # fmt: skip
-        best = trials[0]
-
-        def fitted(mask: Bools) -> dict[str, Any]:
-            return fit_trees(rows.take(mask), inputs, model, best.parameters, best.rounds)
-
         progress("fit", 0, 2)
-        calibration = self._calibrated(lambda mask: Trees.from_xgboost(fitted(mask)).margins(rows.columns), calibrate)
-        final = fitted(split.train)
+        held = self._held_trees(inputs, rows, trials[0], split.train)
+        final = fit_trees(rows.take(split.train), inputs, model, trials[0].parameters, trials[0].rounds)
         trees = Trees.from_xgboost(final)
         progress("fit", 1, 2)
-        return _Boosted(trials, trees, final, trees.margins(rows.columns), calibration)
+        calibration = self._calibration(held, calibrate)
+        return _Boosted(trials, trees, final, trees.margins(rows.columns), held, calibration)
+
+    @cached_property
+    def without(self) -> _Boosted:
+        """The trees without the sequence, by the same search."""
+        return self.boosted(Inputs.of(self.data.plan.features), fit_or_rate, "search without the sequence")
+
+    def held_before(self, roll: Roll) -> Floats:
+        """Return what `without.held` is of rows before a roll, (n,), by trees that have seen nothing from it on."""
+        inputs = Inputs.of(self.data.plan.features)
+        return self._held_trees(inputs, self._rows(inputs), self.without.trials[0], roll.fit)
+
+    def _rows(self, inputs: Inputs) -> Rows:
+        return Rows(inputs.expand(self.data.features[:, : inputs.width]), self.data.bad, self.weights)
+
+    def _held_trees(self, inputs: Inputs, rows: Rows, trial: Trial, among: Bools) -> Floats:
+        """Return the margins of the rows `among`, each by one candidate's trees fitted on other applicants'."""
+
+        def margins_of(mask: Bools) -> Floats:
+            data = fit_trees(rows.take(mask), inputs, self.model, trial.parameters, trial.rounds)
+            return Trees.from_xgboost(data).margins(rows.columns)
+
+        return self._held(margins_of, among)
 
     def _slices(self, inputs: Inputs, rows: Rows) -> list[tuple[Rows, Rows]]:
         """Return the rows to fit and to judge candidates on, roll by roll, with what was there to be known before it.
@@ -341,24 +365,25 @@ class _Fitting:
         def fitted(mask: Bools) -> Scorecard:
             return fit_scorecard(data.features[mask], data.bad[mask], self.weights[mask], specs)
 
-        calibration = self._calibrated(lambda mask: fitted(mask).margins(data.features), fit_calibration)
-        return fitted(self.split.train), calibration
+        held = self._held(lambda mask: fitted(mask).margins(data.features), self.split.train)
+        return fitted(self.split.train), self._calibration(held, fit_calibration)
 
-    def alone(self) -> tuple[Alone, dict[str, Any]]:
-        """Fit the trees without the score by the same search, and calibrate the score without the trees."""
+    def alone(self, unaided: Unaided) -> Alone:
+        """Return the trees without the score, and what the sequence says without the trees, calibrated."""
+        sequence = self._calibration(unaided.log_odds, fit_or_rate)
         inputs = Inputs.of(self.data.plan.features)
-        boosted = self.boosted(inputs, fit_or_rate, "search without the sequence")
-        score = np.ascontiguousarray(self.data.features[:, -1])
-        alone = Alone(inputs, boosted.trees, boosted.calibration, self._calibration(score, fit_or_rate))
-        return alone, alone.to_data(boosted.data)
+        return Alone(inputs, self.without.trees, self.without.calibration, unaided.heads, sequence)
 
-    def _calibrated(self, margins_of: Callable[[Bools], Floats], calibrate: Calibrating) -> Calibration:
-        """Return the map to probabilities; `margins_of(mask)` scores all rows by a model fitted on the mask's."""
+    def _held(self, margins_of: Callable[[Bools], Floats], among: Bools) -> Floats:
+        """Return the margins of the rows `among`, each by a model fitted on those of other applicants; NaN of others.
+
+        `margins_of(mask)` scores all rows by a model fitted on the mask's.
+        """
         margins = np.full(len(self.data), np.nan)
         for number in range(int(self.fold.max()) + 1):
-            held = self.fold == number
-            margins[held] = margins_of(self.split.train & ~held)[held]
-        return self._calibration(margins, calibrate)
+            held = among & (self.fold == number)
+            margins[held] = margins_of(among & ~held)[held]
+        return margins
 
     def _calibration(self, margins: Floats, calibrate: Calibrating) -> Calibration:
         """Return the map to probabilities by margins of which no training row's was fitted on its own applicant."""

@@ -38,15 +38,17 @@ from obligor.features.plan import FeatureSpec, Plan
 from obligor.features.sequence_spec import SequenceSpec
 
 __all__ = [
-    "DESCRIPTION", "GROUPS_MAX", "OUTCOME", "PARTS", "TOKENIZER", "TRUTHS", "WEIGHTS", "EventGroup", "Events",
-    "Further", "Hazard", "Loss", "SequenceHead", "described", "event_groups", "fold_name", "parsed", "score_spec",
+    "DESCRIPTION", "GROUPS_MAX", "OUTCOME", "PARTS", "TOKENIZER", "TRUTHS", "UNAIDED", "WEIGHTS", "EventGroup",
+    "Events", "Further", "Hazard", "Loss", "SequenceHead", "described", "event_groups", "fold_name", "parsed",
+    "score_spec",
 ]  # fmt: skip
 
 DESCRIPTION, TOKENIZER, WEIGHTS = "sequence.json", "tokenizer.json", "encoder.safetensors"
 PARTS: Final = (DESCRIPTION, TOKENIZER, WEIGHTS)  # of a bundle with a sequence's score
 GROUPS_MAX: Final = 5  # of events, between which a score's contribution is divided
 TRUTHS: Final = ("false", "true")  # values of a boolean field, as the log holds them: 0 and 1
-OUTCOME: Final = "outcome"  # the head that the score is made of
+OUTCOME: Final = "outcome"  # the head that the score is made of: what it adds to the other features
+UNAIDED: Final = "alone"  # the head of the same outcome that learns by itself, for comparison
 FOLDS_MAX: Final = 20
 FURTHER_MAX: Final = 8  # heads beside the outcome's
 MONTHS_MAX: Final = 120
@@ -187,7 +189,7 @@ class SequenceHead:
         for place, head in enumerate(self.heads):
             if not isinstance(head, str | Hazard | Loss):
                 yield _problem(f"heads[{place}]", f"expected an outcome's name, Hazard(...) or Loss(), got {head!r}")
-            elif isinstance(head, str) and (not head.isidentifier() or head in (OUTCOME, "hazard", "loss")):
+            elif isinstance(head, str) and (not head.isidentifier() or head in (OUTCOME, UNAIDED, "hazard", "loss")):
                 yield _problem(
                     f"heads[{place}]", f"expected the name of a further outcome of outcomes.py, got {head!r}"
                 )
@@ -317,7 +319,8 @@ def score_spec(name: str, sequence: str, reason: str) -> FeatureSpec:
     """Return a score as a feature behind the plan's own: the trees may only find more risk where it is higher."""
     return FeatureSpec(
         name=name, program=(), type="real", unit="log-odds", reason=reason, monotone=1,
-        description=f"What the order and the timing of {sequence} say of the risk", scored=True, values=None,
+        description=f"What the order and the timing of {sequence} say of the risk beside the other features",
+        scored=True, values=None,
     )  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """A sequence's score as a feature: one encoder's state, and the mean log-odds of heads fitted on folds of people.
 
+It says what the sequence adds to the plan's features: heads learn beside the log-odds of trees on these.
+
 The trees see it as one more feature behind the plan's own. Each head was fitted without one fold of the applicants and
 all on the same encoder, so that one state an entity is enough online, and what the trees were fitted on (each applicant
 scored by the head that never saw them) is worth as much as what they are asked with (the mean of all).

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from obligor.errors import BadInput
@@ -14,7 +15,7 @@ from obligor.models.metrics import auc
 from obligor.sequences.head import OUTCOME, SequenceHead, fold_name
 from obligor.sequences.lived import DEFAULTED, PREPAID, Lived
 from obligor.sequences.training.fold_heads import FoldHeads, fold_heads
-from obligor.sequences.training.heads import Head
+from obligor.sequences.training.heads import Head, Heads
 
 SETTINGS = SequenceHead(sequence="history", reason="R", folds=4, units=8, steps=120, rate=5e-3, patience=4)
 PEOPLE, EACH, SIZE = 160, 4, 12
@@ -44,9 +45,9 @@ def _people(seed: int, *, learnable: bool) -> People:
     return People(readouts, bad.astype(np.float64), np.ones(len(person)), fold, person)
 
 
-def _learnt(people: People, settings: SequenceHead, seed: int) -> FoldHeads:
+def _learnt(people: People, settings: SequenceHead, seed: int, **more: Any) -> FoldHeads:
     targets = {OUTCOME: people.bad}
-    return fold_heads(people.readouts, targets, people.weights, people.fold, people.person, settings, seed)
+    return fold_heads(people.readouts, targets, people.weights, people.fold, people.person, settings, seed, **more)
 
 
 def _said(heads: FoldHeads, readouts: Floats) -> Floats:
@@ -58,6 +59,30 @@ def _said(heads: FoldHeads, readouts: Floats) -> Floats:
         below = ((readouts - own["norm_mean"]) * own["norm_scale"]) @ own["hidden"].T + own["hidden_bias"]
         found.append((below / (1 + np.exp(-below))) @ own["out"].T + own["out_bias"])
     return np.concatenate(found, axis=1)
+
+
+def _twin(people: People, number: int, settings: SequenceHead, seed: int, steps: int, offset: Floats) -> Floats:
+    """What a fold's head says of all rows, (n,), about 0: the same network, learnt by the textbook's loop."""
+    own = torch.from_numpy(people.fold != number)
+    x, y, given = (torch.from_numpy(one.astype(np.float32)) for one in (people.readouts, people.bad, offset))
+    x = (x - x[own].mean(dim=0)) / x[own].std(dim=0, correction=0)
+    drawn = Heads((Head(OUTCOME),), SIZE, settings.units, (seed + 1) * 1_000 + number)
+    hidden, out = torch.nn.Linear(SIZE, settings.units), torch.nn.Linear(settings.units, 1)
+    with torch.no_grad():
+        hidden.weight.copy_(drawn.hidden[0])
+        for zeros in (hidden.bias, out.weight, out.bias):
+            zeros.zero_()
+    network = torch.nn.Sequential(hidden, torch.nn.SiLU(), out)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=settings.rate, weight_decay=0.0)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        z = network(x[own])[:, 0] + given[own]
+        (torch.nn.functional.softplus(z) - y[own] * z).mean().backward()
+        optimiser.step()
+    with torch.no_grad():
+        said = network(x)[:, 0].double().numpy()
+    found: Floats = said - said.mean()
+    return found
 
 
 def _out_of_fold(people: People, said: Floats) -> Floats:
@@ -205,3 +230,76 @@ def test_all_folds_heads_say_the_same_on_average_in_each_month(bottom: Any) -> N
         told.append(((below / (1 + np.exp(-below))) @ own["out"].T + own["out_bias"]).mean(axis=0))
     assert np.ptp(told, axis=0).max() < 1e-4
     assert np.ptp(told[0]) > 0.1
+
+
+def _known(people: People) -> Floats:
+    """Log-odds by the readout's second coordinate, of which outcomes drawn by `_beside` are too."""
+    return -1.0 + 2.0 * people.readouts[:, 1]
+
+
+def _beside(seed: int, *, adds: float = 1.0) -> People:
+    """People whose outcomes are of what is known and, as much as it adds, of another coordinate."""
+    people = _people(seed, learnable=True)
+    z = _known(people) + adds * people.readouts[:, 0]
+    bad = np.random.default_rng(seed + 50).random(len(z)) < 1 / (1 + np.exp(-z))
+    return people._replace(bad=bad.astype(np.float64))
+
+
+def test_heads_beside_an_offset_are_those_of_a_naive_twin() -> None:
+    people, steps = _beside(1), 60
+    exact = dataclasses.replace(SETTINGS, dropout=0.0, decay=0.0, batch=1000)
+    offset = _known(people)
+    said = _told(people, _learnt(people, exact, 3, steps=(steps,) * exact.folds, offset=offset))
+    for number in range(exact.folds):
+        twin, without = (_twin(people, number, exact, 3, steps, one) for one in (offset, 0.0 * offset))
+        assert said[:, number] == pytest.approx(twin, abs=1e-3)
+        assert np.abs(said[:, number] - without).max() > 0.3, "the control"
+
+
+def test_heads_beside_an_offset_say_what_it_lacks_about_zero() -> None:
+    people, quick = _beside(2), dataclasses.replace(SETTINGS, steps=80)
+    plain, beside = (_told(people, _learnt(people, quick, 7, offset=one)) for one in (None, _known(people)))
+    alone, said = (_out_of_fold(people, one) for one in (plain, beside))
+    known, adds = people.readouts[:, 1], people.readouts[:, 0]
+    assert np.corrcoef(alone, known)[0, 1] > 0.6
+    assert np.corrcoef(said, adds)[0, 1] > 0.6 > 0.3 > abs(np.corrcoef(said, known)[0, 1])
+    assert auc(people.bad, said + _known(people)) > auc(people.bad, _known(people)) + 0.02
+    assert beside.mean(axis=0) == pytest.approx(np.zeros(SETTINGS.folds), abs=1e-4)
+    none = _beside(3, adds=0.0)
+    heads = _learnt(none, quick, 7, offset=_known(none))
+    assert sorted(one["steps"] for one in heads.record[OUTCOME])[:3] == [0] * 3
+    assert np.std(_told(none, heads)) < 0.25 * np.std(beside)
+
+
+def _told(people: People, heads: FoldHeads) -> Floats:
+    return _said(heads, people.readouts)
+
+
+def test_an_offset_is_of_the_outcome_alone() -> None:
+    """With a bottom of their own further heads are to the bit the same; with a shared one they are not."""
+    people = _people(5, learnable=True)
+    offset = np.where(np.isnan(people.bad), np.nan, _known(people))
+    quick = dataclasses.replace(SETTINGS, steps=20, heads=("late",))
+    late = np.where(people.person % 3 > 0, people.bad, np.nan)
+    unknown = np.where(people.person % 5 > 0, people.bad, np.nan)
+    heads = (Head(OUTCOME), Head("late"))
+
+    def learnt(bottom: Any, offset: Floats | None) -> dict[str, NDArray[np.float32]]:
+        targets = {OUTCOME: unknown, "late": late}
+        settings = dataclasses.replace(quick, bottom=bottom)
+        return fold_heads(
+            people.readouts, targets, people.weights, people.fold, people.person, settings, 1, heads=heads,
+            steps=(20,) * SETTINGS.folds, offset=offset,
+        ).tensors  # fmt: skip
+
+    with_gaps = np.where(np.isnan(unknown), np.nan, offset)
+    own, plain = learnt("own", with_gaps), learnt("own", None)
+    same = {name for name in own if np.array_equal(own[name], plain[name])}
+    assert {name for name in own if "late" in name} <= same
+    assert "head.fold_0.out" not in same
+    shared, aside = learnt("shared", with_gaps), learnt("shared", None)
+    assert all(np.isfinite(tensor).all() for tensor in shared.values())
+    assert not np.array_equal(shared["head.fold_0.out"], aside["head.fold_0.out"])
+    for wrong in (offset[:-1], np.where(people.person == 3, np.nan, offset)):
+        with pytest.raises(BadInput, match=r"\$\.offset: expected finite log-odds of the 512 rows with an outcome"):
+            learnt("own", wrong)

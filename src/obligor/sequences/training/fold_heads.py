@@ -12,6 +12,9 @@ What a head says on average differs from fold to fold with the outcomes that it 
 the head of that fold more lenient, and applicants would be told apart by their own outcomes. So heads are centred: all
 say the same on average of all rows, outcomes left aside. Everything is a function of the rows and the seed, on one
 thread.
+
+What is known of the outcome already, such as the log-odds of trees, may be an offset: a constant in the sum that the
+loss of the outcome's head is of. The head learns what that lacks and says it alone, on average 0; others learn without.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from obligor.errors import BadInput, Problem
-from obligor.sequences.head import OUTCOME, SequenceHead, fold_name
+from obligor.sequences.head import OUTCOME, UNAIDED, SequenceHead, fold_name
 from obligor.sequences.lived import Lived
 from obligor.sequences.training.chance import Chance
 from obligor.sequences.training.export import head_tensors
@@ -62,13 +65,18 @@ def fold_heads(
     advance: Callable[[int], None] = lambda done: None,
     heads: tuple[Head, ...] = (Head(OUTCOME),),
     steps: Sequence[int] | None = None,
+    offset: Floats | None = None,
 ) -> FoldHeads:
     """Return the heads of each fold; of n rows readouts (n, r), and weights, folds, applicants (n,).
 
     `targets` are what is known of each row, by head; a row of which nothing is known teaches nothing. Where `steps` are
-    given, one for each fold, nothing is held back to find how many. BadInput where too little is known to learn from.
+    given, one for each fold, nothing is held back to find how many. `offset` (n,) are log-odds of the outcome that are
+    known already, where it is known, by what has not seen the row's applicant. BadInput where too little is known to
+    learn from, or an offset is not finite.
     """
     check_targets(heads, targets)
+    if offset is not None:
+        offset = _offset(offset, known(targets[OUTCOME]))
     families = [heads] if settings.bottom != "own" else [(head,) for head in heads]
     tensors: dict[str, NDArray[np.float32]] = {}
     record: dict[str, list[dict[str, Any]]] = {}
@@ -78,10 +86,19 @@ def fold_heads(
             torch.from_numpy(readouts[told].astype(np.float32)),
             {head.name: targets[head.name][told] for head in family},
             weights[told],
+            None if offset is None else offset[told],
         )
         learning = _Family(family, rows, fold[told], applicant[told], settings, seed)
         tensors |= learning.learn(steps, record, partial(_ahead, advance, number * settings.folds))
     return FoldHeads(tensors, record)
+
+
+def _offset(offset: Floats, there: NDArray[np.bool_]) -> Floats:
+    """Return the offset with 0 where no outcome is known, which no loss sees; BadInput if it is unknown elsewhere."""
+    if offset.shape != there.shape or not np.isfinite(offset[there]).all():
+        message = f"expected finite log-odds of the {int(there.sum())} rows with an outcome, got {offset.shape} with "
+        raise BadInput(Problem("$.offset", f"{message}{int(np.isfinite(offset).sum())} finite"))
+    return np.where(there, offset, 0.0)
 
 
 def _ahead(advance: Callable[[int], None], before: int, done: int) -> None:
@@ -95,6 +112,7 @@ class _Rows:
     readouts: Tensor  # (n, r)
     targets: Mapping[str, Floats | Lived]  # (n,) each
     weights: Floats
+    offset: Floats | None  # (n,) of the outcome's log-odds
 
     def __len__(self) -> int:
         return len(self.weights)
@@ -102,7 +120,15 @@ class _Rows:
     def take(self, places: Ints) -> _Rows:
         """Return some of them."""
         targets = {name: target[places] for name, target in self.targets.items()}
-        return _Rows(self.readouts.index_select(0, torch.from_numpy(places)), targets, self.weights[places])
+        readouts = self.readouts.index_select(0, torch.from_numpy(places))
+        return _Rows(readouts, targets, self.weights[places], None if self.offset is None else self.offset[places])
+
+    def beside(self, said: dict[str, Tensor], places: Ints) -> dict[str, Tensor]:
+        """Return log-odds (B, outputs) of some rows by head, with the offset in the outcome's: what the loss is of."""
+        if self.offset is None or OUTCOME not in said:
+            return said
+        given = torch.from_numpy(self.offset[places].astype(np.float32))  # (B,)
+        return {**said, OUTCOME: said[OUTCOME] + given[:, None]}
 
     def known(self, name: str) -> NDArray[np.bool_]:
         """Return of which rows a head's target is known."""
@@ -177,15 +203,20 @@ class _Family:
         return fit
 
     def _levels(self) -> dict[str, float]:
-        """Return the log-odds of the outcome among all rows; of other heads each fit finds those of its own."""
+        """Return the log-odds of the outcome among all rows, 0 beside an offset, which has them.
+
+        Of other heads each fit finds those of its own.
+        """
         found = {}
         for head in self.heads:
             target = self.rows.targets[head.name]
-            if head.name == OUTCOME:
+            if head.name in (OUTCOME, UNAIDED):
                 assert not isinstance(target, Lived)
                 there = self.rows.known(head.name)
                 rate = float(np.average(target[there], weights=self.rows.weights[there]))
-                found[head.name] = float(np.log(rate) - np.log1p(-rate)) if 0.0 < rate < 1.0 else math.nan
+                level = float(np.log(rate) - np.log1p(-rate)) if 0.0 < rate < 1.0 else math.nan
+                aided = head.name == OUTCOME and self.rows.offset is not None
+                found[head.name] = 0.0 if aided and math.isfinite(level) else level
         return found
 
     def _centre(self, found: list[Heads]) -> None:
@@ -282,7 +313,8 @@ class _Fit:
         self._optimiser.step()
 
     def _totals(self, rows: _Rows, readouts: Tensor, places: Ints) -> dict[str, tuple[Tensor, Tensor]]:
-        return self.heads.totals(self.heads(readouts), rows.targets, places, rows.weights)
+        said = rows.beside(self.heads(readouts), places)
+        return self.heads.totals(said, rows.targets, places, rows.weights)
 
     def held_losses(self) -> dict[str, tuple[float, float]]:
         """Return each head's loss of the rows that are held back, and their weight."""
