@@ -127,12 +127,18 @@ def deliver(
 
     All are null where the application names no entity. `gathered`: the results are those of `gather`.
     """
-    for m in range(spec[S_USES], spec[S_USES_END]):
+    first, direct, end = spec[S_USES], spec[S_DIRECT_END], spec[S_USES_END]
+    if entity == NOT_NAMED:
+        for m in range(first, direct):
+            out[row, uses[m, U_FEATURE]] = np.nan
+        for m in range(direct, end):
+            measured[i, uses[m, U_PLACE]] = np.nan
+        return
+    for m in range(first, direct):
         u = np.uint64(m)
-        place = np.uint64(m - spec[S_USES]) if gathered else np.uint64(uses[u, U_RESULT])
-        value = results[place] if entity != NOT_NAMED else np.nan
-        value = value if divisors[u] == 1.0 else value / divisors[u]
-        if m < spec[S_DIRECT_END]:
-            out[row, np.uint64(uses[u, U_FEATURE])] = value
-        else:
-            measured[i, np.uint64(uses[u, U_PLACE])] = value
+        place = np.uint64(m - first) if gathered else np.uint64(uses[u, U_RESULT])
+        out[row, np.uint64(uses[u, U_FEATURE])] = results[place] / divisors[u]
+    for m in range(direct, end):
+        u = np.uint64(m)
+        place = np.uint64(m - first) if gathered else np.uint64(uses[u, U_RESULT])
+        measured[i, np.uint64(uses[u, U_PLACE])] = results[place] / divisors[u]
