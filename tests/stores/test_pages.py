@@ -19,8 +19,10 @@ from obligor.stores.delta.places import DiskPlace
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 READ: dict[type, Callable[[Any, Any], pa.Array | None]] = {
-    Plain: read_plain, Sparse: read_sparse, Coded: read_coded
-}  # fmt: skip
+    Plain: lambda file, where: read_plain(file, [where]),
+    Sparse: lambda file, where: read_sparse(file, [where]),
+    Coded: read_coded,
+}
 
 
 def column_of(values: pa.Array, **more: Any) -> tuple[pa.BufferReader, Any, int]:
@@ -57,7 +59,7 @@ def test_plain_numbers_of_a_column_that_may_hold_nulls() -> None:
     file = pa.BufferReader(sink.getvalue())
     where = located(file, pq.read_metadata(file).row_group(0).column(0), 1000)
     assert isinstance(where, Plain)
-    assert read_plain(file, where) == values
+    assert read_plain(file, [where]) == values
 
 
 RUNS = st.lists(st.tuples(st.integers(1, 70), st.one_of(st.none(), INT64)), min_size=1, max_size=30)

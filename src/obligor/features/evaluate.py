@@ -20,6 +20,7 @@ from obligor.errors import LimitError, Problem
 from obligor.features.arranging import compiled
 from obligor.features.kernels import columns as c
 from obligor.features.kernels import sources as s
+from obligor.features.kernels.compiling import entry
 from obligor.features.kernels.integers import INTEGER_MAX
 from obligor.features.kernels.keys import KEYS_MAX
 from obligor.features.kernels.offline import measure_rows, sweep
@@ -140,16 +141,16 @@ class _Work:
     def sweep(self, threads: int, run: Run) -> None:
         """Take the requests to entities with many rows out of the blocks, entity by entity."""
         for number, rows in enumerate(self.rows):
-            sizes = np.diff(rows.offsets)
             asked = self.entities[number]
-            counts = np.bincount(np.maximum(asked, -1) + 1, minlength=len(sizes) + 1)[1:]
-            large = np.flatnonzero(worth_sweeping(sizes, counts))
+            counts = np.zeros(len(rows.offsets) - 1, np.int64)
+            longest = _counted(rows.offsets, asked, counts)
+            large = np.flatnonzero(worth_sweeping(np.diff(rows.offsets), counts))
             swept = self._sweeps(number, rows, large) if len(large) else []
             if swept:
                 self._sweep(number, swept, threads, run)
-                left = asked[self.kept[number].at < 0]
-                counts = np.bincount(np.maximum(left, -1) + 1, minlength=len(sizes) + 1)[1:]
-            self.longest = max(self.longest, int(sizes[counts > 0].max(initial=0)))
+                counts[:] = 0
+                longest = _counted(rows.offsets, read_only(asked[self.kept[number].at < 0]), counts)
+            self.longest = max(self.longest, longest)
 
     def _sweeps(self, number: int, rows: Rows, large: Ints) -> list[Sweep]:
         """Return the sweeps of one source's entities."""
@@ -225,6 +226,17 @@ class _Work:
                 if desk.rows_max >= self.longest:
                     return desk
         return room(self.sizes, self.ladders, self.rungs, 1 << self.longest.bit_length())
+
+
+@entry
+def _counted(offsets: Any, asked: Any, counts: Any) -> Any:
+    """Count the requests to each entity; return how many rows the longest of these timelines has."""
+    longest = 0
+    for i in range(asked.shape[0]):
+        if asked[i] >= 0:
+            counts[asked[i]] += 1
+            longest = max(longest, offsets[asked[i] + 1] - offsets[asked[i]])
+    return longest
 
 
 def _nothing_kept(requests: int) -> _Kept:

@@ -127,15 +127,16 @@ def _place(
 ) -> None:  # fmt: skip
     """Copy each run to the next place of its bucket; `places` are the next request, run and byte of each."""
     for i in range(buckets.shape[0]):
-        j, run, byte = places[buckets[i], 0], places[buckets[i], 1], places[buckets[i], 2]
-        count = starts[i + 1] - starts[i]
+        own = np.uint64(buckets[i])
+        j, run, byte = np.uint64(places[own, 0]), np.uint64(places[own, 1]), np.uint64(places[own, 2])
+        start, count = np.uint64(starts[i]), np.uint64(starts[i + 1]) - np.uint64(starts[i])
         for k in range(count):
-            row[j + k], to_as_of[j + k] = first + starts[i] + k, as_of[starts[i] + k]
+            row[j + k], to_as_of[j + k] = first + np.int64(start + k), as_of[start + k]
         if to_root.shape[0] > 0:
             for k in range(count):
-                to_root[j + k] = self_root[starts[i] + k]
-        length = np.int64(offsets[i + 1]) - np.int64(offsets[i])
+                to_root[j + k] = self_root[start + k]
+        begin, length = np.uint64(offsets[i]), np.uint64(offsets[i + 1]) - np.uint64(offsets[i])
         for k in range(length):
-            copied[byte + k] = texts[offsets[i] + k]
+            copied[byte + k] = texts[begin + k]
         run_ends[run], named[run], ends[run] = j + count, valid[i], byte
-        places[buckets[i], 0], places[buckets[i], 1], places[buckets[i], 2] = j + count, run + 1, byte + length
+        places[own, 0], places[own, 1], places[own, 2] = j + count, run + np.uint64(1), byte + length

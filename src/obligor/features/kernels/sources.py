@@ -40,9 +40,9 @@ NOT_NAMED = -2  # the place of an entity that the application does not name
 
 
 @inlined
-def reset_source(layout: Any, spec: Any, last: Any, room: Any) -> None:
-    """Empty all that a source is accumulated in."""
-    reset_windows(spec, layout.ladders, layout.groups, layout.passes, last, room)
+def reset_source(layout: Any, spec: Any, last: Any, room: Any, whole: Any) -> None:
+    """Empty all that a source is accumulated in; `whole`: its rows come in one piece."""
+    reset_windows(spec, layout.ladders, layout.groups, layout.passes, last, room, whole)
     for k in range(spec[S_KEYS], spec[S_KEYS_END]):
         reset_keys(room.tables[k], last)
 
@@ -89,9 +89,9 @@ def _first_error(spec: Any, uses: Any, results: Any) -> Any:
 
 
 @inlined
-def finish_source(layout: Any, spec: Any, as_of: Any, last: Any, room: Any, crossed: Any) -> Any:
-    """Take the results of all measures of a source; return the first error."""
-    crossed |= finish_windows(layout, spec, as_of, last, room)
+def finish_source(layout: Any, spec: Any, as_of: Any, last: Any, room: Any, crossed: Any, whole: Any) -> Any:
+    """Take the results of all measures of a source; return the first error. `whole`: its rows came in one piece."""
+    crossed |= finish_windows(layout, spec, as_of, last, room, whole)
     if spec[S_KEYS] < spec[S_KEYS_END]:
         crossed |= _finish_source_keys(layout, spec, as_of, last, room)
     return _first_error(spec, layout.uses, room.results) if crossed else OK
@@ -101,14 +101,14 @@ def finish_source(layout: Any, spec: Any, as_of: Any, last: Any, room: Any, cros
 def begin_source(layout: Any, spec: Any, rows: Any, room: Any) -> Any:
     """Empty all that a source of so many rows is accumulated in; return the last place of its hash tables."""
     last = entries(rows) - 1 if spec[S_MAPS] != 0 else 0
-    reset_source(layout, spec, last, room)
+    reset_source(layout, spec, last, room, False)
     return last
 
 
 @kernel
 def end_source(layout: Any, spec: Any, as_of: Any, last: Any, room: Any, crossed: Any) -> Any:
     """`finish_source`, compiled once for those who call it rarely."""
-    return finish_source(layout, spec, as_of, last, room, crossed)
+    return finish_source(layout, spec, as_of, last, room, crossed, False)
 
 
 @inlined

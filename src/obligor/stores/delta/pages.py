@@ -10,6 +10,7 @@ Thrift's compact protocol).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -148,30 +149,37 @@ def _bytes(file: Any, begin: int, size: int) -> pa.Buffer:
     return file.read_buffer(size)
 
 
-def _content(file: Any, page: Page) -> Any:
-    """Return a packed page's content."""
-    return _unpacked(_bytes(file, page.begin, page.size), page)
-
-
 def _unpacked(packed: pa.Buffer, page: Page) -> Any:
     return np.frombuffer(pa.decompress(packed, page.unpacked, "lz4_raw"), np.uint8)
 
 
-def read_plain(file: Any, where: Plain) -> pa.Array:
-    """Return a column of numbers."""
-    values = _bytes(file, where.begin, _INT64_BYTES * where.rows)
-    return pa.Array.from_buffers(pa.int64(), where.rows, [None, values], null_count=0)
+def read_plain(file: Any, groups: Sequence[Plain]) -> pa.Array:
+    """Return the numbers of some groups, one behind the other."""
+    held, at = pa.allocate_buffer(_INT64_BYTES * sum(group.rows for group in groups)), 0
+    memory = memoryview(held)
+    for group in groups:
+        size = _INT64_BYTES * group.rows
+        file.seek(group.begin)
+        if file.readinto(memory[at : at + size]) != size:
+            raise OSError("the file is shorter than its footer says")
+        at += size
+    return pa.Array.from_buffers(pa.int64(), at // _INT64_BYTES, [None, held], null_count=0)
 
 
-def read_sparse(file: Any, where: Sparse) -> pa.Array | None:
-    """Return a column of numbers and nulls; None where the page does not hold what it should."""
-    content, rows = _content(file, where.page), where.rows
+def read_sparse(file: Any, groups: Sequence[Sparse]) -> pa.Array | None:
+    """Return the numbers and nulls of some groups; None where a page does not hold what it should."""
+    rows, first = sum(group.rows for group in groups), 0
     valid = np.zeros((rows + 7) // 8, np.uint8)
     # Arrow's memory was in use just now, unlike what numpy would fetch page by page from the system.
     held = pa.allocate_buffer(_INT64_BYTES * rows)
-    if not _spread(content, rows - where.nulls, rows, valid, np.frombuffer(held, np.int64)):
-        return None
-    return pa.Array.from_buffers(pa.int64(), rows, [pa.py_buffer(valid), held], null_count=where.nulls)
+    values = np.frombuffer(held, np.int64)
+    for group in groups:
+        content = _unpacked(_bytes(file, group.page.begin, group.page.size), group.page)
+        if not _spread(content, group.rows - group.nulls, first, first + group.rows, valid, values):
+            return None
+        first += group.rows
+    nulls = sum(group.nulls for group in groups)
+    return pa.Array.from_buffers(pa.int64(), rows, [pa.py_buffer(valid), held], null_count=nulls)
 
 
 def read_coded(file: Any, where: Coded) -> pa.Array | None:
@@ -261,11 +269,11 @@ def _runs(coded: Any, rows: Any, ends: Any) -> Any:
 
 
 @entry
-def _spread(content: Any, numbers: Any, rows: Any, valid: Any, values: Any) -> Any:
-    """Put numbers to the rows that have one; return whether there are as many as there should be."""
+def _spread(content: Any, numbers: Any, row: Any, rows: Any, valid: Any, values: Any) -> Any:
+    """Put numbers to those of the rows from `row` on that have one; return whether all were there."""
     if content.shape[0] < 4:
         return False
-    at, end, row, found = 4, 4 + _number(content, 0, 1, 4), 0, 0
+    at, end, found = 4, 4 + _number(content, 0, 1, 4), 0
     if end + _INT64_BYTES * numbers != content.shape[0]:
         return False
     while row < rows:
