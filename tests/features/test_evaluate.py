@@ -12,10 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 from tests.features.oracle import Fact, Request, Version
 from tests.features.plans import CHANNELS, inner, keyed
 from tests.features.sql_twin import Twin, agree
@@ -136,18 +133,6 @@ def test_rows_can_be_written_anywhere(world: tuple[Timelines, Requests]) -> None
     assert evaluate(random_plan(), *world, 2, into=Into(out, places)) is out
     assert out[places].tobytes() == expected.tobytes()
     assert not np.delete(out, places, axis=0).any()
-
-
-TEXTS = st.sampled_from(["", "a", "b", "ab", "ba", "äö", "consumer-00000001", "consumer-00000002"])
-
-
-@given(st.lists(TEXTS) | st.lists(st.none() | TEXTS), st.integers(0, 3))
-@example(["consumer-00000001", "consumer-00000002", "consumer-00000002", "consumer-00000001"], 0)
-@settings(max_examples=200, derandomize=True, deadline=None)
-def test_entities_are_looked_up_by_their_whole_text(texts: list[str | None], start: int) -> None:
-    keys = ["a", "ab", "", "consumer-00000002", "äö"]
-    expected = [-2 if text is None else keys.index(text) if text in keys else -1 for text in texts[start:]]
-    assert module._places(pa.array(keys), pa.array(texts, pa.string())[start:]).tolist() == expected
 
 
 def test_no_requests_make_no_rows(world: tuple[Timelines, Requests]) -> None:

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -56,10 +57,10 @@ class Groups:
         parts = []
         for group in groups:
             part = self._parts[group].select(columns)
-            for name in ("entity", "event"):
+            for name, encode in (("entity", pc.run_end_encode), ("event", pc.dictionary_encode)):
                 if name in columns:
                     place = part.schema.get_field_index(name)
-                    part = part.set_column(place, name, part.column(name).dictionary_encode())
+                    part = part.set_column(place, name, encode(part.column(name)))
             parts.append(part)
         return pa.concat_tables(parts)
 

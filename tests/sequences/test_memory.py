@@ -92,6 +92,18 @@ def test_what_no_table_has_is_refused(name: str, at: tuple[int, ...], value: Any
         replace(made, **{name: array})
 
 
+def test_a_periodic_field_has_a_number_for_its_part() -> None:
+    """It reaches no further row of a table, and may be below 0 or above 1, but not anything."""
+    made, _ = source(5, 1)
+    parts, codes = made.parts.copy(), made.codes.copy()
+    codes[:, 1], parts[:, 1] = made.sizes[1] - 1, -3.5
+    waves = (False, True, False)
+    assert replace(made, codes=codes, parts=parts, periodic=waves).periodic == waves
+    parts[5, 1] = 2000.0
+    with pytest.raises(BadInput, match=r"\$\.parts\[5, 1\]: expected a number within 1024.0, got 2000.0"):
+        replace(made, codes=codes, parts=parts, periodic=waves)
+
+
 def test_arrays_that_do_not_belong_together_are_refused() -> None:
     made, _ = source(5, 1)
     with pytest.raises(BadInput, match=r"\$\.parts: expected shape \(\d+, 3\), got \(\d+, 2\)"):

@@ -23,14 +23,15 @@ from obligor.events.positions import SEQUENCE_MAX
 from obligor.features.arranging import compiled
 from obligor.features.evaluate import BLOCK_ROWS, Into, evaluate
 from obligor.features.kernels.programs import finish_rows
+from obligor.features.key_runs import places
 from obligor.features.lake import Lake, View
 from obligor.features.lake_files import Range
 from obligor.features.lake_routing import Routed, route
 from obligor.features.lake_timelines import Need
-from obligor.features.layout import read_only, room
+from obligor.features.layout import Desk, read_only, room
 from obligor.features.narrowing import without_sequences
 from obligor.features.plan import Plan
-from obligor.features.requests import Requests, field_names, request_values, source_keys, split_keys
+from obligor.features.requests import Requests, field_names, request_values, source_keys
 from obligor.features.timelines import Timelines, cut_array
 
 __all__ = ["PROBLEMS_SHOWN", "UNIT_ROWS", "Part", "backfill", "joined", "needed", "parts_of"]
@@ -127,6 +128,7 @@ class _Pass:
         self.need = needed(requests, self.last)
         self.fields = requests.fields.select(field_names(part.plan)).combine_chunks()
         self.out: Floats = np.empty((len(requests), len(part.plan.features)), np.float64)
+        self.desks: list[Desk] = []
 
     def run(self, pool: ThreadPoolExecutor, threads: int) -> Floats:
         """Go through all ranges that requests lie in."""
@@ -150,7 +152,11 @@ class _Pass:
         limits: dict[int, Problem] = {}
         rows = routed.row[own]
         into = Into(self.out, rows)
-        evaluate(self.part.plan, timelines, self._asked(routed, own), threads, limits=limits, into=into)
+        entities = [places(timeline.keys, routed.keys[own])]
+        evaluate(
+            self.part.plan, timelines, self._asked(routed, own), threads, limits=limits, into=into, entities=entities,
+            desks=self.desks,
+        )  # fmt: skip
         for row, problem in limits.items():
             path = f"$[{rows[row]}]" + problem.path.removeprefix(f"$[{row}]")
             self.problems[int(rows[row])] = Problem(path, problem.message)
@@ -161,14 +167,9 @@ class _Pass:
             as_of=routed.as_of[own],
             cuts=cuts if len(cuts) == 1 else cuts[rows],
             self_root=routed.self_root[own],
-            entities=self._entities(routed.keys[own]),
+            entities={},  # they are looked up already
             fields=self.fields.take(pa.array(rows)) if self.fields.num_columns else self.fields,
         )
-
-    def _entities(self, keys: pa.StringArray) -> dict[str, pa.StringArray]:
-        """Return the application's fields that name these entities."""
-        via = self.part.via
-        return {via[0]: keys} if len(via) == 1 else dict(zip(via, split_keys(keys, len(via)), strict=True))
 
 
 def joined(
@@ -208,12 +209,12 @@ def joined(
 def _finish(plan: Plan, measures: Floats, values: Floats, errors: Ints, out: Floats, run: Run) -> None:
     """Run the programs of all rows."""
     layout, _, _, sizes, _ = compiled(plan)
-    places = read_only(np.arange(len(out)))
+    rows = read_only(np.arange(len(out)))
 
     def finish(start: int) -> None:
         own = slice(start, start + BLOCK_ROWS)
         stack = room(sizes, len(layout.ladders), len(layout.rungs), 0).room.stack
-        finish_rows(layout, measures[own], values[own], errors[own], stack, places[own], out)
+        finish_rows(layout, measures[own], values[own], errors[own], stack, rows[own], out)
 
     for _ in run(finish, range(0, len(out), BLOCK_ROWS)):
         pass

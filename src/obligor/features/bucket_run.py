@@ -18,6 +18,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from obligor.errors import IntegrityError, LimitError, NotFound, ObligorError, Problem
@@ -183,7 +184,7 @@ class BucketRun:
             own = piece.own
             asked = Requests(routed.as_of[own], requests.cuts, routed.self_root[own], {}, fields)
             asked = _with_rows(asked, routed.row[own])
-            content = write_questions(asked, routed.keys[own], bucket[own], several)
+            content = write_questions(asked, pc.run_end_decode(routed.keys[own]), bucket[own], several)
             questions = f"questions/{digest(content)}.parquet"
             if questions not in held:
                 self.files.write(questions, content)

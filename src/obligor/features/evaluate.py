@@ -6,15 +6,14 @@ entity with many rows and many requests is swept instead of scanned (`tiling.py`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from obligor.errors import LimitError, Problem
@@ -28,7 +27,8 @@ from obligor.features.kernels.offline import measure_rows, sweep
 from obligor.features.kernels.programs import finish_rows
 from obligor.features.kernels.tiles import encode_rows
 from obligor.features.kernels.values import DISTINCT_MAX, ORDERED_MAX
-from obligor.features.layout import Room, Rows, read_only, room
+from obligor.features.key_runs import places
+from obligor.features.layout import Desk, Rows, read_only, room
 from obligor.features.plan import Plan
 from obligor.features.requests import (
     Requests,
@@ -36,7 +36,6 @@ from obligor.features.requests import (
     period_bounds,
     request_values,
     source_keys,
-    text_arrays,
 )
 from obligor.features.tiling import Sweep, prepare, tiles_of, worth_sweeping
 from obligor.features.timelines import Timelines
@@ -44,8 +43,6 @@ from obligor.features.timelines import Timelines
 __all__ = ["Into", "evaluate", "limit_problem"]
 
 BLOCK_ROWS = 8192  # requests a thread takes at a time; bounds the measures that wait for their programs
-_UNKNOWN = -1
-_ONE = np.uint64(1)
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -73,20 +70,26 @@ def limit_problem(plan: Plan, error: int, row: int | None) -> Problem:
 
 def evaluate(
     plan: Plan, timelines: Timelines, requests: Requests, threads: int = 2, *,
-    limits: dict[int, Problem] | None = None, into: Into | None = None,
+    limits: dict[int, Problem] | None = None, into: Into | None = None, entities: Sequence[Ints] | None = None,
+    desks: list[Desk] | None = None,
 ) -> Floats:  # fmt: skip
     """Return the features of every request, (n, features), NaN for null; `into` says where, if not in new rows.
+
+    `entities` are the places of each source's in its timeline, as `key_runs.places` gives them, where they are known;
+    `desks` those that earlier evaluations of the plan have worked at, to which this one's come.
 
     A row that crosses a limit (an integer beyond 2**53, too many distinct values) raises LimitError naming the feature;
     with `limits` given, it is null throughout instead and its problem is put there under the row's number.
     """
     _check_cuts(timelines, requests.cuts)
     blocks = [slice(i, min(i + BLOCK_ROWS, len(requests))) for i in range(0, len(requests), BLOCK_ROWS)]
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        run: Run = pool.map if threads > 1 and len(blocks) > 1 else map
+    with ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as pool:
+        several: Run = map if pool is None else pool.map
+        run = several if len(blocks) > 1 else map
         into = _own_rows(plan, requests) if into is None else into
-        work = _Work(plan, timelines, requests, _entities(plan, timelines, requests, threads, run), into)
-        work.sweep(threads, pool.map if threads > 1 else map)
+        entities = _entities(plan, timelines, requests, threads, run) if entities is None else entities
+        work = _Work(plan, timelines, requests, entities, into, [] if desks is None else desks)
+        work.sweep(threads, several)
         for _ in run(work.run, blocks):
             pass
     _report(plan, work.errors, limits)
@@ -115,11 +118,14 @@ class _Kept(NamedTuple):
 class _Work:
     """One evaluation: what all blocks read, and where each writes its own rows."""
 
-    def __init__(self, plan: Plan, timelines: Timelines, requests: Requests, entities: list[Ints], into: Into) -> None:
+    def __init__(
+        self, plan: Plan, timelines: Timelines, requests: Requests, entities: Sequence[Ints], into: Into,
+        desks: list[Desk],
+    ) -> None:  # fmt: skip
         self.layout, self.sources, periods, self.sizes, _ = compiled(plan)
         self.ladders, self.rungs = len(self.layout.ladders), len(self.layout.rungs)
         self.rows = [timelines.by_name[source.timeline].rows for source in self.sources]
-        self.entities = entities
+        self.entities = [read_only(own) for own in entities]
         self.as_of, self.self_root = read_only(requests.as_of), read_only(requests.self_root)
         self.cuts = read_only(_needed_cuts(timelines, requests.cuts))
         self.measures = len(plan.measures)
@@ -130,21 +136,21 @@ class _Work:
         self.out, self.places = into.out, read_only(into.places)
         self.kept = [_nothing_kept(len(requests)) for _ in self.sources]
         self.longest = 0
-        self._rooms: list[Room] = []  # that no thread works in
+        self._desks = desks  # that no thread works at
 
     def sweep(self, threads: int, run: Run) -> None:
         """Take the requests to entities with many rows out of the blocks, entity by entity."""
         for number, rows in enumerate(self.rows):
-            sizes = np.diff(rows.offsets)
             asked = self.entities[number]
-            counts = np.bincount(np.maximum(asked, -1) + 1, minlength=len(sizes) + 1)[1:]
-            large = np.flatnonzero(worth_sweeping(sizes, counts))
+            counts = np.zeros(len(rows.offsets) - 1, np.int64)
+            longest = _counted(rows.offsets, asked, counts)
+            large = np.flatnonzero(worth_sweeping(np.diff(rows.offsets), counts))
             swept = self._sweeps(number, rows, large) if len(large) else []
             if swept:
                 self._sweep(number, swept, threads, run)
-                left = asked[self.kept[number].at < 0]
-                counts = np.bincount(np.maximum(left, -1) + 1, minlength=len(sizes) + 1)[1:]
-            self.longest = max(self.longest, int(sizes[counts > 0].max(initial=0)))
+                counts[:] = 0
+                longest = _counted(rows.offsets, read_only(asked[self.kept[number].at < 0]), counts)
+            self.longest = max(self.longest, longest)
 
     def _sweeps(self, number: int, rows: Rows, large: Ints) -> list[Sweep]:
         """Return the sweeps of one source's entities."""
@@ -199,7 +205,7 @@ class _Work:
     def run(self, block: slice) -> None:
         """Evaluate the requests of one block."""
         measures = np.empty((block.stop - block.start, self.measures), np.float64)
-        own_room = self._room()
+        desk = self._desk()
         cuts = self.cuts if len(self.cuts) == 1 else self.cuts[block]
         errors, places = self.errors[block], self.places[block]
         for number, rows in enumerate(self.rows):
@@ -207,17 +213,30 @@ class _Work:
             measure_rows(
                 self.layout, number, rows, self.as_of[block], self.self_root[block], cuts,
                 self.entities[number][block], self.periods[block], self.comparands[block], kept.values, kept.at[block],
-                kept.errors, own_room, errors, measures, places, self.out,
+                kept.errors, desk.room, errors, measures, places, self.out,
             )  # fmt: skip
-        finish_rows(self.layout, measures, self.values[block], errors, own_room.stack, places, self.out)
-        self._rooms.append(own_room)
+        finish_rows(self.layout, measures, self.values[block], errors, desk.room.stack, places, self.out)
+        self._desks.append(desk)
 
-    def _room(self) -> Room:
-        """Return room that no other thread works in."""
-        try:
-            return self._rooms.pop()
-        except IndexError:
-            return room(self.sizes, self.ladders, self.rungs, self.longest).room
+    def _desk(self) -> Desk:
+        """Return a desk that no other thread works at, with room for the longest timeline."""
+        while self._desks:
+            with suppress(IndexError):  # another thread may take the last one
+                desk = self._desks.pop()
+                if desk.rows_max >= self.longest:
+                    return desk
+        return room(self.sizes, self.ladders, self.rungs, 1 << self.longest.bit_length())
+
+
+@entry
+def _counted(offsets: Any, asked: Any, counts: Any) -> Any:
+    """Count the requests to each entity; return how many rows the longest of these timelines has."""
+    longest = 0
+    for i in range(asked.shape[0]):
+        if asked[i] >= 0:
+            counts[asked[i]] += 1
+            longest = max(longest, offsets[asked[i] + 1] - offsets[asked[i]])
+    return longest
 
 
 def _nothing_kept(requests: int) -> _Kept:
@@ -247,42 +266,7 @@ def _entities(plan: Plan, timelines: Timelines, requests: Requests, threads: int
     for source in compiled(plan).sources:
         keys, wanted = timelines.by_name[source.timeline].keys, source_keys(requests, source.via)
         parts = [wanted[start:end] for start, end in pairwise(edges)]
-        found.append(read_only(np.concatenate(list(run(partial(_places, keys), parts)))))
-    return found
-
-
-def _places(keys: pa.StringArray, wanted: pa.StringArray) -> Ints:
-    """Return each entity's place among the keys, -1 for one without facts, -2 for null."""
-    if wanted.null_count:
-        named = wanted.is_valid().to_numpy(zero_copy_only=False)
-        return np.where(named, _found(keys, wanted), s.NOT_NAMED)
-    # Requests to one entity mostly follow one another: it is looked up once for all of them.
-    starts = np.empty(len(wanted), np.int64)
-    starts = starts[: _text_runs(*text_arrays(wanted), starts)]
-    return np.repeat(_found(keys, wanted.take(pa.array(starts))), np.diff(starts, append=len(wanted)))
-
-
-def _found(keys: pa.StringArray, wanted: pa.StringArray) -> Ints:
-    """Return each text's place among the keys, -1 where it is none of them."""
-    places = pc.index_in(wanted, value_set=keys)
-    found: Ints = places.fill_null(_UNKNOWN).to_numpy(zero_copy_only=False).astype(np.int64)
-    return found
-
-
-@entry
-def _text_runs(offsets: Any, texts: Any, starts: Any) -> Any:
-    """Where each run of equal texts starts; returns how many there are."""
-    found, begin, length = 0, np.uint64(0), np.uint64(0)
-    for i in range(starts.shape[0]):
-        own, own_length = np.uint64(offsets[i]), np.uint64(offsets[i + 1]) - np.uint64(offsets[i])
-        same, k = i > 0 and own_length == length, np.uint64(0)
-        while same and k < length:
-            same = texts[begin + k] == texts[own + k]
-            k += _ONE
-        if not same:
-            starts[found] = i
-            found += 1
-        begin, length = own, own_length
+        found.append(np.concatenate(list(run(partial(places, keys), parts))))
     return found
 
 

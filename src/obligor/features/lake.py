@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from obligor.errors import IntegrityError, NotFound
 from obligor.events.changes import causal_blocks
@@ -367,7 +368,8 @@ def _all_rows(store: TableStore, file: DataFile) -> pa.Table:
     """Return the revisions in a file."""
     reader = store.reader(file)
     rows = reader.read(range(len(reader.groups)), REVISIONS.names)
-    return pa.table([rows.column(column.name).cast(column.type) for column in REVISIONS], REVISIONS)
+    entity = rows.schema.get_field_index("entity")
+    return rows.set_column(entity, "entity", pc.run_end_decode(rows.column("entity"))).cast(REVISIONS)
 
 
 def _all_replaced(store: TableStore, file: DataFile, folded: Cut) -> bool:

@@ -22,7 +22,6 @@ from obligor.features.lake_store import FileReader
 __all__ = ["Merger", "Slab", "Sorted", "file_slab", "integers", "memory_slab", "merger"]
 
 Ints = NDArray[np.int64]
-_STRIDE = 16  # rows between two that are compared
 
 
 @dataclass(frozen=True)
@@ -77,9 +76,8 @@ def memory_slab(rows: pa.Table, first: int, last: int, notes: Mapping[str, str])
     table = _within(rows, first, last)
     if not table.num_rows:
         return None
-    for name in ("entity", "event"):
-        place = table.schema.get_field_index(name)
-        table = table.set_column(place, name, table.column(name).dictionary_encode())
+    for name, encode in (("entity", pc.run_end_encode), ("event", pc.dictionary_encode)):
+        table = table.set_column(table.schema.get_field_index(name), name, encode(table.column(name)))
     return _slab(table, None, notes)
 
 
@@ -102,21 +100,18 @@ def _entities(column: pa.ChunkedArray) -> tuple[pa.StringArray, Ints]:
     starts: list[Ints] = []
     rows = 0
     for chunk in column.chunks:
-        codes = chunk.indices.to_numpy()
-        if not len(codes):
+        if not len(chunk):
             continue
-        places = np.empty(min(len(chunk.dictionary), len(codes)), np.int64)
-        own = chunk.dictionary
-        found = _runs(codes, places)
-        places = places[:found]
-        if found != len(own) or not np.array_equal(codes[places], np.arange(found)):
-            own = own.take(pa.array(codes[places]))
+        first, found = chunk.find_physical_offset(), chunk.find_physical_length()
+        own = chunk.values[first : first + found]
+        ends = chunk.run_ends.to_numpy()[first : first + found - 1]
+        places = np.concatenate([[rows], ends + np.int64(rows - chunk.offset)])
         if keys and keys[-1][-1].as_py() == own[0].as_py():
             own, places = own[1:], places[1:]
         if len(own):
             keys.append(own)
-            starts.append(places + rows)
-        rows += len(codes)
+            starts.append(places)
+        rows += len(chunk)
     whole = keys[0] if len(keys) == 1 else pa.concat_arrays(keys)
     return whole, np.append(np.concatenate(starts), rows)
 
@@ -160,24 +155,6 @@ def integers(slab: Slab, column: str) -> Ints:
     """Return a column of int64 without nulls as it lies in memory."""
     array = slab.columns[column]
     return np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array)]
-
-
-@entry
-def _runs(codes: Any, places: Any) -> Any:
-    """Where each run of equal codes starts; at most as many as there is room for.
-
-    No code comes again after its run: so where two are the same, all between them are.
-    """
-    found, i, n = 0, 0, codes.shape[0]
-    while i < n and found < places.shape[0]:
-        places[found] = i
-        found += 1
-        own = codes[i]
-        while i + _STRIDE < n and codes[i + _STRIDE] == own:
-            i += _STRIDE
-        while i < n and codes[i] == own:
-            i += 1
-    return found
 
 
 @entry

@@ -75,7 +75,10 @@ class FileReader(Protocol):
         """What was noted when it was written."""
 
     def read(self, groups: Sequence[int], columns: Sequence[str]) -> pa.Table:
-        """Return these columns, which the file has, of some groups; `entity` and `event` are dictionary-encoded."""
+        """Return these columns, which the file has, of some groups.
+
+        `entity` is run-end-encoded, `event` dictionary-encoded.
+        """
 
     def only(self, groups: Sequence[int], column: str) -> str | None:
         """Return the one text that a column has in these groups; None where there are several or that is unknown."""

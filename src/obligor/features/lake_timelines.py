@@ -127,7 +127,9 @@ def _projected(reading: Reading, event: _EventReading, slab: Slab, places: Ints 
     held = {n.removeprefix(prefix): column(n) for n in slab.columns if n.startswith(prefix)}
     times = column("event_time")
     version = versions_noted(slab.notes)[event.event.event_name]
-    fields = current_fields(pa.table({"event_time": times, **held}), event.event, version, event.fields)
+    fields: Mapping[str, Any] = {name: held[name] for name in event.fields if name in held}
+    if len(fields) < len(event.fields):
+        fields = current_fields(pa.table({"event_time": times, **held}), event.event, version, event.fields)
     table = {
         "event_time": times,
         "root": column("root") if need.root else pa.Array.from_buffers(pa.int64(), rows, [None, _buffer(rows)]),

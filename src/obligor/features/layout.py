@@ -139,9 +139,9 @@ def _shapes(arrays: Sequence[NDArray[Any]]) -> list[tuple[str, int]]:
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:
     """Return an array in the one form that kernels are compiled for: contiguous, aligned, read only."""
-    flags = array.flags
-    if not flags.writeable and flags.c_contiguous and flags.aligned:
-        return array
-    array = np.require(array, requirements=["C", "A"]).view()
-    array.flags.writeable = False
+    if not (array.flags.c_contiguous and array.flags.aligned):
+        array = np.require(array, requirements=["C", "A"])
+    if array.flags.writeable:
+        array = array.view()
+        array.flags.writeable = False
     return array

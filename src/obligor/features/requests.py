@@ -37,7 +37,6 @@ __all__ = [
     "slot_row",
     "source_keys",
     "split_keys",
-    "text_arrays",
 ]
 
 Ints = NDArray[np.int64]
@@ -106,12 +105,6 @@ def key_names(plan: Plan) -> list[str]:
     """Return the application's fields that hold the keys of entities whose histories a plan looks at."""
     vias = [*(measure.via for measure in plan.measures), *(spec.via for spec in plan.sequences)]
     return list(dict.fromkeys(name for via in vias for name in via))
-
-
-def text_arrays(texts: pa.StringArray) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-    """Return where each text begins, and ends with the next, and the bytes that this is counted in; read only."""
-    _, offsets, data = texts.buffers()
-    return np.frombuffer(offsets or bytes(4), np.int32)[texts.offset :], np.frombuffer(data or b"", np.uint8)
 
 
 def composite_key(parts: Sequence[str | None]) -> str | None:

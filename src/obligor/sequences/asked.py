@@ -14,10 +14,10 @@ from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from obligor.features.backfill import UNIT_ROWS, needed
+from obligor.features.key_runs import Keys, places
 from obligor.features.lake import Lake
 from obligor.features.lake_routing import Routed, route
 from obligor.features.lake_timelines import Need
@@ -122,12 +122,12 @@ def _whole(alone: Plan, source: FactsSource, questions: Questions) -> Asked:
 
 
 def _routed(timeline: Timeline, last: Ints, alone: Plan, questions: Requests, routed: Routed, own: slice) -> Asked:
-    places = routed.row[own]
-    cuts = questions.cuts if len(questions.cuts) == 1 else questions.cuts[places]
+    rows = routed.row[own]
+    cuts = questions.cuts if len(questions.cuts) == 1 else questions.cuts[rows]
     fields = questions.fields.select(own_fields(alone, alone.sequences[0]))
     return Asked(
-        timeline, last, places, _places(timeline, routed.keys[own]), routed.as_of[own],
-        np.ascontiguousarray(routed.self_root[own]), cuts, fields.take(pa.array(places)),
+        timeline, last, rows, _places(timeline, routed.keys[own]), routed.as_of[own],
+        np.ascontiguousarray(routed.self_root[own]), cuts, fields.take(pa.array(rows)),
     )  # fmt: skip
 
 
@@ -139,6 +139,6 @@ def _everyone(timeline: Timeline, last: Ints, questions: Everyone) -> Asked:
     return Asked(timeline, last, numbers, numbers, as_of, nobody, cut_rows([questions.cut]), None)
 
 
-def _places(timeline: Timeline, keys: pa.StringArray) -> Ints:
-    found: Ints = pc.index_in(keys, value_set=timeline.keys).fill_null(-1).to_numpy(zero_copy_only=False)
-    return found.astype(np.int64)
+def _places(timeline: Timeline, keys: Keys) -> Ints:
+    """Return the place of each key's entity in a timeline, -1 where it has none."""
+    return np.maximum(places(timeline.keys, keys), -1)

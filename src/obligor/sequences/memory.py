@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from obligor.errors import BadInput, Problem
 from obligor.sequences.batches import Batch
+from obligor.sequences.kernels.tokens import SPREADS_MAX
 from obligor.sequences.loading import arranged
 
 __all__ = ["MemorySource"]
@@ -32,7 +33,6 @@ class MemorySource:
     rows_max: int = 512  # of a batch
     slow: tuple[bool, ...] = ()  # which fields are slow-moving identifiers; (): none is known to be
     periodic: tuple[bool, ...] = ()  # which fields are periodic; (): none
-
     questions: Ints | None = None  # those that are wanted; None: all
 
     def __post_init__(self) -> None:
@@ -60,14 +60,17 @@ class MemorySource:
             got = f"{self.start[row]}..{self.stop[row]}"
             yield Problem(f"$.start[{row}]", f"expected a range within {count} events, got {got}")
             return
-        last = self.codes + (self.parts != 0)  # the row of the table that it reaches
+        waves = np.array(self.periodic or (False,) * fields)
+        last = self.codes + ((self.parts != 0) & ~waves)  # the row of the table that it reaches
         for row, field in np.argwhere((self.codes < 0) | (last >= np.array(self.sizes)))[:1]:
             got = f"{self.codes[row, field]} and part {self.parts[row, field]}"
             yield Problem(
                 f"$.codes[{row}, {field}]", f"expected a table of {self.sizes[field]} rows to have it, got {got}"
             )
-        for row, field in np.argwhere(~((self.parts >= 0) & (self.parts <= 1)))[:1]:
-            yield Problem(f"$.parts[{row}, {field}]", f"expected a share from 0 to 1, got {self.parts[row, field]}")
+        least, most = np.where(waves, -SPREADS_MAX, 0.0), np.where(waves, SPREADS_MAX, 1.0)
+        for row, field in np.argwhere(~((self.parts >= least) & (self.parts <= most)))[:1]:
+            expected = f"a number within {SPREADS_MAX}" if waves[field] else "a share from 0 to 1"
+            yield Problem(f"$.parts[{row}, {field}]", f"expected {expected}, got {self.parts[row, field]}")
         seen = self.stop > self.start
         for row in np.flatnonzero(seen)[self.time[self.stop[seen] - 1] > self.as_of[seen]][:1]:
             yield Problem(f"$.as_of[{row}]", "expected an instant at or after the question's last event")

@@ -61,6 +61,12 @@ class QuestionRows:
         return found
 
     @property
+    def periodic(self) -> tuple[bool, ...]:
+        """Which fields are periodic."""
+        found: tuple[bool, ...] = self.source.periodic
+        return found
+
+    @property
     def slow(self) -> tuple[bool, ...]:
         """Which fields are known to be slow-moving identifiers."""
         found: tuple[bool, ...] = self.source.slow

@@ -67,12 +67,14 @@ __all__ = [
     "add_lanes",
     "add_rows",
     "finish_cell",
+    "finish_none",
     "finish_numbers",
     "first_at",
     "keep_numbers",
     "lanes_from",
     "merge_cell", "near",
     "no_lanes",
+    "no_numbers",
     "numbers_of",
     "reset_cell",
     "update_cell",
@@ -133,6 +135,12 @@ def update_times(state: Any, at: Any, bit: Any, times: Any, masks: Any, base: An
         if state[at + ROWS] == 0:
             state[at + NEWEST_TIME] = times[newest]
         state[at + ROWS] += n
+
+
+@inlined
+def no_numbers() -> Any:
+    """What no numbers add up to, to be held in registers."""
+    return np.int64(0), np.int64(0), np.int64(0), np.int64(0), np.int64(INT64_MAX), np.int64(NULL)
 
 
 @inlined
@@ -450,6 +458,14 @@ def _sum(high: Any, low: Any) -> Any:
     negative, above, below = total(high, low)
     rounded = to_float(above, below)
     return (-rounded if negative else rounded), above == ZERO and below <= np.uint64(INTEGER_MAX)
+
+
+@inlined
+def finish_none(results: Any, row: Any) -> None:
+    """Write the aggregates of no rows' numbers from results[row] on."""
+    row = np.uint64(row)
+    results[row + np.uint64(COUNT)] = results[row + np.uint64(SUM)] = 0.0
+    results[row + np.uint64(MEAN)] = results[row + np.uint64(MIN)] = results[row + np.uint64(MAX)] = np.nan
 
 
 @inlined

@@ -108,13 +108,14 @@ def measure_rows(
             apply_conditions(layout.conditions, start, end, comparands[i], values, visible, base, low, high)
         if spec[S_MAPS] != 0:
             last = entries(high - low) - 1
-        reset_source(layout, spec, last, room)
+        reset_source(layout, spec, last, room, True)
         crossed = accumulate(
-            layout, spec, ladders, groups, as_of[i], periods[i], times, visible, base, values, low, high, last, room
-        )
+            layout, spec, ladders, groups, as_of[i], periods[i], times, visible, base, values, low, high, last, room,
+            True,
+        )  # fmt: skip
         if spec[S_KEYS] < spec[S_KEYS_END]:
             update_source_keys(layout, spec, as_of[i], times, values, visible, base, low, high, last, room)
-        error = finish_source(layout, spec, as_of[i], last, room, crossed)
+        error = finish_source(layout, spec, as_of[i], last, room, crossed, True)
         deliver(spec, uses, divisors, entity[i], room.results, False, i, places[i], measured, out)
         if entity[i] != NOT_NAMED:
             _note(error, errors, i)
@@ -202,11 +203,11 @@ def sweep(
             set_row(layout, spec, tiles, times, values, masks, own_rows[k], 0)
         if spec[S_MAPS] != 0:
             last = entries(high - low) - 1
-        reset_source(layout, spec, last, room)
+        reset_source(layout, spec, last, room, False)
         crossed = measure_tiled(
             layout, spec, as_of[r], periods[r], comparands[r], times, values, masks, tiles, low, high, last, room
         )  # fmt: skip
-        errors[r] = finish_source(layout, spec, as_of[r], last, room, crossed)
+        errors[r] = finish_source(layout, spec, as_of[r], last, room, crossed, False)
         gather(spec, layout.uses, room.results, kept[r])
         for k in range(own[r, 0], own[r, 1]):
             set_row(layout, spec, tiles, times, values, masks, own_rows[k], room.own[k - own[r, 0]])

@@ -36,8 +36,9 @@ def _add_piece(
         start, end = spec[S_CONDITIONS], spec[S_CONDITIONS_END]
         apply_conditions(layout.conditions, start, end, comparands, values, visible, base, low, high)
     crossed = accumulate(
-        layout, spec, layout.ladders, layout.groups, as_of, periods, times, visible, base, values, low, high, last, room
-    )
+        layout, spec, layout.ladders, layout.groups, as_of, periods, times, visible, base, values, low, high, last,
+        room, False,
+    )  # fmt: skip
     if spec[S_KEYS] < spec[S_KEYS_END]:
         update_source_keys(layout, spec, as_of, times, values, visible, base, low, high, last, room)
     return crossed

@@ -41,9 +41,9 @@ NOT_NAMED = -2  # the place of an entity that the application does not name
 
 
 @inlined
-def reset_source(layout: Any, spec: Any, last: Any, room: Any) -> None:
-    """Empty all that a source is accumulated in."""
-    reset_windows(spec, layout.ladders, layout.groups, layout.passes, last, room)
+def reset_source(layout: Any, spec: Any, last: Any, room: Any, whole: Any) -> None:
+    """Empty all that a source is accumulated in; `whole`: its rows come in one piece."""
+    reset_windows(spec, layout.ladders, layout.groups, layout.passes, last, room, whole)
     for k in range(spec[S_KEYS], spec[S_KEYS_END]):
         reset_keys(room.tables[k], last)
 
@@ -91,9 +91,9 @@ def _first_error(spec: Any, uses: Any, results: Any) -> Any:
 
 
 @inlined
-def finish_source(layout: Any, spec: Any, as_of: Any, last: Any, room: Any, crossed: Any) -> Any:
-    """Take the results of all measures of a source; return the first error."""
-    crossed |= finish_windows(layout, spec, as_of, last, room)
+def finish_source(layout: Any, spec: Any, as_of: Any, last: Any, room: Any, crossed: Any, whole: Any) -> Any:
+    """Take the results of all measures of a source; return the first error. `whole`: its rows came in one piece."""
+    crossed |= finish_windows(layout, spec, as_of, last, room, whole)
     if spec[S_KEYS] < spec[S_KEYS_END]:
         crossed |= _finish_source_keys(layout, spec, as_of, last, room)
     return _first_error(spec, layout.uses, room.results) if crossed else OK
@@ -103,14 +103,14 @@ def finish_source(layout: Any, spec: Any, as_of: Any, last: Any, room: Any, cros
 def begin_source(layout: Any, spec: Any, rows: Any, room: Any) -> Any:
     """Empty all that a source of so many rows is accumulated in; return the last place of its hash tables."""
     last = entries(rows) - 1 if spec[S_MAPS] != 0 else 0
-    reset_source(layout, spec, last, room)
+    reset_source(layout, spec, last, room, False)
     return last
 
 
 @kernel
 def end_source(layout: Any, spec: Any, as_of: Any, last: Any, room: Any, crossed: Any) -> Any:
     """`finish_source`, compiled once for those who call it rarely."""
-    return finish_source(layout, spec, as_of, last, room, crossed)
+    return finish_source(layout, spec, as_of, last, room, crossed, False)
 
 
 @inlined
@@ -129,12 +129,18 @@ def deliver(
 
     All are null where the application names no entity. `gathered`: the results are those of `gather`.
     """
-    for m in range(spec[S_USES], spec[S_USES_END]):
+    first, direct, end = spec[S_USES], spec[S_DIRECT_END], spec[S_USES_END]
+    if entity == NOT_NAMED:
+        for m in range(first, direct):
+            out[row, uses[m, U_FEATURE]] = np.nan
+        for m in range(direct, end):
+            measured[i, uses[m, U_PLACE]] = np.nan
+        return
+    for m in range(first, direct):
         u = np.uint64(m)
-        place = np.uint64(m - spec[S_USES]) if gathered else np.uint64(uses[u, U_RESULT])
-        value = results[place] if entity != NOT_NAMED else np.nan
-        value = value if divisors[u] == 1.0 else value / divisors[u]
-        if m < spec[S_DIRECT_END]:
-            out[row, np.uint64(uses[u, U_FEATURE])] = value
-        else:
-            measured[i, np.uint64(uses[u, U_PLACE])] = value
+        place = np.uint64(m - first) if gathered else np.uint64(uses[u, U_RESULT])
+        out[row, np.uint64(uses[u, U_FEATURE])] = results[place] / divisors[u]
+    for m in range(direct, end):
+        u = np.uint64(m)
+        place = np.uint64(m - first) if gathered else np.uint64(uses[u, U_RESULT])
+        measured[i, np.uint64(uses[u, U_PLACE])] = results[place] / divisors[u]

@@ -21,12 +21,14 @@ from obligor.features.kernels.cells import (
     add_lanes,
     add_rows,
     finish_cell,
+    finish_none,
     finish_numbers,
     first_at,
     keep_numbers,
     lanes_from,
     near,
     no_lanes,
+    no_numbers,
     numbers_of,
     reset_cell,
     update_cell,
@@ -67,9 +69,11 @@ _UNKNOWN = 2**62  # the edge of a window since an anchor that was not met yet
 
 
 @inlined
-def reset_windows(spec: Any, ladders: Any, groups: Any, passes: Any, last: Any, room: Any) -> None:
-    """Make the ladders of a source empty."""
+def reset_windows(spec: Any, ladders: Any, groups: Any, passes: Any, last: Any, room: Any, whole: Any) -> None:
+    """Make the ladders of a source empty; `whole`: but those that are done within one call of `accumulate`."""
     for at in range(spec[S_LADDERS], spec[S_LADDERS_END]):
+        if whole and ladders[at, L_NUMBERS] != 0:
+            continue
         room.reached[at] = 0
         room.progress[at] = _UNKNOWN if ladders[at, L_KIND] == SINCE else ladders[at, L_VALUE]
         for g in range(ladders[at, L_GROUPS], ladders[at, L_GROUPS_END]):
@@ -120,11 +124,13 @@ def _take_window(layout: Any, ladder: Any, groups: Any, at: Any, rung: Any, as_o
 
 
 @inlined
-def finish_windows(layout: Any, spec: Any, as_of: Any, last: Any, room: Any) -> Any:
+def finish_windows(layout: Any, spec: Any, as_of: Any, last: Any, room: Any, whole: Any) -> Any:
     """Take the results of all windows that were not passed; return whether any crosses a limit."""
     crossed = False
     for at in range(spec[S_LADDERS], spec[S_LADDERS_END]):
         ladder = layout.ladders[at]
+        if whole and ladder[L_NUMBERS] != 0:
+            continue
         for rung in range(room.reached[at], ladder[L_RUNGS_END] - ladder[L_RUNGS]):
             crossed |= _finish_window(layout, ladder, layout.groups, at, rung, as_of, last, room)
     return crossed
@@ -176,16 +182,18 @@ def _end(ladder: Any, as_of: Any, periods: Any, times: Any, low: Any, high: Any)
 @inlined
 def _pass_windows(
     ladder: Any, rungs: Any, group: Any, reached: Any, as_of: Any, times: Any, masks: Any, base: Any, values: Any,
-    low: Any, high: Any, room: Any,
+    low: Any, high: Any, room: Any, whole: Any,
 ) -> Any:  # fmt: skip
     """Add the rows [low, high) to a group of numbers and take the results of nested windows on the way.
 
     `reached` is the window that rows are added to. Returns the one that it is then, and whether a result crosses a
-    limit. The numbers stay in registers, lane by lane until a window's result is taken.
+    limit. The numbers stay in registers, lane by lane until a window's result is taken. `whole`: no rows came before,
+    none will come, and the results of all windows are taken.
     """
     state, at, bit, numbers = room.state, group[G_CELL], group[G_BIT], values[group[G_SLOT]]
     first, last = ladder[L_RUNGS], ladder[L_RUNGS_END] - 1
-    before, crossed, until, row = numbers_of(state, at), False, as_of - ladder[L_VALUE], group[G_RESULTS]
+    before = no_numbers() if whole else numbers_of(state, at)
+    crossed, until, row = False, as_of - ladder[L_VALUE], group[G_RESULTS]
     lanes, rows, n, edge, j = no_lanes(), 0, 0, until - rungs[np.uint64(first + reached)], high
     while j > low:
         j -= LANES
@@ -201,32 +209,42 @@ def _pass_windows(
             if first + reached == last:
                 seen, j = 0, low
                 break
-            crossed |= finish_numbers(with_lanes(before, rows, n, lanes), room.results, row + reached * RESULTS)
+            if before[0] + rows == 0:
+                finish_none(room.results, row + reached * RESULTS)
+            else:
+                crossed |= finish_numbers(with_lanes(before, rows, n, lanes), room.results, row + reached * RESULTS)
             reached += 1
             edge = until - rungs[np.uint64(first + reached)]
         rows, n, lanes = rows + count(seen), n + count(seen & full), add_lanes(lanes, seen & full, v)
-    keep_numbers(state, at, with_lanes(before, rows, n, lanes))
+    held = with_lanes(before, rows, n, lanes)
+    if whole:
+        for rung in range(reached, last - first + 1):
+            crossed |= finish_numbers(held, room.results, row + rung * RESULTS)
+    else:
+        keep_numbers(state, at, held)
     return reached, crossed
 
 
 @inlined
 def accumulate(
     layout: Any, spec: Any, ladders: Any, groups: Any, as_of: Any, periods: Any, times: Any, masks: Any, base: Any,
-    values: Any, low: Any, high: Any, last: Any, room: Any,
+    values: Any, low: Any, high: Any, last: Any, room: Any, whole: Any,
 ) -> Any:  # fmt: skip
     """Add the rows [low, high), all older than those added before; masks[j - base] of invisible rows are 0.
 
-    The masks begin `LANES` words before row `low`. Returns whether a result crosses a limit.
+    The masks begin `LANES` words before row `low`. Returns whether a result crosses a limit. `whole`: these are all
+    rows that there are; then ladders of numbers need no reset before and are finished after.
     """
     crossed = False
     for at in range(spec[S_LADDERS], spec[S_LADDERS_END]):
         ladder = ladders[at]
         end = _end(ladder, as_of, periods, times, low, high)
         if ladder[L_NUMBERS] != 0:
-            reached = room.reached[at]
+            first = 0 if whole else room.reached[at]
+            reached = first
             for g in range(ladder[L_GROUPS], ladder[L_GROUPS_END]):
                 reached, over = _pass_windows(
-                    ladder, layout.rungs, groups[g], room.reached[at], as_of, times, masks, base, values, low, end, room
+                    ladder, layout.rungs, groups[g], first, as_of, times, masks, base, values, low, end, room, whole
                 )
                 crossed |= over
             room.reached[at] = reached

@@ -288,8 +288,11 @@ class SequenceClassifier:
 
 def _check_sizes(encoder: SequenceEncoder, source: QuestionSource) -> None:
     """Raise where tokens are not those of the encoder's tokenizer: a code would be looked up as another one."""
-    if tuple(source.sizes) != encoder.config.sizes:
-        raise BadInput(Problem("$.sizes", f"expected tables of {encoder.config.sizes} rows, got {source.sizes}"))
+    config = encoder.config
+    if tuple(source.sizes) != config.sizes:
+        raise BadInput(Problem("$.sizes", f"expected tables of {config.sizes} rows, got {source.sizes}"))
+    if (tuple(source.periodic) or (False,) * len(config.sizes)) != config.periodic:
+        raise BadInput(Problem("$.periodic", f"expected {config.periodic}, got {source.periodic}"))
 
 
 def _count(targets: Targets) -> int:

@@ -1,8 +1,8 @@
 """Places: folders of files, on this machine's disk or in object storage that speaks S3.
 
-On disk a file is mapped into memory; in object storage its parts are fetched by range, those that are read together in
-one request where they lie close. A file is written whole or not at all: on disk it is renamed into its place, in object
-storage it is sent from a temporary one, and shows once all of it has arrived.
+In object storage a file's parts are fetched by range, those that are read together in one request where they lie
+close. A file is written whole or not at all: on disk it is renamed into its place, in object storage it is sent from a
+temporary one, and shows once all of it has arrived.
 
 Credentials are nobody's setting here: both clients find them in the environment (AWS_ACCESS_KEY_ID and so on) or with
 the machine's role, so that they are in no file, no task and no message.
@@ -135,9 +135,9 @@ class DiskPlace:
         return sorted(path.name for path in self.folder.iterdir()) if self.folder.is_dir() else []
 
     def open(self, name: str) -> Any:
-        """Map a file into memory."""
+        """Open a file."""
         try:
-            return pa.memory_map(str(self.folder / name))
+            return pa.OSFile(str(self.folder / name))
         except FileNotFoundError:
             raise _missing(str(self.folder / name)) from None
 
