@@ -64,7 +64,7 @@ class Lender:
         self.events = _desk.load(self.log, history(self.now, seed, SALES), self.now)
         at = Everyone(self.log.last_known_time + 1, self.log.cut())
         self.tokenizer = fit_tokenizer(self.plan, HISTORY, self.log, at)
-        config = Config(kind="gru", width=64, hidden=128, sizes=self.tokenizer.sizes)
+        config = Config(kind="gru", width=64, hidden=128, sizes=self.tokenizer.sizes, fading_days=(30, 90))
         names = tuple(f"fold_{i}" for i in range(HEADS))
         self.weights = dump(config, tensors(config, seed, dict.fromkeys(names, 1)))
         weights = parse(self.weights, hashlib.sha256(self.weights).hexdigest())

@@ -25,12 +25,14 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
 import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import torch
 from bench._reasons import reasons
@@ -50,10 +52,11 @@ REASONS = 400
 QUICK_SHARE = 8
 SEED = 20_261_126
 TOLERANCE = 1e-4
-GRU = Config(kind="gru", width=64, hidden=128, sizes=SIZES)
-PERIODIC = Config(kind="gru", width=64, hidden=128, sizes=SIZES, waves=(0, 0, 8, 0, 0, 8, 0, 0, 0, 8))
-LINEAR = Config(kind="linear_attention", width=64, hidden=128, heads=4, sizes=SIZES)
-TRANSFORMER = Config(kind="transformer", width=64, hidden=64, heads=4, layers=2, tail=256, sizes=SIZES)
+FADING_DAYS = (30, 90)  # as models have it by default
+GRU = Config(kind="gru", width=64, hidden=128, sizes=SIZES, fading_days=FADING_DAYS)
+PERIODIC = msgspec.structs.replace(GRU, waves=(0, 0, 8, 0, 0, 8, 0, 0, 0, 8))
+LINEAR = msgspec.structs.replace(GRU, kind="linear_attention", heads=4)
+TRANSFORMER = msgspec.structs.replace(GRU, kind="transformer", hidden=64, heads=4, layers=2, tail=256)
 LIMITS = {"gru_step_us_p50": 40.0, "gru_step_us_p99": 150.0, "transformer_ms_p99": 20.0, "reasons_gru_ms_p99": 60.0}
 RATIO_MIN = 5.0
 
@@ -76,7 +79,9 @@ class TorchSteps:
         self.cell.load_state_dict({name: weights[f"gru.{name}"] for name in names})
         self.gru.load_state_dict({f"{name}_l0": weights[f"gru.{name}"] for name in names})
         self.hidden = [torch.zeros(1, GRU.hidden) for _ in range(ENTITIES)]
-        self.pooled = [[torch.zeros(1, GRU.hidden) for _ in range(4)] for _ in range(ENTITIES)]
+        rows = 4 + len(FADING_DAYS)
+        self.pooled = [[torch.zeros(1, GRU.hidden) for _ in range(rows)] for _ in range(ENTITIES)]
+        self.latest = [0] * ENTITIES
         self.bag = torch.zeros(1, dtype=torch.int64)
         self.x = torch.randn(1, GRU.width)
 
@@ -87,25 +92,29 @@ class TorchSteps:
         both, shares = torch.cat((rows, rows + (part > 0))), torch.cat((1 - part, part))
         return torch.nn.functional.embedding_bag(both, self.table, self.bag, mode="sum", per_sample_weights=shares)
 
-    def pool(self, entity: int, y: torch.Tensor) -> None:
+    def pool(self, entity: int, y: torch.Tensor, come: Events) -> None:
         """Take y into an entity's rows."""
-        least, most, total, squares = self.pooled[entity]
+        least, most, total, squares, *faded = self.pooled[entity]
         torch.minimum(least, y, out=least)
         torch.maximum(most, y, out=most)
         total.add_(y)
         squares.addcmul_(y, y)
+        time_us = int(come.time[0])
+        for kept, days in zip(faded, FADING_DAYS, strict=True):
+            kept.mul_(math.exp((self.latest[entity] - time_us) / (days * DAY))).add_(y)
+        self.latest[entity] = time_us
 
     def by_gru(self, entity: int, come: Events) -> None:
         """Step by nn.GRU."""
         y = self.gru(self.token(come)[None], self.hidden[entity][None])[1][0]
         self.hidden[entity] = y
-        self.pool(entity, y)
+        self.pool(entity, y, come)
 
     def by_cell(self, entity: int, come: Events) -> None:
         """Step by nn.GRUCell."""
         y = self.cell(self.token(come), self.hidden[entity])
         self.hidden[entity] = y
-        self.pool(entity, y)
+        self.pool(entity, y, come)
 
     def gru_alone(self, entity: int, come: Events) -> None:
         """Step by nn.GRU from a token that is there, and pool nothing."""
