@@ -391,7 +391,9 @@ def _money(
     for places in sorted({minor_places(c) for c in one.currencies}):
         alike = [c for c in one.currencies if minor_places(c) == places]
         part = _only(cells, pc.is_in(currencies, pa.array(alike)).to_numpy(zero_copy_only=False))
-        amounts = pc.coalesce(amounts, reader.note(column, name, cast(one, part, reading, alike[0]), cells))
+        found = reader.note(column, name, cast(one, part, reading, alike[0]), cells)
+        if found.type == amounts.type:  # what is no number at all is noted, and stays what it is
+            amounts = pc.coalesce(amounts, found)
     columns = {name: amounts}
     if len(one.currencies) > 1:
         columns[f"{name}.currency"] = _only(currencies, amounts.is_valid().to_numpy(zero_copy_only=False))

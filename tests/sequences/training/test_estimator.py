@@ -149,7 +149,7 @@ def test_a_fit_forgets_the_one_before() -> None:
     first = model.fit(made, y).decision_function(made)
     model.fit(made, 1 - y)
     assert np.array_equal(model.fit(made, y).decision_function(made), first)
-    assert model.set_params(hidden=24).fit(made, y).embed(made).shape == (80, 5 * 24 + 2)
+    assert model.set_params(hidden=24).fit(made, y).embed(made).shape == (80, (5 + 2) * 24 + 2)
 
 
 def test_each_fit_begins_with_what_pretrain_left() -> None:

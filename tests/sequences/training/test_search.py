@@ -155,14 +155,14 @@ def test_a_search_needs_something_held_back(tmp_path: Path) -> None:
 
 
 def test_a_search_of_which_nothing_comes_says_so(tmp_path: Path) -> None:
-    model = replace(MODEL, rate=1e38)
-    with pytest.raises(Diverged, match=r"none of 2 trials .*'rate': 1e\+38.*; try lower rates"):
+    model = replace(MODEL, rate=1e36)
+    with pytest.raises(Diverged, match=r"none of 2 trials .*'rate': 1e\+36.*; try lower rates"):
         pretrained_by_search(
             model,
             dataset_of(tmp_path / "d", START + 10**9),
             tmp_path / "w",
             trials=2,
-            space={"rate": Range(1e38, 1e38)},
+            space={"rate": Range(1e36, 1e36)},
         )
 
 
