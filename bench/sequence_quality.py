@@ -46,7 +46,7 @@ from scipy.stats import mannwhitneyu
 
 from obligor.models.boosting import Rows, fit_trees, search
 from obligor.models.inputs import Inputs
-from obligor.models.metrics import auc
+from obligor.models.metrics import auc, drawn
 from obligor.models.model import Model
 from obligor.models.trees import Trees
 
@@ -289,19 +289,16 @@ def agree(bad: Floats, said: Floats) -> bool:
 
 def interval(found: list[dict[str, Floats]], one: str, other: str) -> tuple[float, float]:
     """Return the ends of a bootstrap's 95% interval, over consumers, of the mean difference of two AUCs."""
-    drawn = np.empty(DRAWS)
     chance = np.random.default_rng(1)
-    for draw in range(DRAWS):
-        differences = []
-        for world in found:
-            people, place = np.unique(world["consumer"], return_inverse=True)
-            times = np.bincount(chance.integers(0, len(people), len(people)), minlength=len(people))[place]
-            rows = np.repeat(np.arange(len(place)), times)
-            bad = world["bad"][rows]
-            differences.append(auc(bad, world[one][rows]) - auc(bad, world[other][rows]))
-        drawn[draw] = np.mean(differences)
-    low, high = np.quantile(drawn, (0.025, 0.975))
+    weights = zip(*(drawn(world["consumer"].astype(np.int64), DRAWS, chance) for world in found), strict=True)
+    gains = [np.mean([_gain(*pair, one, other) for pair in zip(found, each, strict=True)]) for each in weights]
+    low, high = np.quantile(gains, (0.025, 0.975))
     return float(low), float(high)
+
+
+def _gain(world: dict[str, Floats], weights: Floats, one: str, other: str) -> float:
+    bad = world["bad"]
+    return auc(bad, world[one], weights) - auc(bad, world[other], weights)
 
 
 def rounded(figures: dict[str, float]) -> dict[str, float]:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from obligor.errors import DefinitionError, IntegrityError, ObligorError, Problem
 from obligor.features.plan import Plan
 from obligor.models.further import HEADS, Foretold, FurtherHeads, fit_further
-from obligor.models.splits import applicants, folds
+from obligor.models.splits import applicant_numbers, applicants, folds
 from obligor.models.targets import Target
 from obligor.models.training_set import TrainingSet
 from obligor.sequences import weights
@@ -179,7 +179,7 @@ class _Learning:
         count = self.head.folds * (1 + len(targets) * own)
         return fold_heads(
             self.read[rows], {name: target[rows] for name, target in known.items()}, self.row_weights[rows],
-            self.fold[rows], self._applicants()[rows], self.head, self.seed,
+            self.fold[rows], applicant_numbers(self.data)[rows], self.head, self.seed,
             lambda done: self.progress("heads", done, count),
             (Head(OUTCOME), *(Head(one.name, one.kind, one.months) for one in targets)), steps, offset[rows],
         )  # fmt: skip
@@ -192,12 +192,9 @@ class _Learning:
         train, count = self.train, self.head.folds
         return fold_heads(
             self.read[train], {UNAIDED: self.data.bad[train]}, self.row_weights[train], self.fold[train],
-            self._applicants()[train], replace(self.head, heads=(), bottom="own"), self.seed,
+            applicant_numbers(self.data)[train], replace(self.head, heads=(), bottom="own"), self.seed,
             lambda done: self.progress("heads of the sequence alone", done, count), (Head(UNAIDED),),
         )  # fmt: skip
-
-    def _applicants(self) -> Ints:
-        return np.unique([str(one) for one in applicants(self.data)], return_inverse=True)[1]
 
     def file(self, tensors: Mapping[str, NDArray[np.float32]]) -> bytes:
         """Return the encoder's file with the heads in it."""

@@ -76,13 +76,13 @@ def measure(ranking: Ranking, weights: Floats | None = None) -> dict[str, float]
     }
 
 
-def auc(bad: Floats, score: Floats) -> float:
-    """Return the chance that a bad scores above a good, ties counted half.
+def auc(bad: Floats, score: Floats, weights: Floats | None = None) -> float:
+    """Return the chance that a bad scores above a good, ties counted half, under row weights.
 
     >>> auc(np.array([0.0, 0.0, 1.0, 1.0]), np.array([0.1, 0.4, 0.35, 0.8]))
     0.75
     """
-    goods, bads = Ranking.of(bad, score).curve()
+    goods, bads = Ranking.of(bad, score).curve(weights)
     return float(np.sum(bads * (np.cumsum(goods) - goods / 2))) / (float(goods.sum()) * float(bads.sum()))
 
 
