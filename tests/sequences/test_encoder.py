@@ -35,6 +35,15 @@ def streamed(own: Encoder, come: Events) -> State:
     return state
 
 
+def in_chunks(own: Encoder, come: Events, cuts: list[int]) -> State:
+    """Return the state after events that came in chunks, written and read before each."""
+    state = own.start()
+    for start, stop in zip([0, *cuts], [*cuts, len(come.time)], strict=True):
+        state = own.state(state.to_bytes())
+        own.advance(state, *come.cut(start, stop))
+    return state
+
+
 @settings(max_examples=40, deadline=None)
 @given(data=st.data(), kind=st.sampled_from(KINDS), n=st.integers(0, 40), seed=st.integers(0, 2**16))
 def test_streamed_in_chunks_in_a_batch_and_from_bytes_are_equal(
@@ -44,10 +53,7 @@ def test_streamed_in_chunks_in_a_batch_and_from_bytes_are_equal(
     as_of = int(come.time[-1]) + data.draw(st.integers(0, 10**13)) if n else 0
     expected = streamed(own, come)
     cuts = sorted(data.draw(st.lists(st.integers(0, n), max_size=5)))
-    chunked = own.start()
-    for start, stop in zip([0, *cuts], [*cuts, n], strict=True):
-        chunked = own.state(chunked.to_bytes())
-        own.advance(chunked, *come.cut(start, stop))
+    chunked = in_chunks(own, come, cuts)
     assert chunked.to_bytes() == expected.to_bytes()
     vector = own.readout(expected, as_of).tobytes()
     assert own.readout(chunked, as_of).tobytes() == vector

@@ -21,7 +21,7 @@ from tests.sequences import twin
 from tests.sequences.encoder_twin import Twin
 from tests.sequences.examples import KINDS, SIZES, WAVES, Events, config, encoder, events, loaded, tensors
 from tests.sequences.test_dataset import contents
-from tests.sequences.test_encoder import streamed
+from tests.sequences.test_encoder import in_chunks, streamed
 from tests.sequences.test_torch import BOUND, difference
 
 from obligor.errors import BadInput, IntegrityError
@@ -180,10 +180,7 @@ def test_streamed_in_chunks_in_a_batch_and_from_bytes_are_equal(
     as_of = int(come.time[-1]) + data.draw(st.integers(0, 10**13)) if n else 0
     expected = streamed(own, come)
     cuts = sorted(data.draw(st.lists(st.integers(0, n), max_size=4)))
-    chunked = own.start()
-    for start, stop in zip([0, *cuts], [*cuts, n], strict=True):
-        chunked = own.state(chunked.to_bytes())
-        own.advance(chunked, *come.cut(start, stop))
+    chunked = in_chunks(own, come, cuts)
     assert chunked.to_bytes() == expected.to_bytes()
     vector = own.readout(expected, as_of).tobytes()
     assert own.encode_many(*come, np.array([0, n]), np.array([as_of])).tobytes() == vector

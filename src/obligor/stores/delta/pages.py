@@ -23,7 +23,7 @@ __all__ = ["Coded", "Page", "Plain", "Sparse", "located", "page_at", "read_coded
 _HEADER_BYTES = 4_096  # that a page's header has at most: texts in its statistics are cut short
 _DATA, _DICTIONARY = 0, 2  # types of pages
 _PLAIN, _PLAIN_DICTIONARY, _RLE, _RLE_DICTIONARY, _BYTE_STREAM_SPLIT = 0, 2, 3, 8, 9  # encodings
-_CODECS = {"LZ4": "lz4_raw"}
+_CODEC, _ARROW_CODEC = "LZ4", "lz4_raw"  # the one that the lake packs with, as a footer and as Arrow call it
 _WIDTH_MAX = 24  # bits of a code that four bytes hold wherever it begins
 _VARINT_BITS = 35  # of a run's length
 _INT64_BYTES = 8
@@ -126,7 +126,7 @@ def located(file: Any, chunk: Any, rows: int) -> Plain | Sparse | Coded | None:
     numbers = chunk.physical_type == "INT64" and first.kind == _DATA and first.end == end and first.values == rows
     if numbers and chunk.compression == "UNCOMPRESSED" and first.encoding == _PLAIN and nulls == 0:
         return Plain(end - _INT64_BYTES * rows, rows)
-    if chunk.compression not in _CODECS:
+    if chunk.compression != _CODEC:
         return None
     if numbers and first.encoding == _BYTE_STREAM_SPLIT and nulls > 0:
         return Sparse(first, rows, nulls)
@@ -150,7 +150,7 @@ def _bytes(file: Any, begin: int, size: int) -> pa.Buffer:
 
 
 def _unpacked(packed: pa.Buffer, page: Page) -> Any:
-    return np.frombuffer(pa.decompress(packed, page.unpacked, "lz4_raw"), np.uint8)
+    return np.frombuffer(pa.decompress(packed, page.unpacked, _ARROW_CODEC), np.uint8)
 
 
 def read_plain(file: Any, groups: Sequence[Plain]) -> pa.Array:
