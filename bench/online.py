@@ -10,6 +10,11 @@ purchases of the consumers arrive, 2% of them three weeks late. What is timed is
 it; the first question after arrivals, which meets cold caches and what has to be brought up to date, counts like the
 others and is stated apart too (`figures.after_arrivals_us_p50`).
 
+The machine's own tail stands beside it, from the same moments: `figures.computing_us_*` is a loop of nothing but
+computation, after every question, about as long as one; `figures.strewn_us_*` reads 4,096 lines of the cache strewn
+over memory that nothing has touched since the last arrivals, about as many as a question meets of code and data. The
+limits are for the questions, all of them, whatever the machine does.
+
 Beside it: reading the bytes of the two entities' newest rows from LMDB and nothing else (`ratios.state_read`, how many
 times that the features take), and the same fifty features by a scan of all rows of the merchant
 (`ratios.merchant_scanned`). A sample of the answers is compared with the offline computation, bit by bit.
@@ -48,6 +53,8 @@ MERCHANT_EVENTS, CONSUMER_EVENTS, CONSUMERS = 1_000_000, 1_000, 64
 QUESTIONS, WARM_UP, TOGETHER = 4_000, 200, 10
 QUICK_SHARE = 10
 SAMPLE = 40
+COMPUTED = 1_800  # rounds of a loop of computation: about as long as a question
+LINES, WORDS, STREWN = 4_096, 8, 512  # lines of the cache that are read, words of one, words of memory for each
 SEED = 20_261_125
 DAY = 86_400_000_000
 START = 1_750_000_000_000_000
@@ -170,8 +177,41 @@ class Answers(NamedTuple):
     microseconds: NDArray[np.float64]
 
 
-def ask(compiled: Plan, state: OnlineState, tables: dict[str, list[pa.Table]], root: int, questions: int) -> Answers:
-    """Let events arrive and ask, in turn."""
+class Machine:
+    """What shows how the machine is: work that is always the same."""
+
+    def __init__(self) -> None:
+        chance = np.random.default_rng(SEED)
+        self._memory = np.zeros(LINES * STREWN, np.int64)
+        self._strewn = chance.permutation(LINES * STREWN // WORDS)[:LINES] * WORDS
+        self._microseconds: dict[str, list[float]] = {"computing": [], "strewn": []}
+
+    def compute(self) -> None:
+        """Time a loop that touches no memory to speak of."""
+        start, total = time.perf_counter_ns(), 0
+        for number in range(COMPUTED):
+            total += number * number
+        self._microseconds["computing"].append((time.perf_counter_ns() - start) / 1e3)
+
+    def read(self) -> None:
+        """Time a reading of lines that are in no near cache."""
+        start = time.perf_counter_ns()
+        self._memory.take(self._strewn)
+        self._microseconds["strewn"].append((time.perf_counter_ns() - start) / 1e3)
+
+    def figures(self) -> dict[str, float]:
+        """Return how long either took, half of the times and at the tail."""
+        return {
+            f"{name}_us_p{q}": round(float(np.percentile(taken, q)), 2)
+            for name, taken in self._microseconds.items()
+            for q in (50, 99)
+        }
+
+
+def ask(
+    compiled: Plan, state: OnlineState, tables: dict[str, list[pa.Table]], root: int, questions: int, machine: Machine
+) -> Answers:
+    """Let events arrive and ask, in turn, and see how the machine is."""
     clock = START + 365 * DAY
     taken, asked, seen, who, found = [], [], [], [], []
     groups = [
@@ -192,10 +232,12 @@ def ask(compiled: Plan, state: OnlineState, tables: dict[str, list[pa.Table]], r
                 start = time.perf_counter_ns()
                 features = evaluate_one(compiled, staged, group.clock + number, -1, entities, {})
                 taken.append((time.perf_counter_ns() - start) / 1e3)
+            machine.compute()
             asked.append(group.clock + number)
             seen.append(group.last_root)
             who.append(consumer)
             found.append(features)
+        machine.read()
     return Answers(asked[WARM_UP:], seen[WARM_UP:], who[WARM_UP:], found[WARM_UP:], np.array(taken[WARM_UP:]))
 
 
@@ -299,7 +341,8 @@ def main(quick: bool) -> int:
     with tempfile.TemporaryDirectory() as folder:
         state = OnlineState(compiled, LmdbStateStore(Path(folder) / "state"))
         tables, root = fill(state, share)
-        answers = ask(compiled, state, tables, root, QUESTIONS // (4 if quick else 1))
+        machine = Machine()
+        answers = ask(compiled, state, tables, root, QUESTIONS // (4 if quick else 1), machine)
         read_us, scan_us = beside(compiled, state, answers.as_of[-1])
         state.close()
     same = equal(compiled, tables, answers)
@@ -308,6 +351,7 @@ def main(quick: bool) -> int:
     print(f"{len(compiled.names)} features; measures by class: { {c: classes.count(c) for c in sorted(set(classes))} }")
     print(f"merchant {MERCHANT_EVENTS // share:,} sales, {CONSUMERS} consumers with {CONSUMER_EVENTS:,} purchases each")
     print(f"{len(answers.as_of)} questions: p50 {p50:.1f} us, p99 {p99:.1f} us; after arrivals p50 {after:.1f} us")
+    print("the machine beside: " + ", ".join(f"{name} {value}" for name, value in machine.figures().items()))
     print(f"reading the state alone {read_us:.1f} us, scanning the merchant {scan_us:.0f} us")
     figures = {
         "in_process_us_p50": round(p50, 2),
@@ -319,6 +363,7 @@ def main(quick: bool) -> int:
         "features": len(compiled.names),
         "merchant_events": MERCHANT_EVENTS // share,
         "seed": SEED,
+        **machine.figures(),
     }
     ratios = {"state_read": round(read_us / p50, 4), "merchant_scanned": round(scan_us / p50, 2)}
     print(json.dumps({"name": "online", "equal": same, "ratios": ratios, "figures": figures}))

@@ -12,17 +12,26 @@ from math import prod
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from numba import types as _types
+from numba.core import cgutils as _cgutils
+from numba.extending import intrinsic
+from numba.np import arrayobj as _arrayobj
 from numpy.typing import NDArray
 
 from obligor.features.kernels.compiling import woven
 
-__all__ = ["Blocks", "Layout", "Room", "blocks", "layout_of", "room_of", "views"]
+__all__ = ["Blocks", "Layout", "Room", "blocks", "layout_of", "room_of", "view", "views"]
+
+cgutils: Any = _cgutils  # which have no types
+types: Any = _types
+arrayobj: Any = _arrayobj
 
 Ints: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
 Small: TypeAlias = NDArray[np.int32]
 
 _ENTRY = 4  # words of the table for an array: where it begins, three dimensions
+_ONE, _TWO, _THREE = np.uint64(1), np.uint64(2), np.uint64(3)  # words behind an entry's first
 
 
 class Layout(NamedTuple):
@@ -108,23 +117,43 @@ def views(of: Blocks, dimensions: Sequence[tuple[str, int]]) -> list[NDArray[Any
     return found
 
 
+def _view(typing: Any, block: Any, begin: Any, shape: Any) -> Any:
+    found = types.Array(block.dtype, shape.count, "C", readonly=not block.mutable)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        size = context.get_abi_sizeof(context.get_data_type(block.dtype))
+        extents, strides = cgutils.unpack_tuple(builder, arguments[2]), [context.get_constant(types.intp, size)]
+        for extent in reversed(extents[1:]):
+            strides.insert(0, builder.mul(strides[0], extent))
+        data = builder.gep(arrayobj.make_array(block)(context, builder, arguments[0]).data, [arguments[1]])
+        own = arrayobj.make_array(found)(context, builder)
+        arrayobj.populate_array(own, data, extents, strides, size, None)
+        return own._getvalue()
+
+    return found(block, types.int64, types.UniTuple(types.int64, shape.count)), generate
+
+
+# (block, begin, shape): the array of that shape, a tuple, that begins at an element of a block; nothing is checked.
+# `reshape` of a slice would be a call, and the code around it some kilobytes for a layout and a room.
+view: Any = intrinsic(_view)
+
+
 @woven
 def _vector(table: Any, block: Any, place: Any) -> Any:
-    begin = table[place * _ENTRY]
-    return block[begin : begin + table[place * _ENTRY + 1]]
+    at = np.uint64(place * _ENTRY)
+    return view(block, table[at], (table[at + _ONE],))
 
 
 @woven
 def _matrix(table: Any, block: Any, place: Any) -> Any:
-    begin, rows, columns = table[place * _ENTRY], table[place * _ENTRY + 1], table[place * _ENTRY + 2]
-    return block[begin : begin + rows * columns].reshape((rows, columns))
+    at = np.uint64(place * _ENTRY)
+    return view(block, table[at], (table[at + _ONE], table[at + _TWO]))
 
 
 @woven
 def _cube(table: Any, block: Any, place: Any) -> Any:
-    begin, n = table[place * _ENTRY], table[place * _ENTRY + 1]
-    rows, columns = table[place * _ENTRY + 2], table[place * _ENTRY + 3]
-    return block[begin : begin + n * rows * columns].reshape((n, rows, columns))
+    at = np.uint64(place * _ENTRY)
+    return view(block, table[at], (table[at + _ONE], table[at + _TWO], table[at + _THREE]))
 
 
 @woven

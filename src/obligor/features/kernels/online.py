@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from obligor.features.kernels.arrays import layout_of, room_of
+from obligor.features.kernels.arrays import layout_of, room_of, view
 from obligor.features.kernels.cells import first_at
 from obligor.features.kernels.columns import S_CONDITIONS, S_CONDITIONS_END, S_KEYS, S_KEYS_END, S_REACH
 from obligor.features.kernels.compiling import entry, kernel
@@ -61,7 +61,7 @@ def _add_pieces(
     """Add all pieces, the newest first; return whether a result crosses a limit."""
     crossed = False
     for k in range(spans.shape[0] - 1, -1, -1):
-        cells = words[spans[k, 0] : spans[k, 0] + width * spans[k, 1]].reshape((width, spans[k, 1]))
+        cells = view(words, spans[k, 0], (width, spans[k, 1]))
         crossed |= _add_piece(layout, spec, cells, as_of, self_root, periods, comparands, last, room)
     return crossed
 

@@ -28,7 +28,7 @@ from obligor.features.kernels.columns import (
     RECENT,
 )  # fmt: skip
 from obligor.features.kernels.compiling import kernel
-from obligor.features.kernels.decay import finish_decay, reset_decay, take_steps, update_decay
+from obligor.features.kernels.decay import finish_decay, reset_decay, take_rows_of_step, take_steps, update_decay
 from obligor.features.kernels.dense import finish_buckets, finish_counts, finish_registers, reset_dense, update_dense
 from obligor.features.kernels.tiles import dense_over
 from obligor.features.kernels.values import (
@@ -97,14 +97,17 @@ def _decay_over(
     step_us, span, store = passes[p, P_STEP_US], tiles.steps[passes[p, P_TILE]], passes[p, P_STORE]
     own, now = weights[passes[p, P_WEIGHTS] : passes[p, P_WEIGHTS_END]], as_of // step_us
     words, added = room.decays[store], room.decayed[store]
-    bit, slot = passes[p, P_BIT], passes[p, P_SLOT]
+    bit, slot, partials = passes[p, P_BIT], passes[p, P_SLOT], tiles.partials[span[1] : span[2]]
     newest, oldest = times[high - 1] // step_us, times[low] // step_us
-    start = np.searchsorted(times[low:high], newest * step_us) + low
-    update_decay(words, added, now, own, step_us, bit, slot, times, values, masks, 0, start, high)
+    take_rows_of_step(
+        words, added, now, own, step_us, newest, partials[newest - span[0]], bit, slot, times, values, masks, low, high
+    )  # fmt: skip
     if oldest < newest:
-        end = np.searchsorted(times[low:high], (oldest + 1) * step_us) + low
-        take_steps(words, added, now, own, span[0], tiles.partials[span[1] : span[2]], oldest + 1, newest)
-        update_decay(words, added, now, own, step_us, bit, slot, times, values, masks, 0, low, end)
+        take_steps(words, added, now, own, span[0], partials, oldest + 1, newest)
+        take_rows_of_step(
+            words, added, now, own, step_us, oldest, partials[oldest - span[0]], bit, slot, times, values, masks, low,
+            high,
+        )  # fmt: skip
 
 
 @kernel
