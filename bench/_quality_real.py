@@ -39,7 +39,7 @@ from numpy.typing import NDArray
 
 from obligor.features.plan import FeatureSpec
 from obligor.models.boosting import Rows, fit_trees, search
-from obligor.models.fusing import Reading, fuse
+from obligor.models.fusing import Reading, check_fusion, fuse
 from obligor.models.inputs import Inputs
 from obligor.models.metrics import Ranking
 from obligor.models.model import Model
@@ -133,10 +133,10 @@ def measured(folder: Path, python: Path | None, quick: bool, seed: int) -> dict[
             for held in range(HEAD.folds):
                 others = np.where(inner == held, -1, inner)
                 offset[inner == held] = _trees(features, specs, bad, others, seed, quick)[inner == held]
+            groups = check_fusion(head, encoder, made.plan, (), made.log.last_known_time)
             fused = fuse(
-                made.data, head, encoder, Reading(made.log, made.log.cut()), train=train, fold=inner,
-                row_weights=np.ones(len(bad)), seed=seed, cutoff_us=made.log.last_known_time, progress=_silent,
-                offset=offset,
+                made.data, head, encoder, Reading(made.log, made.log.cut()), groups, train=train, fold=inner,
+                row_weights=np.ones(len(bad)), seed=seed, progress=_silent, offset=offset,
             )  # fmt: skip
             found["sequence"][test] = fused.unaided.log_odds[test]
             found["fused"][test] = _trees(fused.data.features, fused.data.specs, bad, inner, seed, quick)[test]

@@ -70,7 +70,12 @@ def test_further_heads_are_reported_and_foretell_within_any_time(
     assert table.column_names[3:] == ["pd", "first_payment", "loss", "pd_30d", "pd_45d", "pd_60d", "pd_90d"]
     assert len(table) == said["evaluation"]["rows"]["all"]
     assert "expected --to beside it" in run("evaluate", "--within", "45d", "--project", str(folder), code=3)
-    assert "got 120" in run("evaluate", "--to", str(to), "--within", "120d", "--project", str(folder), code=3)
+    for asked, expected in (
+        ("120d", "--within: expected at most the 90d of the bundle's hazard head, got '120d'"),
+        ("45 days", "--within: expected a length such as '90s', '15m', '36h', '30d' or '8w', got '45 days'"),
+    ):
+        refused = run("evaluate", "--to", str(to), "--within", asked, "--project", str(folder), code=3)
+        assert expected in " ".join(refused.split())
 
 
 def test_what_looks_at_bundles_and_features_goes_on(run: Run, trained: tuple[Path, dict[str, Any]]) -> None:

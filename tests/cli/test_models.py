@@ -100,6 +100,16 @@ def test_a_policy_that_names_an_unknown_feature_is_refused(run: Run, copy: Path)
     assert "did you mean 'charged_off'?" in output.replace("\n", "")
 
 
+def test_files_that_will_not_do_are_named_before_anything_is_computed(run: Run, tmp_path: Path) -> None:
+    nowhere, text = str(tmp_path / "none" / "v.parquet"), tmp_path / "text.parquet"
+    text.write_text("no Parquet")
+    for command, option in (("train", "--ceiling"), ("evaluate", "--ceiling"), ("backtest", "--policy")):
+        assert option in run(command, option, nowhere, code=2)
+    assert "--to: expected a name that ends with .parquet" in run("evaluate", "--to", "v.csv", code=3)
+    assert "--to: expected a folder that exists" in run("evaluate", "--to", nowhere, code=3)
+    assert "cannot be read as Parquet" in run("evaluate", "--ceiling", str(text), code=3).replace("\n", " ")
+
+
 def test_evaluate_judges_the_champion_again(run: Run, lender: Path) -> None:
     judged = run("evaluate", "--project", str(lender), "--json")
     assert judged["bundle"] == obligor.open(lender).bundle().hash

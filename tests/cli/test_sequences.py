@@ -340,7 +340,9 @@ def test_mistakes_are_named(run: Run, project: Path, tmp_path: Path) -> None:
     assert "no single encoder 'beef'" in run("embed", *at, "--encoder", "beef", "--to", "v.parquet", code=4)
     assert ".parquet" in run("embed", *at, "--to", "v.csv", code=3)
     assert "a folder that exists" in run("embed", *at, "--to", str(tmp_path / "none" / "v.parquet"), code=3)
-    assert "expected 1 with --search" in run("pretrain", *at, "--search", "2", "--workers", "2", code=3)
+    said = " ".join(run("pretrain", *at, "--search", "2", "--workers", "2", code=3).split())
+    assert "--workers: expected 1 with --search, got 2" in said
+    assert "write the best settings that it shows into model.py, then pretrain with --workers 2" in said
     assert "--workers" in run("pretrain", *at, "--cluster", "auto", code=3)
     assert "--as-of" in run("embed", *at, "--applications", "--as-of", CUTOFF, "--to", "v.parquet", code=3)
     folder = tmp_path / "lender"

@@ -62,7 +62,29 @@ def test_null_features_make_null() -> None:
 
 
 def test_overflow_is_null() -> None:
-    assert evaluate("repaid_30d * repaid_30d > 1", (0.0, 1e300, 0.0, 0.0, 0.0)) is None
+    for text in ("repaid_30d * repaid_30d > 1", "repaid_30d * repaid_30d * 1.5 > 1", "late_90d - repaid_30d * 1e9 > 1"):
+        assert evaluate(text, (0.0, 1e300, 0.0, 0.0, 0.0)) is None
+
+
+@settings(derandomize=True, max_examples=200)
+@given(
+    a=st.integers(2**53 - 2, 2**53), amount=st.integers(-(2**63) + 1, 2**63 - 1) | st.integers(2**53 - 2, 2**53 + 2),
+    c=st.integers(-(2**53) + 1, 2**53 - 1), op=st.sampled_from(["<", "<=", ">", ">=", "==", "!="]),
+)  # fmt: skip
+def test_whole_numbers_compare_exactly_however_large(a: int, amount: int, c: int, op: str) -> None:
+    features = (float(a), 0.0, 0.0, 1.0, 0.0)
+    for text in (
+        f"late_90d {op} application.amount",
+        f"late_90d + 1 {op} application.amount - {c} + 1",
+        f"late_90d * {c} - application.amount {op} 0.5",
+        f"maximum(application.amount, late_90d * late_90d) {op} application.amount + {c} * 2",
+        f"fill(late_90d, 1) * application.amount {op} minimum(application.amount, 1) * late_90d + {c}",
+    ):
+        exact = {"application.amount": "amount", "late_90d": "a", "minimum": "min", "maximum": "max"}
+        expected = text.replace("fill(late_90d, 1)", "a")
+        for name, own in exact.items():
+            expected = expected.replace(name, own)
+        assert evaluate(text, features, amount=amount) is eval(expected, {"amount": amount, "a": a})
 
 
 def test_a_category_outside_the_vocabulary_reads_as_other() -> None:

@@ -312,7 +312,8 @@ def crowd(n: int, fields: Callable[[int], dict[str, Any]]) -> Batch:
 _Fields = Callable[[int], dict[str, Any]]
 _DIFFERENT: _Fields = lambda i: {"amount": i * 2**40}  # noqa: E731
 _LOANS: _Fields = lambda i: {"loan": f"loan {i}"}  # noqa: E731
-_TWICE = [["measure", 0], ["constant", 2], ["multiply"]]
+_TWICE: list[list[Any]] = [["measure", 0], ["constant", 2], ["multiply"]]
+_TWICE_IS = [*_TWICE, ["constant", 2**53 - 2], ["equal"]]
 
 # A measure, how many facts it allows, and what they are: one more crosses a limit.
 LIMITS: list[tuple[dict[str, Any], int, _Fields]] = [
@@ -324,6 +325,7 @@ LIMITS: list[tuple[dict[str, Any], int, _Fields]] = [
     (keyed("max", inner("sum")), 2, lambda i: {"amount": 2**52, "loan": "k"}),
     (keyed("sum", inner("sum")), 1, lambda i: {"amount": 2**53 - i, "loan": f"l{i}"}),
     (keyed("max", inner("sum"), program=_TWICE), 1, lambda i: {"amount": 2**52 - 1, "loan": "k"}),
+    (keyed("sum", inner("sum"), program=_TWICE_IS), 1, lambda i: {"amount": 2**52 - 1, "loan": "k"}),
     *((measure(name), 1, lambda i: {"amount": 2**53 + i}) for name in ("last", "max")),
     (measure("nth_last", parameters=[1]), 1, lambda i: {"amount": 2**53 + i}),
     (measure("most_frequent", parameters=[2]), 1, lambda i: {"amount": 2**53 + i}),

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from tests.features import naive
 from tests.features.naive import Limit
@@ -309,14 +309,15 @@ def _over_keys(at: Looked) -> float | None:
     if len(keys) > KEYS_MAX:
         raise Limit
     numbers: list[float] = []
-    whole = _is_whole(per)
+    samples = _samples(per)
+    whole = isinstance(_parts(per["program"], [None] * len(samples), (), samples).sample, int)
     inside = at._replace(faults=[one for one in faults if one not in ("none", "descending")])
     for key in sorted(keys, key=str):
         values = [
             None if "absent" in faults and key not in groups else _aggregate(inside, inner, groups.get(key, ()))
             for inner, groups in zip(per["inner"], by_key, strict=True)
         ]
-        number = feature(per["program"], values, (), whole)
+        number = feature(per["program"], values, (), whole, samples)
         if number is not None or "null number" in faults:
             numbers.append(number or 0.0)
     result = naive.outer(at.measure["aggregate"], numbers, faults, whole)
@@ -343,52 +344,72 @@ def measured(
     return measured_in(plan, measure, view(facts, request, faults), request, faults)
 
 
-def _is_whole(per: Any) -> bool:
-    """Return whether a key's number is an integer: what Python says of the type when it runs the program on samples."""
+def _samples(per: Any) -> list[int | float]:
+    """Return a number of the type of each inner one: Python says of what type a program's result is."""
     integers = ("count", "sum", "min", "max", "first", "last")
-    samples = [1 if one["aggregate"] in integers and one["scale"] == 0 else 0.5 for one in per["inner"]]
-    stack: list[int | float] = []
-    for op, *rest in per["program"]:
-        if op == "measure":
-            stack.append(samples[rest[0]])
-        elif op in ("constant", "fill"):
-            constant = int(rest[0]) if float(rest[0]).is_integer() else rest[0]
-            stack.append(constant if op == "constant" else stack.pop() + constant)
-        else:
-            b, a = stack.pop(), stack.pop()
-            stack.append(a / 2 if op == "divide" else a + b if op in _CARRIED else 1)
-    return isinstance(stack.pop(), int)
+    return [1 if one["aggregate"] in integers and one["scale"] == 0 else 0.5 for one in per["inner"]]
 
 
 _ARITHMETIC = ("add", "subtract", "multiply")
-_CARRIED = (*_ARITHMETIC, "minimum", "maximum")
-_Part: TypeAlias = Callable[[bool], float | None]
+_EITHER = ("minimum", "maximum")
+_COMPUTED = (*_ARITHMETIC, *_EITHER, "divide")
+
+
+class _Part(NamedTuple):
+    """A part of a program: how it is computed, told whether it must be exact (None: if it is whole), and a sample."""
+
+    compute: Callable[[bool | None], float | None]
+    sample: int | float
 
 
 def feature(
-    program: Any, measures: Sequence[float | None], values: Sequence[float | None], whole: bool = False
+    program: Any,
+    measures: Sequence[float | None],
+    values: Sequence[float | None],
+    whole: bool = False,
+    samples: Sequence[int | float] = (),
 ) -> float | None:
-    """Run a program; None is null, and zero has no sign. Of a `whole` result each part of the kind is exact."""
-    stack: list[_Part] = []
-    for op, *rest in program:
-        if op in ("measure", "request", "constant"):
-            found = {"measure": measures, "request": values}[op][rest[0]] if op != "constant" else float(rest[0])
-            stack.append(partial(lambda found, exact: found, found))
-        elif op == "fill":
-            stack.append(partial(_filled, stack.pop(), float(rest[0])))
-        else:
-            b, a = stack.pop(), stack.pop()
-            stack.append(partial(_stepped, op, a, b))
-    result = stack.pop()(whole)
+    """Run a program; None is null, and zero has no sign. What is `whole` or compared is exact where all its parts are.
+
+    `samples` are of the types of the measures or, where there are none, of the values; floats where they are left out.
+    """
+    result = _parts(program, measures, values, samples or [0.5] * len(measures or values)).compute(whole)
     return None if result is None else result + 0.0
 
 
-def _filled(part: _Part, by: float, whole: bool) -> float | None:
-    return by if (found := part(whole)) is None else found
+def _parts(
+    program: Any, measures: Sequence[float | None], values: Sequence[float | None], samples: Sequence[int | float]
+) -> _Part:
+    stack: list[_Part] = []
+    for op, *rest in program:
+        if op in ("measure", "request"):
+            found = (measures if op == "measure" else values)[rest[0]]
+            stack.append(_Part(partial(lambda found, exact: found, found), samples[rest[0]]))
+        elif op == "constant":
+            number = float(rest[0])
+            stack.append(_Part(partial(lambda found, exact: found, number), _typed(number)))
+        elif op == "fill":
+            part = stack.pop()
+            stack.append(_Part(partial(_filled, part, float(rest[0])), part.sample + _typed(rest[0])))
+        else:
+            b, a = stack.pop(), stack.pop()
+            sample = a.sample / 2 if op == "divide" else a.sample + b.sample if op in _COMPUTED else 1
+            stack.append(_Part(partial(_stepped, op, a, b), sample))
+    return stack.pop()
 
 
-def _stepped(op: str, left: _Part, right: _Part, whole: bool) -> float | None:
-    a, b = (part(whole and op in _CARRIED) for part in (left, right))
+def _typed(number: float) -> int | float:
+    return 1 if float(number).is_integer() else 0.5
+
+
+def _filled(part: _Part, by: float, exact: bool | None) -> float | None:
+    return by if (found := part.compute(exact)) is None else found
+
+
+def _stepped(op: str, left: _Part, right: _Part, exact: bool | None) -> float | None:
+    whole = isinstance(left.sample + right.sample, int) if exact is None else exact
+    asked = None if op not in _COMPUTED or (exact is None and op in _EITHER) else whole and op != "divide"
+    a, b = left.compute(asked), right.compute(asked)
     found = None if a is None or b is None else operate(op, a, b)
     if whole and op in _ARITHMETIC and found is not None and abs(found) >= 2**53:
         raise Limit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 import os
 import platform
 import subprocess
@@ -209,6 +210,30 @@ def test_limits_hold_up_to_their_value_and_name_the_feature_beyond(
             evaluate(plan, timelines, requests_of([request]))
         with pytest.raises(LimitError, match=rf"\$\.features\.f1: .*{message}"):
             evaluate_one(plan, reader, request.as_of, -1, request.entities, {})
+
+
+@pytest.mark.parametrize("op", ["<", "<=", ">", ">=", "==", "!="])
+@pytest.mark.parametrize("centre", [2**53, 2**62, 2**63 - 3, 3 - 2**63])
+def test_conditions_compare_whole_numbers_exactly_up_to_64_bits(op: str, centre: int) -> None:
+    kind = measure("count", given=[{"slot": 0, "op": op, "comparand": 0}])
+    asked = {"source": "field", "name": "amount", "coding": "integer", "values": None, "scale": 0}
+    plan, amounts = plan_of([kind], comparands=[asked]), range(centre - 2, centre + 3)
+    facts = _many_values(5, amount=amounts.__getitem__)
+    requests = [
+        Request(START + DAY, 10, {"consumer": "a", "merchant": None}, fields={"amount": amount}) for amount in amounts
+    ]
+    timelines = build_timelines(plan, facts_by_type(facts))
+    found = evaluate(plan, timelines, requests_of(requests))[:, 0].tolist()
+    compared: dict[str, Any] = {
+        "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
+    }  # fmt: skip
+    assert found == [sum(compared[op](one, amount) for one in amounts) for amount in amounts]
+    assert all(map(agree, found, Twin(facts, requests).measured(plan.data, kind)))
+    online = [
+        evaluate_one(plan, Winners(plan, facts, one, 1000), one.as_of, -1, one.entities, one.fields)[0]
+        for one in requests
+    ]
+    assert online == found
 
 
 def test_limits_can_be_collected_and_leave_other_rows_alone() -> None:

@@ -22,7 +22,7 @@ Row = dict[str, Any]
 TEXTS = ("app", "ussd", "branch")
 
 texts = st.sampled_from(TEXTS)
-numbers = st.sampled_from([-5, 0, 7, 2**62])
+numbers = st.sampled_from([-5, 0, 7, 2**53, 2**53 + 1, 2**62, 2**63 - 1, 2**63 - 2, 1 - 2**63])
 ordered = st.sampled_from(["==", "!=", "<", "<=", ">", ">="])
 leaves = st.one_of(
     st.builds(Comparison, st.just("channel"), st.sampled_from(["==", "!="]), texts),
@@ -152,6 +152,9 @@ def test_json_there_and_back(predicate: Predicate) -> None:
         {"field": "a", "op": "<", "value": "text"},
         {"field": "a", "op": "<", "value": True},
         {"field": "a", "op": "in", "value": [1.5]},
+        {"field": "a", "op": "in", "value": [2**63, -1]},
+        {"field": "a", "op": "<", "value": 2**63},
+        {"field": "a", "op": "==", "value": -(2**63)},
         {"field": "a", "op": "is_null", "value": 0},
         {"field": "a", "op": "==", "value": 1, "more": 1},
     ],

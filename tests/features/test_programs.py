@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any, get_args
 
 import numpy as np
@@ -49,7 +50,7 @@ def test_steps_equal_the_oracle(op: str, a: int | None, b: int | None, c: float)
         [["constant", c], ["request", 0], ["request", 1], [op], ["subtract"]],
     ]
     for program in programs:
-        assert run(program, a, b) == oracle.feature(program, [], values)
+        assert run(program, a, b) == oracle.feature(program, [], values, samples=[1, 1])
 
 
 def test_the_order_of_operands_matters() -> None:
@@ -99,17 +100,56 @@ def test_a_whole_number_that_may_be_rounded_is_refused_where_a_real_one_is_not(
     with pytest.raises(LimitError, match=r"\$\.features\.f0: a number in it"):
         run(program, a, b, "integer")
     with pytest.raises(oracle.Limit):
-        oracle.feature(program, [], [a, b], True)
+        oracle.feature(program, [], [a, b], True, [1, 1])
     assert run(program, a, b) == oracle.feature(program, [], [float(a), None if b is None else float(b)])
 
 
-def test_what_a_whole_number_only_compares_or_divides_may_be_large() -> None:
+def test_what_is_only_divided_or_no_whole_number_may_be_large() -> None:
     product: list[list[Any]] = [["request", 0], ["request", 1], ["multiply"]]
     for program in (
-        [*product, ["constant", 3], ["greater"], ["constant", 7], ["multiply"]],
+        [*product, ["constant", 0.5], ["multiply"], ["constant", 3], ["greater"], ["constant", 7], ["multiply"]],
         [*product, ["request", 0], ["divide"], ["constant", 2], ["greater"], ["constant", 7], ["multiply"]],
     ):
-        assert run(program, 2**40, 2**40, "integer") == 7.0 == oracle.feature(program, [], [2.0**40, 2.0**40], True)
+        for kind in ("integer", "real"):
+            found = oracle.feature(program, [], [2.0**40, 2.0**40], kind == "integer", [1, 1])
+            assert run(program, 2**40, 2**40, kind) == 7.0 == found
+
+
+NEAR = st.integers(2**53 - 3, 2**53) | st.integers(-(2**53), 3 - 2**53) | st.sampled_from([0, 1, 2**27, 2**52, -1])
+COMPARED: dict[str, Any] = {
+    "less": operator.lt, "less_equal": operator.le, "greater": operator.gt, "greater_equal": operator.ge,
+    "equal": operator.eq, "not_equal": operator.ne,
+}  # fmt: skip
+COMPUTED: dict[str, Any] = {
+    "add": operator.add,
+    "subtract": operator.sub,
+    "multiply": operator.mul,
+    "minimum": min,
+    "maximum": max,
+}
+
+
+@given(
+    op=st.sampled_from(list(COMPARED)), first=st.sampled_from(list(COMPUTED)), then=st.sampled_from(list(COMPUTED)),
+    a=NEAR, b=NEAR, c=NEAR, by=NEAR | st.just(0.5), swapped=st.booleans(),
+)  # fmt: skip
+@settings(max_examples=300, derandomize=True, deadline=None)
+def test_a_comparison_of_whole_numbers_is_exact_or_refused(
+    op: str, first: str, then: str, a: int, b: int, c: int, by: float, swapped: bool
+) -> None:
+    side: list[list[Any]] = [["request", 0], ["request", 1], [first], ["constant", c], [then], ["fill", 0.5]]
+    other: list[list[Any]] = [["constant", by]]
+    inner = COMPUTED[first](a, b)
+    number = COMPUTED[then](inner, c)
+    expected = COMPARED[op](by, number) if swapped else COMPARED[op](number, by)
+    program = [*(other + side if swapped else side + other), [op]]
+    for kind in ("boolean", "real", "integer"):
+        try:
+            assert run(program, a, b, kind) == float(expected)
+        except LimitError:
+            assert max(abs(inner), abs(number)) >= 2**53
+            with pytest.raises(oracle.Limit):
+                oracle.feature(program, [], [a, b], kind == "integer", [1, 1])
 
 
 @given(a=st.integers(-(2**53), 2**53), b=st.sampled_from([0, 1, -1, 2, 3, 2**20, 2**52, 2**53 - 1]))

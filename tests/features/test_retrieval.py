@@ -212,6 +212,27 @@ def test_pandas_keeps_its_index_and_types_do_not_depend_on_what_is_missing(retri
     assert len(found) == 0
 
 
+@pytest.mark.parametrize(
+    "questions",
+    [
+        pd.DataFrame({name: [] for name in SCHEMA.names}),
+        pd.DataFrame({name: pd.Series([], dtype="float64") for name in SCHEMA.names}),
+        pd.DataFrame([], columns=SCHEMA.names),
+        pl.DataFrame({name: pl.Series([], dtype=pl.Float64) for name in SCHEMA.names}),
+        pa.table({name: pa.array([], pa.float64()) for name in SCHEMA.names}),
+    ],
+)
+def test_no_questions_have_no_answers_whatever_types_their_columns_have(retrieval: Retrieval, questions: Any) -> None:
+    found = retrieval.at(questions)
+    assert type(found) is type(questions)
+    assert arrow(found).num_rows == 0
+    asked = retrieval.at(pa.table({"consumer": ["c-1"], "merchant": ["m-1"], "amount": [5]}), moment(START)).schema
+    answered = [name for name in asked.names if name.startswith("feature.")]
+    assert answered == [name for name in arrow(found).column_names if name.startswith("feature.")]
+    with pytest.raises(BadInput, match=r"\$\.consumer: expected a column"):
+        retrieval.at(arrow(questions).select(["merchant", "amount", "as_of"]))
+
+
 def test_a_scalar_moment_may_be_written_in_any_way(retrieval: Retrieval) -> None:
     questions = pa.table({"consumer": ["c-1"], "merchant": ["m-1"], "amount": [5]})
     at = datetime(2025, 7, 1, 12, 30, 1, 5, tzinfo=UTC)

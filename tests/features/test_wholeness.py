@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.features.plans import inner, keyed
+from tests.features.plans import inner, keyed, measure
 
-from obligor.features.measures import Per, Step
+from obligor.features.measures import Measure, Per, Step
 from obligor.features.wholeness import exact_steps, is_whole
 
 
@@ -16,8 +16,45 @@ def _per(program: list[list[Any]], *inners: dict[str, Any]) -> Per:
     return msgspec.convert(keyed("sum", *inners, program=program)["per"], Per)
 
 
+TWICE = [Step("constant", 3), Step("constant", 2), Step("multiply")]
+
+
 def test_nothing_must_be_exact_under_a_real_result() -> None:
-    assert exact_steps([Step("measure", 0), Step("constant", 2), Step("multiply")], False) == [False] * 3
+    assert exact_steps(TWICE, False, []) == [False] * 3
+
+
+@pytest.mark.parametrize(
+    ("rest", "whole", "exact"),
+    [
+        ([Step("constant", 0.5), Step("less")], False, True),  # whatever it is compared with
+        ([Step("constant", 0.5), Step("multiply"), Step("constant", 1), Step("less")], False, False),
+        ([Step("constant", 1), Step("divide"), Step("constant", 1), Step("less")], True, False),
+        ([Step("constant", 1), Step("less"), Step("constant", 3), Step("divide")], False, True),
+        ([Step("fill", 0.5), Step("constant", 1), Step("less")], False, True),
+        ([Step("constant", 0.5), Step("minimum"), Step("constant", 1), Step("less")], False, True),
+    ],
+)
+def test_whole_numbers_that_are_compared_must_be_exact(rest: list[Step], whole: bool, exact: bool) -> None:
+    assert exact_steps([*TWICE, *rest], whole, [])[2] is exact
+
+
+@pytest.mark.parametrize(
+    ("number", "whole"),
+    [
+        (measure("sum"), True),
+        (measure("sum", scale=2), False),
+        (measure("nth_last", parameters=[1]), True),
+        (measure("count", slot=None), True),
+        (measure("mean"), False),
+        (measure("decayed_count", slot=None, parameters=[1, 1]), False),
+        (keyed("max", inner("sum")), True),
+        (keyed("mean", inner("sum")), False),
+        (keyed("max", inner("mean")), False),
+        (keyed("count", inner("mean")), True),
+    ],
+)
+def test_what_measures_are_whole(number: dict[str, Any], whole: bool) -> None:
+    assert is_whole(msgspec.convert(number, Measure)) is whole
 
 
 @pytest.mark.parametrize(

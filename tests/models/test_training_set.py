@@ -222,3 +222,9 @@ def test_zones_of_cutoffs_and_months() -> None:
     midnight = local_instant(lagos, "2026-02-01")
     assert midnight == local_instant(lagos, "2026-01-31T23:00:00Z")
     assert local_months(lagos, np.array([midnight - 1, midnight])).tolist() == ["2026-01", "2026-02"]
+
+
+@pytest.mark.parametrize("text", ["today", "now", "2026", "2026-02-30", "31.01.2026", ""])
+def test_what_is_no_date_is_no_cutoff(text: str) -> None:
+    with pytest.raises(DefinitionError, match=rf"expected a date such as 2026-01-31 .*, got '{text}'"):
+        local_instant(Plan.empty("a"), text)

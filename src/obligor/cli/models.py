@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from obligor.cli.options import AsJson, InProject, instant
+from obligor.cli.options import AsJson, InProject, check_parquet, instant
 from obligor.cli.output import Output, progress_bar
 from obligor.cli.snapshots import sequence_source, snapshot_of
-from obligor.errors import BadInput, Problem
+from obligor.errors import BadInput, DefinitionError, Problem
 from obligor.parts import MANIFEST
 
 if TYPE_CHECKING:
@@ -35,7 +35,12 @@ Steps = Callable[[int, str], None]
 BundleName = Annotated[str, typer.Option("--bundle", help="`champion`, or the first characters of a bundle's hash.")]
 Cutoff = Annotated[str | None, typer.Option(help="Cut-off instead of the one in model.py.")]
 Ceiling = Annotated[
-    Path | None, typer.Option(help="truth/truth.parquet of a simulated world: shows the ceiling beside the model.")
+    Path | None,
+    typer.Option(
+        exists=True,
+        dir_okay=False,
+        help="truth/truth.parquet of a simulated world: shows the ceiling beside the model.",
+    ),
 ]
 SeenAt = Annotated[
     str | None,
@@ -77,6 +82,7 @@ def train_project(
 
     model = project.model if cutoff is None else dataclasses.replace(project.model, cutoff=cutoff)
     project.check_policy(project.policy)
+    truth = _ceiling(ceiling)
     encoder = None if model.sequence is None else project.encoders.load()
     with project.log(read_only=True) as log:
         seen = _seen(project, log, seen_at, cutoff_us(project.plan, model), step)
@@ -88,7 +94,7 @@ def train_project(
             root=project.bundles,
             snapshot=seen.snapshot,
             events=[event.describe() for event in project.registry],
-            ceiling=_ceiling(ceiling),
+            ceiling=truth,
             progress=_progress(step),
             encoder=encoder,
             reading=seen.reading(model.sequence.sequence) if model.sequence is not None else None,
@@ -192,7 +198,10 @@ def _ceiling(path: Path | None) -> Mapping[str, float] | None:
         return None
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path)
+    try:
+        table = pq.read_table(path)
+    except (OSError, ValueError) as error:
+        raise BadInput(Problem("--ceiling", f"{path} cannot be read as Parquet: {error}")) from None
     if not {"application", "pd"} <= set(table.column_names):
         raise BadInput(Problem("--ceiling", f"expected columns application and pd in {path}, got {table.column_names}"))
     return dict(zip(table["application"].to_pylist(), table["pd"].to_pylist(), strict=True))
@@ -270,7 +279,9 @@ def evaluate(
     from obligor.models.model import Model
     from obligor.models.training import evaluate_bundle, foretell
 
-    out = Output(as_json)
+    if to is not None:
+        check_parquet(to, "--to")
+    out, truth = Output(as_json), _ceiling(ceiling)
     opened = obligor.open(project)
     loaded = opened.bundle(bundle)
     days = _days(loaded, to, within or [])
@@ -278,7 +289,7 @@ def evaluate(
         seen = _seen(opened, log, seen_at, None, step)
         read = None if loaded.sequence is None else seen.reading(loaded.sequence.sequence)
         targets = seen.targets(Model.from_data(loaded.training["model"]))
-        evaluation = evaluate_bundle(loaded, seen.data, ceiling=_ceiling(ceiling), reading=read, targets=targets)
+        evaluation = evaluate_bundle(loaded, seen.data, ceiling=truth, reading=read, targets=targets)
         if to is not None:
             foretell(loaded, seen.data, read, days).write_parquet(to)
     _show(out, loaded, evaluation, write_reports(opened, loaded, evaluation))
@@ -287,18 +298,32 @@ def evaluate(
 def _days(bundle: Bundle, to: Path | None, within: list[str]) -> list[float]:
     """Return times in days; BadInput where there is nobody to say, or no place to say it."""
     from obligor.events.schema import parse_duration
+    from obligor.sequences.lived import MONTH_DAYS
 
     if within and to is None:
         raise BadInput(Problem("--within", "expected --to beside it: a file that the PDs are written to"))
-    if within and (bundle.heads is None or bundle.heads.hazard is None):
+    if not within:
+        return []
+    if bundle.heads is None or bundle.heads.hazard is None:
         raise BadInput(Problem("--within", "the bundle has no hazard head: SequenceHead(heads=(Hazard(months=...),))"))
-    return [parse_duration(text) / DAY_US for text in within]
+    most, found = bundle.heads.hazard.months * MONTH_DAYS, []
+    for text in within:
+        try:
+            found.append(parse_duration(text) / DAY_US)
+        except DefinitionError as error:
+            raise BadInput(Problem("--within", f"{error}")) from None
+        if found[-1] > most:
+            message = f"expected at most the {most}d of the bundle's hazard head, got {text!r}"
+            raise BadInput(Problem("--within", message))
+    return found
 
 
 def backtest(
     project: InProject = Path(),
     bundle: BundleName = "champion",
-    policy: Annotated[Path | None, typer.Option(help="Another policy than the bundle's.")] = None,
+    policy: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Another policy than the bundle's.")
+    ] = None,
     since: Annotated[str | None, typer.Option(help="Applications from this date on.", show_default="the first")] = None,
     until: Annotated[str | None, typer.Option(help="Applications before this date.", show_default="the last")] = None,
     seen_at: SeenAt = None,

@@ -12,7 +12,7 @@ import typer
 from obligor.errors import BadInput, Problem
 from obligor.events.fields import parse_timestamp
 
-__all__ = ["AsJson", "InProject", "OfShard", "clock_us", "instant", "read_cut"]
+__all__ = ["AsJson", "InProject", "OfShard", "check_parquet", "clock_us", "instant", "read_cut"]
 
 InProject = Annotated[Path, typer.Option("--project", "-p", help="The lender project's folder.", show_default="here")]
 OfShard = Annotated[int, typer.Option("--shard", min=0, help="Which shard of the log; see obligor log shards.")]
@@ -22,6 +22,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document in
 def clock_us() -> int:
     """Return the present moment in microseconds. Commands read the clock; the rooms take it as an argument."""
     return time.time_ns() // 1000
+
+
+def check_parquet(to: Path, option: str) -> None:
+    """Raise BadInput where a Parquet file cannot come to be there, before what it is to hold is computed."""
+    if to.suffix != ".parquet":
+        raise BadInput(Problem(option, f"expected a name that ends with .parquet, got {str(to)!r}"))
+    if not to.parent.is_dir():
+        raise BadInput(Problem(option, f"expected a folder that exists, got {str(to.parent)!r}"))
 
 
 def instant(text: str | None, option: str, default: int) -> int:

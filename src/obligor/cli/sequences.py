@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from obligor.cli.options import AsJson, InProject, instant
+from obligor.cli.options import AsJson, InProject, check_parquet, instant
 from obligor.cli.output import Output, progress_bar
 from obligor.cli.snapshots import sequence_source, snapshot_of
 from obligor.errors import BadInput, Conflict, ObligorError, Problem
@@ -103,7 +103,12 @@ class Means:
 
     def __post_init__(self) -> None:
         if self.search is not None and self.workers > 1:
-            raise BadInput(Problem("--workers", f"expected 1 with --search, got {self.workers}"))
+            message = (
+                f"expected 1 with --search, got {self.workers}: a trial that lags behind is ended, and processes that "
+                "learn together cannot be; search with --threads, write the best settings that it shows into model.py, "
+                f"then pretrain with --workers {self.workers}"
+            )
+            raise BadInput(Problem("--workers", message))
         if self.cluster is not None and self.workers == 1:
             raise BadInput(Problem("--cluster", "expected --workers of at least 2 with it"))
 
@@ -277,10 +282,7 @@ def embed(
     """Write the vector of each entity known at a moment, or of each application, by an encoder that is held."""
     import obligor
 
-    if to.suffix != ".parquet":
-        raise BadInput(Problem("--to", f"expected a name that ends with .parquet, got {str(to)!r}"))
-    if not to.parent.is_dir():
-        raise BadInput(Problem("--to", f"expected a folder that exists, got {str(to.parent)!r}"))
+    check_parquet(to, "--to")
     if applications and as_of is not None:
         raise BadInput(Problem("--as-of", "expected none with --applications: each is asked when it was known"))
     out, opened = Output(as_json), obligor.open(project)

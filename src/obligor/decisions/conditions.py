@@ -7,12 +7,16 @@ A bare name is a feature of the plan; `application.<field>` is the application's
 The grammar is a subset of Python's, read with `ast` and never evaluated as code: and, or, not, comparisons, `in`,
 + - * /, and the functions `is_null`, `fill`, `minimum`, `maximum`. Null propagates; `and` and `or` are Kleene's, so a
 condition is true, false or null, and what null means is for the rule to say. Division by zero gives null.
+
+Whole numbers are integers of any size and compare exactly with all others; what is divided, or has decimal places, is
+float64.
 """
 
 from __future__ import annotations
 
 import ast
 import math
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +30,7 @@ LENGTH_MAX = 1000
 DEPTH_MAX = 50
 Kind = Literal["number", "text", "boolean"]
 Node = list[Any]  # ["<", ["feature", 3], ["constant", 18.0]]: JSON data
-Value = float | str | bool | None
+Value = int | float | str | bool | None
 
 _COMPARISONS: dict[type[ast.cmpop], str] = {
     ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=",
@@ -277,7 +281,7 @@ def _leaf(node: Node, features: Sequence[float], fields: Mapping[str, object]) -
     op = node[0]
     if op == "constant":
         constant: Value = node[1]
-        return constant
+        return _number(constant) if isinstance(constant, float) else constant
     if op in ("feature", "flag", "category"):
         number = float(features[node[1]])
         if math.isnan(number):
@@ -286,12 +290,17 @@ def _leaf(node: Node, features: Sequence[float], fields: Mapping[str, object]) -
             return number != 0.0
         if op == "category":
             return str(node[2][int(number)]) if number < len(node[2]) else OTHER
-        return number
+        return _number(number)
     value = fields.get(node[1])
     if value is None or isinstance(value, str | bool):
         return value
     assert isinstance(value, int)
-    return float(value) / node[2] if op == "decimal" else float(value)
+    return float(value) / node[2] if op == "decimal" else value
+
+
+def _number(x: float) -> int | float:
+    """Return a whole number as an integer, whose sums and products are exact; another as it is."""
+    return int(x) if x.is_integer() else x
 
 
 def _kleene(absorbing: bool, values: list[Value]) -> bool | None:
@@ -322,14 +331,14 @@ def _binary(op: str, a: Any, b: Any) -> Value:
         case "*":
             return _finite(a * b)
         case "/":
-            return None if b == 0.0 else _finite(a / b)
+            return None if b == 0 else _finite(a / b)
         case "minimum":
-            return float(min(a, b))
+            return _finite(min(a, b))
         case "maximum":
-            return float(max(a, b))
+            return _finite(max(a, b))
     raise AssertionError(f"unknown operation {op!r}")
 
 
-def _finite(number: float) -> float | None:
+def _finite(number: int | float) -> int | float | None:
     """Overflow is null, so that the rule's own answer to null applies and nothing compares with an infinity."""
-    return number if math.isfinite(number) else None
+    return number if abs(number) <= sys.float_info.max else None

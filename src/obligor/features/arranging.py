@@ -33,6 +33,7 @@ from obligor.features.measures import (
     DECAY_STEPS_MAX,
     CalendarWindow,
     Condition,
+    Inner,
     Measure,
     Op,
     RowsWindow,
@@ -265,7 +266,7 @@ class _Source:
             a.inner_divisors.append(float(10**one.scale))
         self.found[place] = a.take(results=1)
         whole = is_whole(per)
-        steps = a.add_program(per.program, whole)
+        steps = a.add_program(per.program, whole, per.inner)
         a.keys.append((start, len(a.inner), *steps, AGGREGATES.index(measure.aggregate), self.found[place], int(whole)))
         a.sizes = a.sizes._replace(keys=len(a.keys), inner=max(a.sizes.inner, len(per.inner)))
 
@@ -323,10 +324,12 @@ class _Arrays:
             self.periods.append((unit, back))
         return self.periods.index((unit, back))
 
-    def add_program(self, program: Sequence[Step], whole: bool) -> tuple[int, int]:
-        """Add the steps of a program, of which the result may be a whole number; return where they start and end."""
+    def add_program(
+        self, program: Sequence[Step], whole: bool, measures: Sequence[Measure] | Sequence[Inner]
+    ) -> tuple[int, int]:
+        """Add the steps of a program over measures, of a result that may be whole; return where they start and end."""
         start = len(self.steps)
-        for step, exact in zip(program, exact_steps(program, whole), strict=True):
+        for step, exact in zip(program, exact_steps(program, whole, measures, self.plan.requests), strict=True):
             operand = WHOLE if exact else 0
             if step.op in ("constant", "fill"):
                 operand = len(self.constants)
@@ -339,7 +342,7 @@ class _Arrays:
     def layout(self) -> Layout:
         """Return the arrays, the programs of features added."""
         programs = [
-            (i, *self.add_program(feature.program, feature.type == "integer"))
+            (i, *self.add_program(feature.program, feature.type == "integer", self.plan.measures))
             for i, feature in enumerate(self.plan.features)
             if not _is_measure(feature)
         ]

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from obligor.errors import BadInput
+from obligor.events.fields import INT64_MAX
 from obligor.events.predicates import And, Comparison, Not, Or, Predicate, Relation
 
 __all__ = ["Columns", "comparisons", "evaluate", "flattened", "parse_predicate"]
@@ -62,10 +63,15 @@ def _fits(op: str, value: object) -> bool:
     if op in ("is_null", "not_null"):
         return value is None
     if op in _ORDERED:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return _stored(value) and not isinstance(value, str | bool)
     if op == "in":
-        return isinstance(value, list | tuple) and all(isinstance(one, str | int) for one in value)
-    return isinstance(value, str | int)
+        return isinstance(value, list | tuple) and all(map(_stored, value))
+    return _stored(value)
+
+
+def _stored(value: object) -> bool:
+    """Whether a field can hold the value: among integers beyond 64 bits numpy would compare floats."""
+    return isinstance(value, str) or (isinstance(value, int) and abs(value) <= INT64_MAX)
 
 
 def comparisons(predicate: Predicate) -> Iterator[Comparison]:

@@ -105,8 +105,8 @@ is -2^63 + 1.
 Programs. Postfix over float64 with NaN for null: each step pushes, or takes its operands from the stack (the second
 operand lies on top) and pushes its result. A null operand makes a null result, of every step but `fill`. A result that
 is not finite crosses a limit; so does, where the feature is of type `integer` (or a key's number is made of integers),
-a sum, difference or product that reaches 2^53, unless it is only divided or compared: it could be rounded. A sum of
-integers over keys is held to the same.
+or what is compared is made of integers, a sum, difference or product that reaches 2^53, unless it is only a part of a
+quotient or of a real number: it could be rounded. A sum of integers over keys is held to the same.
 
     ["measure", i]  ["request", i]  ["constant", x]      push
     ["add"]  ["subtract"]  ["multiply"]  ["divide"]      float64; division by zero is null

@@ -152,6 +152,8 @@ class Retrieval:
         """Return what a table of questions asks of the plan, or of a part of it; BadInput with everything wrong."""
         problems: list[Problem] = []
         part = plan or without_sequences(self.plan)
+        if not table.num_rows:  # pandas calls a column of nothing one of floats
+            table = pa.table({name: pa.nulls(0) for name in table.column_names})
         columns = _read(lambda: read_columns(part, self._application, table), problems)
         instants = _read(lambda: read_instants(table, as_of), problems)
         cuts = _read(lambda: _cuts(table, cut, log), problems)

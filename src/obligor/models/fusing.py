@@ -88,12 +88,12 @@ def fuse(
     head: SequenceHead,
     encoder: Pretrained,
     reading: Reading,
+    groups: tuple[EventGroup, ...],
     *,
     train: Bools,
     fold: Ints,
     row_weights: Floats,
     seed: int,
-    cutoff_us: int,
     progress: Progress,
     offset: Floats,
     targets: Sequence[Target] = (),
@@ -101,13 +101,12 @@ def fuse(
 ) -> Fused:
     """Return the score learnt on the rows `train`, whose folds are `fold`, and the training set with it.
 
+    `groups` are what `check_fusion` has returned of the same head and encoder.
     `offset` (n,) are training rows' log-odds by trees that have not seen their applicants; the score says what these
     lack. `targets` are those of the further heads; `rolls` the moments before which heads are to be learnt alone, for
     the trees' search, each with an offset by trees that have seen nothing from it on.
-    DefinitionError where head, encoder and plan do not fit one another,
     BadInput where too little is known for a further head.
     """
-    groups = check_fusion(head, encoder, data.plan, targets, cutoff_us)
     fold = _further_folds(data, fold, targets, head.folds, seed)
     progress("sequences", 0, 1)
     with _read(encoder, data, reading) as read:
@@ -137,7 +136,11 @@ def fuse(
 def check_fusion(
     head: SequenceHead, encoder: Pretrained, plan: Plan, targets: Sequence[Target], cutoff_us: int
 ) -> tuple[EventGroup, ...]:
-    """Return the events that a score may be blamed on; raise as `fuse` does where it could not learn from these."""
+    """Return the events that a score may be blamed on.
+
+    DefinitionError where head, encoder and plan do not fit one another, BadInput where `fuse` could not learn from the
+    targets. It is its own step, since it is to be said before trees are searched for.
+    """
     try:
         import obligor.sequences.training  # noqa: F401 - says what is missing before a sequence is read
     except ImportError as error:

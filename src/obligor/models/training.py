@@ -270,10 +270,10 @@ def _fused(
     assert reading is not None, "a sequence is read from somewhere"
     assert len(targets) == len(model.sequence.heads), "each further head has a target"
     # What does not fit is said before trees are searched for.
-    check_fusion(model.sequence, encoder, fitting.data.plan, targets, split.cutoff_us)
+    groups = check_fusion(model.sequence, encoder, fitting.data.plan, targets, split.cutoff_us)
     return fuse(
-        fitting.data, model.sequence, encoder, reading, train=split.train, fold=fitting.fold,
-        row_weights=fitting.weights, seed=model.seed, cutoff_us=split.cutoff_us, progress=fitting.progress,
+        fitting.data, model.sequence, encoder, reading, groups, train=split.train, fold=fitting.fold,
+        row_weights=fitting.weights, seed=model.seed, progress=fitting.progress,
         offset=fitting.without.held, targets=targets,
         rolls=[(roll.from_us, fitting.held_before(roll)) for roll in split.rolls],
     )  # fmt: skip

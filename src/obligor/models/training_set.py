@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import date, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -326,7 +327,7 @@ def local_instant(plan: Plan, text: str) -> int:
         except ValueError as error:
             raise DefinitionError(str(error)) from None
     try:
-        local = int(np.datetime64(text, "D").astype("datetime64[us]").astype(np.int64))
+        local_s = (date.fromisoformat(text) - date(1970, 1, 1)) // timedelta(seconds=1)  # numpy knows a "today"
     except ValueError:
         raise DefinitionError(f"expected a date such as 2026-01-31 or an RFC 3339 timestamp, got {text!r}") from None
-    return int(utc_of_local(plan.zone_offsets, np.array([local // 1_000_000]))[0])
+    return int(utc_of_local(plan.zone_offsets, np.array([local_s]))[0])

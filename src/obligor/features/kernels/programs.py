@@ -52,8 +52,8 @@ def _step(operation: Any, a: Any, b: Any) -> Any:
 def run_program(steps: Any, start: Any, end: Any, constants: Any, measures: Any, requests: Any, stack: Any) -> Any:
     """The result of one program on the measures and request values of one row, and whether every step was exact.
 
-    A step is not whose result is infinite, or reaches 2**53 where a whole number rests on it: it may be rounded. One
-    bit pattern for null, and +0 for -0.
+    A step is not whose result is infinite, or reaches 2**53 where a whole number or a comparison rests on it: it may be
+    rounded. One bit pattern for null, and +0 for -0.
     """
     top, exact = 0, True
     for s in range(start, end):

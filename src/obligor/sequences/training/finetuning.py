@@ -19,7 +19,7 @@ from obligor.errors import BadInput, Problem
 from obligor.sequences.batches import Batch, Branched, QuestionSource, of_questions
 from obligor.sequences.training.chance import Chance
 from obligor.sequences.training.encoder import SequenceEncoder
-from obligor.sequences.training.heads import Heads, Targets, check_targets, known
+from obligor.sequences.training.heads import Heads, Targets, beside, check_targets, known
 from obligor.sequences.training.trainer import Loss
 
 __all__ = ["Finetuning", "embed", "log_odds"]
@@ -49,8 +49,7 @@ class Finetuning(nn.Module):
                 [Problem(f"$.y.{name}", "expected something to learn from, got nothing known") for name in nothing]
             )
         self.encoder, self.heads, self.source, self.targets, self.held = encoder, heads, source, targets, held
-        self.dropout, self.frozen = dropout, frozen
-        self.offset = None if offset is None else offset.astype(np.float32)
+        self.dropout, self.frozen, self.offset = dropout, frozen, offset
         self.told = np.logical_or.reduce([known(targets[head.name]) for head in heads.heads])
         encoder.requires_grad_(not frozen)
 
@@ -103,10 +102,7 @@ class Finetuning(nn.Module):
 
     def _losses(self, said: dict[str, Tensor], question: NDArray[np.int64]) -> dict[str, Tensor]:
         """Return each head's mean loss, of the first with the offset in its log-odds."""
-        if self.offset is not None:
-            first = self.heads.heads[0].name
-            given = torch.from_numpy(self.offset[question]).to(said[first].device)
-            said = {**said, first: said[first] + given[:, None]}
+        said = beside(said, self.heads.heads[0].name, self.offset, question)
         return self.heads.losses(said, self.targets, question)
 
     def _read(self, batch: Batch | Branched) -> Tensor:

@@ -35,7 +35,7 @@ from obligor.sequences.head import OUTCOME, UNAIDED, SequenceHead, fold_name
 from obligor.sequences.lived import Lived
 from obligor.sequences.training.chance import Chance
 from obligor.sequences.training.export import head_tensors
-from obligor.sequences.training.heads import Head, Heads, Targets, check_targets, known
+from obligor.sequences.training.heads import Head, Heads, Targets, beside, check_targets, known
 from obligor.sequences.training.trainer import threads
 
 __all__ = ["FoldHeads", "fold_heads"]
@@ -122,13 +122,6 @@ class _Rows:
         targets = {name: target[places] for name, target in self.targets.items()}
         readouts = self.readouts.index_select(0, torch.from_numpy(places))
         return _Rows(readouts, targets, self.weights[places], None if self.offset is None else self.offset[places])
-
-    def beside(self, said: dict[str, Tensor], places: Ints) -> dict[str, Tensor]:
-        """Return log-odds (B, outputs) of some rows by head, with the offset in the outcome's: what the loss is of."""
-        if self.offset is None or OUTCOME not in said:
-            return said
-        given = torch.from_numpy(self.offset[places].astype(np.float32))  # (B,)
-        return {**said, OUTCOME: said[OUTCOME] + given[:, None]}
 
     def known(self, name: str) -> NDArray[np.bool_]:
         """Return of which rows a head's target is known."""
@@ -313,7 +306,7 @@ class _Fit:
         self._optimiser.step()
 
     def _totals(self, rows: _Rows, readouts: Tensor, places: Ints) -> dict[str, tuple[Tensor, Tensor]]:
-        said = rows.beside(self.heads(readouts), places)
+        said = beside(self.heads(readouts), OUTCOME, rows.offset, places)
         return self.heads.totals(said, rows.targets, places, rows.weights)
 
     def held_losses(self) -> dict[str, tuple[float, float]]:

@@ -33,7 +33,7 @@ from obligor.errors import BadInput, Problem, did_you_mean
 from obligor.sequences.lived import Lived
 from obligor.sequences.training.hazard import lived_loss
 
-__all__ = ["Bottom", "Head", "Heads", "Targets", "check_targets", "known"]
+__all__ = ["Bottom", "Head", "Heads", "Targets", "beside", "check_targets", "known"]
 
 Bottom = Literal["own", "shared", "experts"]
 Targets = Mapping[str, NDArray[np.float64] | Lived]  # of each head, by question
@@ -72,6 +72,16 @@ class Head:
 def known(target: NDArray[np.float64] | Lived) -> NDArray[np.bool_]:
     """Return of which questions anything is known, (n,)."""
     return target.months > 0 if isinstance(target, Lived) else ~np.isnan(target)
+
+
+def beside(
+    said: dict[str, Tensor], name: str, offset: NDArray[np.float64] | None, rows: NDArray[np.int64]
+) -> dict[str, Tensor]:
+    """Return log-odds (B, outputs) of some rows by head, the offset (n,) added to those of one: what its loss is of."""
+    if offset is None or name not in said:
+        return said
+    given = torch.from_numpy(offset[rows].astype(np.float32)).to(said[name].device)  # (B,)
+    return {**said, name: said[name] + given[:, None]}
 
 
 def check_targets(heads: tuple[Head, ...], targets: Targets) -> None:
