@@ -53,6 +53,7 @@ def lake(log: EventLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake
     monkeypatch.setattr(lake_files, "GROUP_ROWS", 50)
     monkeypatch.setattr(lake_files, "FILE_ROWS", 300)
     monkeypatch.setattr("obligor.features.backfill.UNIT_ROWS", 100)
+    monkeypatch.setattr("obligor.features.evaluate.BLOCK_ROWS_MIN", 2)  # so that threads share ranges
     lake = lake_of(tmp_path, log)
     lake.update()
     lake.compact(whole=True)

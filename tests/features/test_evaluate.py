@@ -98,8 +98,9 @@ def test_threads_and_blocks_change_no_bit(world: tuple[Timelines, Requests], mon
     timelines, requests = world
     expected = evaluate(random_plan(), timelines, requests, 1)
     assert np.isfinite(expected).mean() > 0.5
-    for rows, threads in ((7, 1), (50, 2), (599, 4)):
+    for rows, least, threads in ((7, 1, 1), (50, 1000, 2), (599, 100, 4), (10_000, 10, 3)):
         monkeypatch.setattr(module, "BLOCK_ROWS", rows)
+        monkeypatch.setattr(module, "BLOCK_ROWS_MIN", least)
         assert evaluate(random_plan(), timelines, requests, threads).tobytes() == expected.tobytes()
 
 

@@ -146,6 +146,25 @@ def test_many_commits_are_checkpointed_and_keep_the_marks(store: DeltaTableStore
     assert now(DeltaLake(tmp_path).table("consumer")).marks == MARKS | {"sequence": 120}
 
 
+def test_a_commit_of_another_shows_at_the_next_look(store: DeltaTableStore, tmp_path: Path) -> None:
+    """Also where the log has been cleaned since, so that the commit after the one that was seen has no file."""
+    other = DeltaLake(tmp_path).table("consumer")
+    first = now(store)
+    assert now(store) is first, "nothing is read again where nothing was committed"
+    for i in range(1, 4):
+        other.commit(now(other), SCHEMA, [written(other, rows([i]))], [], {"sequence": i})
+        assert now(store).version == now(other).version == first.version + i
+        assert now(store).files == now(other).files
+    for i in range(4, 7):
+        other.commit(now(other), SCHEMA, [], [], {"sequence": i})
+    DeltaTable(tmp_path / "consumer").create_checkpoint()
+    for commit in (tmp_path / "consumer" / "_delta_log").glob("*.json"):
+        if int(commit.stem) < now(other).version:
+            commit.unlink()
+    assert now(store).version == now(other).version
+    assert now(store).marks == MARKS | {"sequence": 6}
+
+
 def test_new_columns_leave_files_as_they_are(store: DeltaTableStore, tmp_path: Path) -> None:
     old = written(store, rows([1]))
     store.commit(now(store), SCHEMA, [old], [], {"sequence": 1})

@@ -135,14 +135,16 @@ class _Pass:
         ranges = self.table.ranges(UNIT_ROWS)
         keys, entities = source_keys(self.requests, self.part.via), self.table.table.entities
         routed = route(self.requests, keys, entities, threads, pool.map)
-        share = len(self.requests) // (4 * threads)
+        pieces = [(buckets, own) for buckets in ranges if (own := routed.of(buckets)).start < own.stop]
+        share = len(self.requests) // (2 * threads)
 
-        def go(buckets: Range) -> None:
-            own = routed.of(buckets)
-            if own.start < own.stop:
-                self._range(routed.narrowed(buckets), routed, own, threads if own.stop - own.start > share else 1)
+        def go(number: int) -> None:
+            buckets, own = pieces[number]
+            # A thread that finds no range left would wait for those that are still at work on the last ones.
+            shared = number >= len(pieces) - threads or own.stop - own.start > share
+            self._range(routed.narrowed(buckets), routed, own, threads if shared else 1)
 
-        for _ in pool.map(go, ranges):
+        for _ in pool.map(go, range(len(pieces))):
             pass
         return self.out
 

@@ -43,6 +43,7 @@ from obligor.features.timelines import Timelines
 __all__ = ["Into", "evaluate", "limit_problem"]
 
 BLOCK_ROWS = 8192  # requests a thread takes at a time; bounds the measures that wait for their programs
+BLOCK_ROWS_MIN = 1024  # for less no other thread is asked
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -82,7 +83,7 @@ def evaluate(
     with `limits` given, it is null throughout instead and its problem is put there under the row's number.
     """
     _check_cuts(timelines, requests.cuts)
-    blocks = [slice(i, min(i + BLOCK_ROWS, len(requests))) for i in range(0, len(requests), BLOCK_ROWS)]
+    blocks = _blocks(len(requests), threads)
     with ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as pool:
         several: Run = map if pool is None else pool.map
         run = several if len(blocks) > 1 else map
@@ -94,6 +95,13 @@ def evaluate(
             pass
     _report(plan, work.errors, limits)
     return into.out
+
+
+def _blocks(requests: int, threads: int) -> list[slice]:
+    """Return blocks of about one size, for several threads at least so many of them unless that makes small ones."""
+    count = max(-(-requests // BLOCK_ROWS), min(threads, requests // BLOCK_ROWS_MIN))
+    edges = [requests * i // count for i in range(count + 1)] if count else []
+    return [slice(*block) for block in pairwise(edges)]
 
 
 def _own_rows(plan: Plan, requests: Requests) -> Into:

@@ -29,7 +29,8 @@ class Revisions:
     """What replaces rows that lie in files, since they were written."""
 
     def __init__(self, tables: Sequence[pa.Table]) -> None:
-        self._rows = pa.concat_tables(tables).sort_by("bucket").combine_chunks()
+        rows = pa.concat_tables(tables)
+        self._rows = rows.sort_by("bucket").combine_chunks() if rows.num_rows else rows
         self._buckets = self._rows.column("bucket").to_numpy()
 
     @property

@@ -72,6 +72,9 @@ class Place(Protocol):
     def open(self, name: str) -> Any:
         """Open a file for reading; NotFound where there is none."""
 
+    def has(self, name: str) -> bool | None:
+        """Whether there is a file of this name; None where that takes as long as to ask for all that is new."""
+
     def draft(self, name: str) -> Path:
         """Return where a file is to be written that `settle` then puts in its place."""
 
@@ -140,6 +143,10 @@ class DiskPlace:
             return pa.OSFile(str(self.folder / name))
         except FileNotFoundError:
             raise _missing(str(self.folder / name)) from None
+
+    def has(self, name: str) -> bool:
+        """Whether there is a file of this name."""
+        return (self.folder / name).is_file()
 
     def draft(self, name: str) -> Path:
         """Return the file's own place: nobody looks for it before a commit names it."""
@@ -260,6 +267,9 @@ class S3Place:
         """Open a file whose parts are fetched when they are read."""
         path = f"{self._path}/{name}"
         return self._told(path, lambda: self._fs.open_input_file(path))
+
+    def has(self, name: str) -> None:
+        """Say nothing: it is a request like any other."""
 
     def draft(self, name: str) -> Path:
         """Return a temporary place on this machine's disk."""

@@ -73,7 +73,7 @@ class DeltaTableStore:
             if not _is_table(self._place):
                 return None
             self._delta = DeltaTable(self._place.address, storage_options=_options(self._place))
-        else:
+        elif not self._is_newest(self._delta.version()):
             self._delta.update_incremental()
         if self._last is not None and self._last.version == self._delta.version():
             return self._last
@@ -83,6 +83,14 @@ class DeltaTableStore:
         schema = pa.schema(self._delta.schema().to_arrow())
         self._last = Snapshot(self._delta.version(), files, self._marks(self._delta), schema)
         return self._last
+
+    def _is_newest(self, version: int) -> bool:
+        """Whether a look at the names of commits is enough to say that none has followed; delta-rs takes far longer.
+
+        Old commits go, the oldest first: where this one has gone the next one may have gone, too.
+        """
+        following, own = (self._place.has(f"_delta_log/{number:020}.json") for number in (version + 1, version))
+        return following is False and own is True
 
     def create(self, schema: pa.Schema, marks: Mapping[str, int]) -> None:
         """Make the table, empty, in one commit; one that exists loses its files and columns."""
