@@ -22,25 +22,26 @@ from obligor.features.timelines import build_timelines
 
 __all__ = ["ENGINES", "Engine", "Found", "offline", "same"]
 
+MANY = 64  # threads
 _NULL = 0x7FF8 << 48  # the bits of null
 Found = list[float | None] | int  # a request's features, or the place of the first that crosses a limit
 Engine = Callable[[Plan, Batch], list[Found]]
 
 
-def offline(plan: Plan, world: Batch) -> list[Found]:
+def offline(plan: Plan, world: Batch, threads: int = 1) -> list[Found]:
     """Evaluate from timelines, entity by entity."""
     limits: dict[int, Any] = {}
     timelines = build_timelines(plan, facts_by_type(world.facts))
-    matrix = evaluate(plan, timelines, requests_of(world.requests), 1, limits=limits)
+    matrix = evaluate(plan, timelines, requests_of(world.requests), threads, limits=limits)
     assert all(np.isnan(matrix[row]).all() for row in limits)
     return [_place(limits[i].path) if i in limits else _plain(row) for i, row in enumerate(matrix)]
 
 
-def swept(plan: Plan, world: Batch) -> list[Found]:
+def swept(threads: int, plan: Plan, world: Batch) -> list[Found]:
     """Evaluate from timelines, every entity swept in the order of its questions, as one with many rows is."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiling, "TILED_ROWS_MIN", 1)
-        return offline(plan, world)
+        return offline(plan, world, threads)
 
 
 def online(size: int, indexed: bool, plan: Plan, world: Batch) -> list[Found]:
@@ -61,7 +62,8 @@ def online(size: int, indexed: bool, plan: Plan, world: Batch) -> list[Found]:
 
 ENGINES: dict[str, Engine] = {
     "offline": offline,
-    "offline, swept": swept,
+    "offline, swept": partial(swept, 1),
+    "offline, swept in parts": partial(swept, MANY),  # so many that each question begins one
     "online, row by row": partial(online, 1, False),
     "online, pieces of two": partial(online, 2, False),
     "online, one piece": partial(online, 1000, False),

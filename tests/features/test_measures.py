@@ -66,14 +66,14 @@ def test_all_cases_in_one_plan_equal_the_oracle(engine: str) -> None:
     assert differences(together(), plain(), ENGINES[engine](together().plan, plain())) == []
 
 
-@pytest.mark.parametrize("engine", ["offline, swept", "online, one piece"])
+@pytest.mark.parametrize("engine", ["offline, swept", "offline, swept in parts", "online, one piece"])
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_cases_equal_the_oracle(name: str, engine: str) -> None:
     case = CASES[name]
     assert differences(case, case.worlds(), ENGINES[engine](case.plan, case.worlds())) == []
 
 
-@pytest.mark.parametrize("engine", ["offline", "offline, swept", "online, in memory"])
+@pytest.mark.parametrize("engine", ["offline", "offline, swept", "offline, swept in parts", "online, in memory"])
 def test_hot_entities_asked_often_equal_the_oracle(engine: str) -> None:
     assert differences(hot(), often(), ENGINES[engine](hot().plan, often())) == []
 

@@ -23,7 +23,7 @@ from obligor.features.kernels import sources as s
 from obligor.features.kernels.compiling import entry
 from obligor.features.kernels.integers import INTEGER_MAX
 from obligor.features.kernels.keys import KEYS_MAX
-from obligor.features.kernels.offline import measure_rows, sweep
+from obligor.features.kernels.offline import add_steps, measure_rows, sweep
 from obligor.features.kernels.programs import finish_rows
 from obligor.features.kernels.tiles import encode_rows
 from obligor.features.kernels.values import DISTINCT_MAX, ORDERED_MAX
@@ -37,7 +37,7 @@ from obligor.features.requests import (
     request_values,
     source_keys,
 )
-from obligor.features.tiling import Sweep, prepare, tiles_of, worth_sweeping
+from obligor.features.tiling import Sweep, prepare, stretch, tiles_of, worth_sweeping
 from obligor.features.timelines import Timelines
 
 __all__ = ["Into", "evaluate", "limit_problem"]
@@ -194,21 +194,20 @@ class _Work:
     def _sweep_part(self, number: int, kept: _Kept, task: tuple[Sweep, int, int, int]) -> tuple[bool, Ints]:
         """Sweep some of an entity's questions; return whether it could be done, and which."""
         one, first, end, begin = task
-        times = one.rows.event_time
+        asked, times = one.questions[first:end], one.rows.event_time
+        own = stretch(one, first, end)
         tiles = tiles_of(self.layout, number, len(times), (int(times[0]), int(times[-1])))
-        if tiles is None:
-            return False, one.questions[first:end]
-        encode_rows(self.layout, number, tiles, one.rows.values, 0, len(times))
-        comings, goings = one.changes(first, end)
-        n, asked = len(one.rows.event_time), one.questions
-        at = slice(begin, begin + len(asked))
+        if own is None or tiles is None:
+            return False, asked
+        encode_rows(self.layout, number, tiles, one.rows.values, own.low, own.high)
+        add_steps(self.layout, number, tiles, times, one.rows.values, own.masks, own.low, own.high)
+        at = slice(begin + first, begin + end)
         sweep(
-            self.layout, number, one.rows, np.zeros(n, np.int64), tiles, comings, goings, one.own, one.own_rows,
-            read_only(self.as_of[asked]), one.bounds, first, end, read_only(self.periods[asked]),
-            read_only(self.comparands[asked]), room(self.sizes, self.ladders, self.rungs, n).room, kept.errors[at],
-            kept.values[at],
+            self.layout, number, one.rows, own.masks, tiles, own.changes, own.own, own.own_rows, one.as_of[first:end],
+            read_only(self.periods[asked]), read_only(self.comparands[asked]),
+            room(self.sizes, self.ladders, self.rungs, len(times)).room, kept.errors[at], kept.values[at],
         )  # fmt: skip
-        return True, asked[first:end]
+        return True, asked
 
     def run(self, block: slice) -> None:
         """Evaluate the requests of one block."""

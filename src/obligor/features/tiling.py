@@ -8,18 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from obligor.features.kernels import columns as c
-from obligor.features.kernels.compiling import entry
+from obligor.features.kernels.cells import near
+from obligor.features.kernels.compiling import entry, inlined
+from obligor.features.kernels.integers import INT64_MAX
 from obligor.features.kernels.tiles import Tiles, tiles_for
 from obligor.features.layout import OWN_MAX, Layout, Rows, read_only
 
-__all__ = ["STEPS_MAX", "TILED_ROWS_MIN", "Sweep", "prepare", "tiles_of", "worth_sweeping"]
+__all__ = ["STEPS_MAX", "TILED_ROWS_MIN", "Stretch", "Sweep", "prepare", "stretch", "tiles_of", "worth_sweeping"]
 
 Ints = NDArray[np.int64]
 
 TILED_ROWS_MIN = 2048  # rows of an entity from which tiles pay
 STEPS_MAX = 1_000_000  # steps of a decay that partials are kept for
 _SEQUENCE_BITS, _SEQUENCE_MAX = 48, 2**48 - 1
-_VISIBLE = np.int64(2**63 - 1)
+_MIX, _HALF = np.uint64(0x9E3779B97F4A7C15), np.uint64(32)  # the golden ratio's, as in Knuth's multiplicative hashing
 
 
 class Sweep(NamedTuple):
@@ -27,40 +29,142 @@ class Sweep(NamedTuple):
 
     rows: Rows  # of this entity alone
     questions: Ints  # (n,) places of the requests, in this order
-    come: Ints  # (rows,) the first question that a row is visible to; n: none
-    go: Ints  # (rows,) the first question that a version above is visible to; n: none
-    bounds: Ints  # (n, 2) the rows within the reach of each
+    as_of: Ints  # (n,)
+    cuts: Ints  # (n or 1, shards), which grow with as_of
+    self_root: Ints  # (n,), of no length where no question is about an application
+    reach: int
+
+
+class Stretch(NamedTuple):
+    """What some consecutive questions of a sweep begin with, and what changes from one to the next.
+
+    Only rows that one of them reaches are in it. A row that is visible to all of them that reach it is there from the
+    outset, whenever it came: most rows are known before anybody asks what they are part of.
+    """
+
+    low: int
+    high: int  # of the rows [low, high)
+    masks: Ints  # (rows,) 0 where a row is not there from the outset
+    changes: Ints  # (k, 2) a question, and the row that comes before it, ~row of one that goes; in this order
     own: Ints  # (n, 2) where the rows of the question's own fact stand in `own_rows`
     own_rows: Ints
 
-    def changes(self, first: int, end: int) -> tuple[Ints, Ints]:
-        """Return which rows come and go at which question, for a sweep of the questions [first, end): (k, 2) both."""
-        alive = (self.come < self.go) & (self.come < end)
-        comings = np.flatnonzero(alive & (self.go > first))
-        goings = np.flatnonzero(alive & (self.go > first) & (self.go < end))
-        n = len(self.questions)
-        return _events(self.come, comings, n), _events(self.go, goings, n)
+
+def stretch(sweep: Sweep, first: int, end: int) -> Stretch | None:
+    """Return what the questions [first, end) need; None where one's own fact has too many versions."""
+    rows, as_of = sweep.rows, sweep.as_of[first:end]
+    low, high = np.searchsorted(rows.event_time, [as_of[0] - sweep.reach, as_of[-1]]).tolist()
+    own = _own(rows.root, low, high, sweep.self_root[first:end], end - first)
+    if own is None:
+        return None
+    masks = np.zeros(len(rows.mask), np.int64)  # memory that no row of the stretch lies in is never touched
+    found = np.empty((2 * (high - low), 2), np.int64)
+    cuts = sweep.cuts if len(sweep.cuts) == 1 else sweep.cuts[first:end]
+    found = found[: _begin(rows, as_of, cuts, low, high, masks, found)]
+    changes = np.empty_like(found)
+    _by_question(found, np.zeros(end - first + 1, np.int64), changes)
+    return Stretch(low, high, masks, read_only(changes), *own)
 
 
-def _events(when: Ints, rows: Ints, questions: int) -> Ints:
-    """Return when some rows come or go, and which, in the order of the questions."""
-    out = np.empty((len(rows), 2), np.int64)
-    _by_question(when, rows, np.zeros(questions + 1, np.int64), out)
-    return read_only(out)
+@inlined
+def _seen(known: Any, position: Any, as_of: Any, cut: Any) -> Any:
+    """Whether a version is visible to a question; a cut of no shards is one that every version is in."""
+    shard = position >> _SEQUENCE_BITS
+    return known <= as_of and (cut.shape[0] == 0 or (shard < cut.shape[0] and position & _SEQUENCE_MAX <= cut[shard]))
+
+
+@inlined
+def _first_to_see(known: Any, position: Any, as_of: Any, cuts: Any, start: Any) -> Any:
+    """The first question from `start` on that a version is visible to, their number if none: what is seen stays so."""
+    if _seen(known, position, as_of[start], cuts[start if cuts.shape[0] > 1 else 0]):
+        return start
+    high = as_of.shape[0]
+    low = near(as_of, known, start, high, start)
+    if low < high and _seen(known, position, as_of[low], cuts[low if cuts.shape[0] > 1 else 0]):
+        return low
+    while low < high:  # it is the cut that holds it back
+        middle = (low + high) >> 1
+        if _seen(known, position, as_of[middle], cuts[middle if cuts.shape[0] > 1 else 0]):
+            high = middle
+        else:
+            low = middle + 1
+    return low
 
 
 @entry
-def _by_question(when: Any, rows: Any, begins: Any, out: Any) -> None:
-    """Put rows in the order of their questions, those of one question in their own."""
-    for i in range(rows.shape[0]):
-        begins[when[rows[i]] + 1] += 1
+def _begin(rows: Any, as_of: Any, cuts: Any, low: Any, high: Any, masks: Any, changes: Any) -> Any:
+    """Write the masks of rows [low, high) that are there from the outset and list the changes; return their number."""
+    times, known, position, mask = rows.event_time, rows.known, rows.position, rows.mask
+    n, reached, found = as_of.shape[0], 0, 0
+    for j in range(low, high):
+        while as_of[reached] <= times[j]:  # the first question that has the row before it: the last one has all
+            reached += 1
+        come = _first_to_see(known[j], position[j], as_of, cuts, reached)
+        go = n
+        if mask[j] < 0:
+            version = rows.version[j]
+            for k in range(rows.above_start[version], rows.above_end[version]):
+                go = min(go, _first_to_see(rows.above_known[k], rows.above_position[k], as_of, cuts, reached))
+        if come >= go:
+            continue
+        if come == reached:
+            masks[j] = mask[j] & INT64_MAX
+        else:
+            changes[found, 0], changes[found, 1] = come, j
+            found += 1
+        if go < n:
+            changes[found, 0], changes[found, 1] = go, ~j
+            found += 1
+    return found
+
+
+@entry
+def _by_question(changes: Any, begins: Any, out: Any) -> None:
+    """Put changes in the order of their questions, those of one question in their own."""
+    for i in range(changes.shape[0]):
+        begins[changes[i, 0] + 1] += 1
     for question in range(1, begins.shape[0]):
         begins[question] += begins[question - 1]
-    for i in range(rows.shape[0]):
-        question = when[rows[i]]
-        place = begins[question]
-        out[place, 0], out[place, 1] = question, rows[i]
-        begins[question] += 1
+    for i in range(changes.shape[0]):
+        place = begins[changes[i, 0]]
+        out[place, 0], out[place, 1] = changes[i, 0], changes[i, 1]
+        begins[changes[i, 0]] += 1
+
+
+def _own(root: Ints, low: int, high: int, asked: Ints, questions: int) -> tuple[Ints, Ints] | None:
+    """Return where the rows [low, high) of each question's own fact stand in a list of rows, and that list."""
+    if not (asked >= 0).any():
+        return read_only(np.zeros((questions, 2), np.int64)), read_only(np.empty(0, np.int64))
+    wanted = np.unique(asked[asked >= 0])
+    marks = np.zeros(1 << (4 * len(wanted)).bit_length(), np.bool_)
+    found = np.empty(high - low, np.int64)
+    rows = found[: _among(root, low, high, read_only(wanted), marks, found)]
+    rows = rows[np.isin(root[rows], wanted)]
+    rows = rows[np.argsort(root[rows], kind="stable")]
+    ranked = root[rows]
+    first, last = (np.searchsorted(ranked, asked, side) for side in ("left", "right"))
+    if int((last - first).max(initial=0)) > OWN_MAX:
+        return None
+    return read_only(np.column_stack([first, last]).astype(np.int64)), read_only(rows)
+
+
+@inlined
+def _mark(root: Any, marks: Any) -> Any:
+    """Where a root is marked; few others have the same place."""
+    return (np.uint64(root) * _MIX >> _HALF) & np.uint64(marks.shape[0] - 1)
+
+
+@entry
+def _among(roots: Any, low: Any, high: Any, wanted: Any, marks: Any, found: Any) -> Any:
+    """List the rows [low, high) whose root may be one of those wanted; return their number."""
+    n = 0
+    for i in range(wanted.shape[0]):
+        marks[_mark(wanted[i], marks)] = True
+    for j in range(low, high):
+        if marks[_mark(roots[j], marks)]:
+            found[n] = j
+            n += 1
+    return n
 
 
 def worth_sweeping(rows: Ints, questions: Ints) -> NDArray[np.bool_]:
@@ -82,50 +186,10 @@ def prepare(
     own_cuts = cuts[questions] if len(cuts) > 1 else cuts
     if len(own_cuts) > 1 and bool((np.diff(own_cuts, axis=0) < 0).any()):
         return None
-    low, high = int(rows.offsets[entity]), int(rows.offsets[entity + 1])
-    own = _slice(rows, low, high)
-    come = _first_visible(own.position, own.known, instants, own_cuts)
-    go = np.full(high - low, len(questions), np.int64)
-    versioned = np.flatnonzero(own.version >= 0)
-    if len(versioned):
-        starts, ends = rows.above_start[own.version[versioned]], rows.above_end[own.version[versioned]]
-        sizes = ends - starts
-        offsets = np.cumsum(sizes) - sizes
-        listed = np.repeat(starts - offsets, sizes) + np.arange(int(sizes.sum()))
-        above = _first_visible(rows.above_position[listed], rows.above_known[listed], instants, own_cuts)
-        some = sizes > 0
-        if some.any():
-            go[versioned[some]] = np.minimum.reduceat(above, offsets[some])
-    ends = np.searchsorted(own.event_time, instants)
-    starts = np.searchsorted(own.event_time, instants - reach)
-    by_root = np.empty(0, np.int64)
-    first = last = np.zeros(len(questions), np.int64)
-    if (self_root[questions] >= 0).any():
-        by_root = np.argsort(own.root, kind="stable")
-        ranked = own.root[by_root]
-        first, last = (np.searchsorted(ranked, self_root[questions], side) for side in ("left", "right"))
-    if int((last - first).max(initial=0)) > OWN_MAX:
-        return None
-    bounds = np.column_stack([starts, ends]).astype(np.int64)
-    own_bounds = np.column_stack([first, last]).astype(np.int64)
-    by_root = read_only(by_root.astype(np.int64))
-    return Sweep(own, questions, come, go, read_only(bounds), read_only(own_bounds), by_root)
-
-
-def _first_visible(position: Ints, known: Ints, instants: Ints, cuts: Ints) -> Ints:
-    """Return the first question, by as_of and cut, that sees each row."""
-    first: Ints = np.searchsorted(instants, known).astype(np.int64)
-    if cuts.shape[1] == 0:
-        return first
-    shard, sequence = position >> _SEQUENCE_BITS, position & _SEQUENCE_MAX
-    for one in range(cuts.shape[1]):
-        rows = shard == one
-        if len(cuts) == 1:
-            first[rows & (sequence > cuts[0, one])] = len(instants)
-        else:
-            first[rows] = np.maximum(first[rows], np.searchsorted(cuts[:, one], sequence[rows]))
-    first[shard >= cuts.shape[1]] = len(instants)
-    return first
+    own = _slice(rows, int(rows.offsets[entity]), int(rows.offsets[entity + 1]))
+    roots = self_root[questions]
+    roots = roots if (roots >= 0).any() else np.empty(0, np.int64)
+    return Sweep(own, questions, read_only(instants), read_only(own_cuts), roots, reach)
 
 
 def _slice(rows: Rows, low: int, high: int) -> Rows:

@@ -44,7 +44,7 @@ from obligor.features.kernels.values import entries
 from obligor.features.kernels.view import apply_conditions, view
 from obligor.features.kernels.windows import accumulate, accumulate_tiled
 
-__all__ = ["measure_rows", "measure_tiled", "set_row", "set_rows", "sweep"]
+__all__ = ["add_steps", "measure_rows", "measure_tiled", "set_row", "set_rows", "sweep"]
 
 _AHEAD = 16  # questions: what lies in memory takes as long as some of them
 _AHEAD_ROWS = 128  # of an entity
@@ -149,6 +149,29 @@ def set_row(layout: Any, spec: Any, tiles: Any, times: Any, values: Any, masks: 
 
 
 @entry
+def add_steps(
+    layout: Any, source: Any, tiles: Any, times: Any, values: Any, masks: Any, low: Any, high: Any
+) -> None:  # fmt: skip
+    """Add the rows [low, high) to the steps of what decays, none of which they are in."""
+    spec, passes, partials = layout.sources[source], layout.passes, tiles.partials
+    for at in range(spec[S_LADDERS], spec[S_LADDERS_END]):
+        for p in range(layout.ladders[at, L_PASSES], layout.ladders[at, L_PASSES_END]):
+            if passes[p, P_KIND] != DECAYED or passes[p, P_TILE] < 0:
+                continue
+            span, step_us = tiles.steps[passes[p, P_TILE]], passes[p, P_STEP_US]
+            bit, slot, place, end = passes[p, P_BIT], passes[p, P_SLOT], 0, NULL
+            for j in range(low, high):
+                if times[j] >= end:
+                    step = times[j] // step_us
+                    place, end = span[1] + step - span[0], (step + 1) * step_us
+                v = values[slot, j] if slot >= 0 else 1
+                if masks[j] & bit != 0 and v != NULL:
+                    partials[place, 0] += 1
+                    partials[place, 1] += v >> 32
+                    partials[place, 2] += v & 0xFFFFFFFF
+
+
+@entry
 def set_rows(layout: Any, source: Any, tiles: Any, times: Any, values: Any, masks: Any, new: Any, start: Any) -> Any:
     """Give the rows from `start` on other masks; return whether all steps that decay reach so far."""
     reached, spec = True, layout.sources[source]
@@ -182,22 +205,21 @@ def measure_tiled(
 
 @entry
 def sweep(
-    layout: Any, source: Any, rows: Any, masks: Any, tiles: Any, comings: Any, goings: Any, own: Any, own_rows: Any,
-    as_of: Any, bounds: Any, first: Any, end: Any, periods: Any, comparands: Any, room: Any, errors: Any, kept: Any,
+    layout: Any, source: Any, rows: Any, masks: Any, tiles: Any, changes: Any, own: Any, own_rows: Any, as_of: Any,
+    periods: Any, comparands: Any, room: Any, errors: Any, kept: Any,
 ) -> None:  # fmt: skip
-    """The questions [first, end) to one entity's rows, in the order of as_of; see `tiling.Sweep`."""
+    """Consecutive questions to one entity's rows, in the order of as_of; see `tiling.Stretch`."""
     spec, last = layout.sources[source], 0
     times, values, mask = rows.event_time, rows.values, rows.mask
-    come, go = 0, 0
-    for r in range(first, end):
-        while come < comings.shape[0] and comings[come, 0] <= r:
-            row = comings[come, 1]
-            set_row(layout, spec, tiles, times, values, masks, row, mask[row] & INT64_MAX)
-            come += 1
-        while go < goings.shape[0] and goings[go, 0] <= r:
-            set_row(layout, spec, tiles, times, values, masks, goings[go, 1], 0)
-            go += 1
-        low, high = bounds[r, 0], bounds[r, 1]
+    change, low, high = 0, 0, 0
+    for r in range(as_of.shape[0]):
+        while change < changes.shape[0] and changes[change, 0] <= r:
+            row, shown = changes[change, 1], changes[change, 1] >= 0
+            row = row if shown else ~row
+            set_row(layout, spec, tiles, times, values, masks, row, mask[row] & INT64_MAX if shown else 0)
+            change += 1
+        high = near(times, as_of[r], 0, times.shape[0], high)
+        low = near(times, as_of[r] - spec[S_REACH], 0, high, low)
         for k in range(own[r, 0], own[r, 1]):  # an application is not in its own view
             room.own[k - own[r, 0]] = masks[own_rows[k]]
             set_row(layout, spec, tiles, times, values, masks, own_rows[k], 0)

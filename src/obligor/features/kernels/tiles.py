@@ -56,7 +56,7 @@ from obligor.features.kernels.columns import (
 )  # fmt: skip
 from obligor.features.kernels.compiling import entry, inlined, kernel
 from obligor.features.kernels.dense import dense_code, merge_dense, update_coded
-from obligor.features.kernels.integers import INT64_MAX, NULL
+from obligor.features.kernels.integers import INT64_MAX, NULL, bits
 
 __all__ = [
     "FAN",
@@ -71,7 +71,8 @@ __all__ = [
     "walk_cells",
 ]
 
-LEAF, FAN = 64, 4
+_LEAF_BITS, _FAN_BITS = 6, 2
+LEAF, FAN = 1 << _LEAF_BITS, 1 << _FAN_BITS
 DENSE_LEVEL = 2  # the first one with dense places
 DENSE_ROWS = LEAF * FAN**DENSE_LEVEL
 LEVELS_MAX = 12
@@ -120,11 +121,12 @@ def tiles_for(rows: int, words: int, dense_words: int, dense: int = 0, spans: Se
 
 @inlined
 def touch(starts: Any, clean: Any, row: Any) -> None:
-    """Note that a row of these tiles came or went."""
-    tile = row // LEAF
-    for level in range(starts.shape[0] - 1):
+    """Note that a row of these tiles came or went: above a tile that is not clean none is."""
+    tile, level = row >> _LEAF_BITS, 0
+    while level < starts.shape[0] - 1 and clean[starts[level] + tile] != 0:
         clean[starts[level] + tile] = 0
-        tile //= FAN
+        tile >>= _FAN_BITS
+        level += 1
 
 
 @entry
@@ -230,12 +232,9 @@ def tidy_tiles(layout: Any, source: Any, tiles: Any, times: Any, values: Any, ma
 @inlined
 def _level(starts: Any, low: Any, high: Any, lowest: Any) -> Any:
     """The greatest level of a tile that ends at `high` and lies in [low, high), -1 where there is none."""
-    level, size = -1, LEAF
-    for one in range(starts.shape[0] - 1):
-        if high % size != 0 or high - size < low:
-            break
-        level = one
-        size *= FAN
+    whole = bits(np.uint64(high & -high)) - 1  # that `high` is a multiple of so many twos
+    level = (min(whole, bits(np.uint64(high - low)) - 1) - _LEAF_BITS) // _FAN_BITS
+    level = min(level, starts.shape[0] - 2)
     return level if level >= lowest else -1
 
 
@@ -272,12 +271,11 @@ def _walk_numbers(
             update_numbers(state, at, group[G_BIT], group[G_SLOT], ends, values, masks, 0, start, high)
             high = start
             continue
-        size = LEAF * FAN**level
-        tile = starts[level] + high // size - 1
+        shift = _LEAF_BITS + level * _FAN_BITS
+        index = (high >> shift) - 1
+        tile = starts[level] + index
         if tiles.clean[tile] == 0:
-            _refresh(
-                spec, ladders, groups, passes, tiles, level, high // size - 1, times, values, masks, rows
-            )  # fmt: skip
+            _refresh(spec, ladders, groups, passes, tiles, level, index, times, values, masks, rows)
         b = np.uint64(tile * words + at)
         held += cells[b + np.uint64(ROWS)]
         if cells[b + np.uint64(N)] != 0:
@@ -288,7 +286,7 @@ def _walk_numbers(
             sum_low += cells[b + np.uint64(SUM_LOW)]
             least = min(least, cells[b + np.uint64(LEAST)])
             most = max(most, cells[b + np.uint64(MOST)])
-        high -= size
+        high -= 1 << shift
     _flush(state, at, held, n, (sum_high, sum_low), least, most, oldest, newest)
 
 
@@ -306,12 +304,12 @@ def _walk_cell(
             add_rows(state, 0, groups[g], times, values, masks, 0, start, high)
             high = start
             continue
-        size = LEAF * FAN**level
-        index = high // size - 1
+        shift = _LEAF_BITS + level * _FAN_BITS
+        index = (high >> shift) - 1
         if tiles.clean[starts[level] + index] == 0:
             _refresh(spec, ladders, groups, passes, tiles, level, index, times, values, masks, rows)
         merge_cell(state, 0, groups[g], tiles.cells, (starts[level] + index) * spec[S_TILE_WORDS])
-        high -= size
+        high -= 1 << shift
 
 
 @kernel
@@ -345,13 +343,13 @@ def dense_over(
             update_coded(kind, places, bit, codes, masks, start, high)
             high = start
             continue
-        span = LEAF * FAN**level
-        index = high // span - 1
+        shift = _LEAF_BITS + level * _FAN_BITS
+        index = (high >> shift) - 1
         if tiles.clean[starts[level] + index] == 0:
             _refresh(spec, ladders, groups, passes, tiles, level, index, times, values, masks, rows)
         tile = tiles.dense[starts[level] + index - starts[DENSE_LEVEL]]
         merge_dense(kind, places, tile[passes[p, P_TILE] : passes[p, P_TILE] + size])
-        high -= span
+        high -= 1 << shift
 
 
 assert (BUCKETED, REGISTERED) == (COUNTED + 1, COUNTED + 2), "kinds of dense passes follow one another as in dense.py"
