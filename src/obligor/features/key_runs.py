@@ -17,6 +17,7 @@ from obligor.features.kernels.sources import NOT_NAMED
 __all__ = ["Keys", "places", "run_starts", "text_arrays"]
 
 _UNKNOWN = -1
+_ALL_NAMED = np.empty(0, np.bool_)
 _MIX, _HALF = np.uint64(0x9E3779B97F4A7C15), np.uint64(32)  # the golden ratio's, as in Knuth's multiplicative hashing
 
 Ints: TypeAlias = NDArray[np.int64]
@@ -36,8 +37,7 @@ def run_starts(keys: pa.StringArray) -> Ints:
     [0, 2, 3, 5]
     """
     starts = np.empty(len(keys), np.int64)
-    named = keys.is_valid().to_numpy(zero_copy_only=False) if keys.null_count else np.empty(0, np.bool_)
-    return starts[: _starts(*text_arrays(keys), named, starts)]
+    return starts[: _starts(*text_arrays(keys), _named(keys), starts)]
 
 
 def places(keys: pa.StringArray, wanted: Keys) -> Ints:
@@ -49,17 +49,19 @@ def places(keys: pa.StringArray, wanted: Keys) -> Ints:
     if isinstance(wanted, pa.RunEndEncodedArray):
         first, count = wanted.find_physical_offset(), wanted.find_physical_length()
         heads = wanted.values[first : first + count]
-        ends = wanted.run_ends.to_numpy()[first : first + count] - wanted.offset
-        lengths = np.diff(np.minimum(ends, len(wanted)), prepend=0)
+        ends = wanted.run_ends.to_numpy()[first : first + count] - np.int64(wanted.offset)
     else:
         starts = run_starts(wanted)
-        heads, lengths = wanted.take(pa.array(starts)), np.diff(starts, append=len(wanted))
+        heads, ends = wanted.take(pa.array(starts)), np.append(starts[1:], len(wanted))
     table = np.full(1 << max(2 * len(keys), 1).bit_length(), _UNKNOWN, np.int32)
-    found = np.empty(len(heads), np.int64)
-    _find(*text_arrays(keys), *text_arrays(heads), table, len(keys), found)
-    if heads.null_count:
-        found[~heads.is_valid().to_numpy(zero_copy_only=False)] = NOT_NAMED
-    return np.repeat(found, lengths)
+    found = np.empty(len(wanted), np.int64)
+    _find(*text_arrays(keys), *text_arrays(heads), _named(heads), ends, table, len(keys), found)
+    return found
+
+
+def _named(keys: pa.StringArray) -> NDArray[np.bool_]:
+    """Return which keys are not null, nothing where all are."""
+    return keys.is_valid().to_numpy(zero_copy_only=False) if keys.null_count else _ALL_NAMED
 
 
 @inlined
@@ -100,16 +102,18 @@ def _slot(texts: Any, at: Any, length: Any, last: Any) -> Any:
 
 @entry
 def _find(
-    offsets: Any, texts: Any, wanted_offsets: Any, wanted_texts: Any, table: Any, keys: Any, found: Any
+    offsets: Any, texts: Any, wanted_offsets: Any, wanted_texts: Any, named: Any, ends: Any, table: Any, keys: Any,
+    found: Any,
 ) -> None:  # fmt: skip
-    """The place of each wanted text among so many keys, by an open table of their places."""
+    """The place of each wanted text among so many keys, by an open table of their places, for all of its run."""
     last = table.shape[0] - 1
     for i in range(keys):
         slot = _slot(texts, np.int64(offsets[i]), np.int64(offsets[i + 1] - offsets[i]), last)
         while table[slot] >= 0:
             slot = (slot + 1) & last
         table[slot] = i
-    for j in range(found.shape[0]):
+    first = np.int64(0)
+    for j in range(ends.shape[0]):
         at, length = np.int64(wanted_offsets[j]), np.int64(wanted_offsets[j + 1] - wanted_offsets[j])
         slot = _slot(wanted_texts, at, length, last)
         place = np.int64(table[slot])
@@ -120,7 +124,11 @@ def _find(
                 break
             slot = (slot + 1) & last
             place = np.int64(table[slot])
-        found[j] = place
+        if named.shape[0] > 0 and not named[j]:
+            place = np.int64(NOT_NAMED)
+        end = min(ends[j], found.shape[0])  # the last run may go on behind what is wanted of it
+        found[first:end] = place
+        first = end
 
 
 @entry
