@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from obligor.features.lake_files import GROUP_ROWS
 from obligor.features.lake_store import DataFile, Group
-from obligor.stores.delta.pages import Coded, Plain, Sparse, located, read_coded, read_plain, read_sparse
+from obligor.stores.delta.pages import Coded, Nulls, Plain, Sparse, located, read_coded, read_plain, read_sparse
 from obligor.stores.delta.places import Place
 
 __all__ = ["ParquetReader", "ParquetWriter"]
@@ -28,6 +28,7 @@ _RARE = ("position", "root", "replaced_position", "replaced_known")  # few reads
 _ENCODED = ("entity", "event")  # read as dictionaries
 _DICTIONARY_BYTES_MAX = 64 << 20  # a dictionary is never given up within a group
 _PAGE_BYTES = 16 << 20
+_Where: TypeAlias = Nulls | Plain | Sparse | Coded | None  # where a group's column lies; None: it is to be decoded
 _LAST = threading.local()  # the file that a thread read last
 
 
@@ -95,9 +96,8 @@ class ParquetReader:
         self._types = {field.name: field.type for field in schema}
         self._leaf = {self._footer.schema.column(i).path.partition(".list.")[0]: i for i in range(len(_leaves(schema)))}
         self.groups = [self._group(i) for i in range(self._footer.num_row_groups)]
-        self._null: dict[tuple[int, str], bool] = {}
         self._only: dict[tuple[int, str], str | None] = {}
-        self._where: dict[tuple[int, str], Plain | Sparse | Coded | None] = {}
+        self._where: dict[tuple[int, str], _Where] = {}
 
     def _group(self, number: int) -> Group:
         buckets = self._statistics(number, "bucket")
@@ -105,15 +105,6 @@ class ParquetReader:
 
     def _statistics(self, group: int, column: str) -> Any:
         return self._footer.row_group(group).column(self._leaf[column]).statistics
-
-    def _is_null(self, group: int, column: str) -> bool:
-        """Whether a group has nothing but nulls in a column, by its statistics."""
-        key = (group, column)
-        if key not in self._null:
-            statistics = self._statistics(group, column)
-            known = statistics is not None and statistics.has_null_count
-            self._null[key] = known and statistics.null_count == self.groups[group].rows and not statistics.num_values
-        return self._null[key]
 
     def only(self, groups: Sequence[int], column: str) -> str | None:
         """Return the one text that a column has in these groups."""
@@ -147,39 +138,40 @@ class ParquetReader:
 
     def read(self, groups: Sequence[int], columns: Sequence[str]) -> pa.Table:
         """Return columns of some groups; one that is null throughout is not read."""
-        rows = sum(self.groups[group].rows for group in groups)
-        found: dict[str, Any] = {}
-        for name in columns:
-            if all(self._is_null(group, name) for group in groups):
-                found[name] = _nulls(rows, self._types[name])
-            elif not self._place.read_ahead:  # elsewhere what is read together is fetched together
-                straight = self._straight(groups, name)
-                found |= {} if straight is None else {name: straight}
-        others = [name for name in columns if name not in found]
-        found |= self._decoded(groups, others) if others else {}
-        return pa.table({name: found[name] for name in columns})
+        found = {name: self._straight(groups, name) for name in columns}
+        others = [name for name, column in found.items() if column is None]
+        return pa.table(found | self._decoded(groups, others) if others else found)
 
     def _straight(self, groups: Sequence[int], column: str) -> pa.Array | pa.ChunkedArray | None:
         """Return a column of some groups as it lies in the file; None where it has to be decoded."""
-        if column != "entity" and self._types[column] != pa.int64():
+        where: list[Any] = [self._located(group, column) for group in groups]
+        kind = type(where[0])
+        if any(type(one) is not kind for one in where):
             return None
-        file = self._open()
-        where = [self._located(file, group, column) for group in groups]
-        plain = [one for one in where if isinstance(one, Plain)]
-        sparse = [one for one in where if isinstance(one, Sparse)]
-        coded = [read_coded(file, one) for one in where if isinstance(one, Coded)]
-        if len(plain) == len(where):
-            return read_plain(file, plain)
-        if len(sparse) == len(where):
-            return read_sparse(file, sparse)
-        return pa.chunked_array(coded) if len(coded) == len(where) and None not in coded else None
+        if kind is Nulls:
+            return _nulls(sum(one.rows for one in where), self._types[column])
+        if kind is Plain:
+            return read_plain(self._open(), where)
+        if kind is Sparse:
+            return read_sparse(self._open(), where)
+        coded = [read_coded(self._open(), one) for one in where] if kind is Coded else [None]
+        return None if None in coded else pa.chunked_array(coded)
 
-    def _located(self, file: Any, group: int, column: str) -> Plain | Sparse | Coded | None:
+    def _located(self, group: int, column: str) -> _Where:
         key = (group, column)
         if key not in self._where:
-            chunk = self._footer.row_group(group).column(self._leaf[column])
-            self._where[key] = located(file, chunk, self.groups[group].rows)
+            self._where[key] = self._looked_for(group, column)
         return self._where[key]
+
+    def _looked_for(self, group: int, column: str) -> _Where:
+        chunk, rows = self._footer.row_group(group).column(self._leaf[column]), self.groups[group].rows
+        statistics = chunk.statistics
+        known = statistics is not None and statistics.has_null_count
+        if known and statistics.null_count == rows and not statistics.num_values:
+            return Nulls(rows)
+        own = column == "entity" or self._types[column] == pa.int64()
+        # Elsewhere than on this disk what is read together is fetched together.
+        return located(self._open(), chunk, rows) if own and not self._place.read_ahead else None
 
 
 def _in_runs(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -17,8 +17,9 @@ import numpy as np
 import pyarrow as pa
 
 from obligor.features.kernels.compiling import entry, inlined
+from obligor.features.kernels.lanes import first_of
 
-__all__ = ["Coded", "Page", "Plain", "Sparse", "located", "page_at", "read_coded", "read_plain", "read_sparse"]
+__all__ = ["Coded", "Nulls", "Page", "Plain", "Sparse", "located", "page_at", "read_coded", "read_plain", "read_sparse"]
 
 _HEADER_BYTES = 4_096  # that a page's header has at most: texts in its statistics are cut short
 _DATA, _DICTIONARY = 0, 2  # types of pages
@@ -43,6 +44,12 @@ class Page(NamedTuple):
     def end(self) -> int:
         """Where the next page begins."""
         return self.begin + self.size
+
+
+class Nulls(NamedTuple):
+    """Nothing but nulls."""
+
+    rows: int
 
 
 class Plain(NamedTuple):
@@ -282,12 +289,17 @@ def _spread(content: Any, numbers: Any, row: Any, rows: Any, valid: Any, values:
         count, size = (head >> 1, 1) if repeated else (min(head >> 1 << 3, rows - row), head >> 1)
         if head == 0 or at + size > end or row + count > rows:
             return False
-        for k in range(0 if repeated and content[at] == 0 else count):
-            if repeated or content[at + (k >> 3)] >> np.uint8(k & 7) & np.uint8(1) != 0:
+        for byte in range(0 if repeated and content[at] == 0 else count + 7 >> 3):
+            bits = np.int64(255 if repeated else content[at + byte])
+            while bits != 0:
+                place = row + (byte << 3) + first_of(bits)
+                bits &= bits - 1
+                if place >= row + count:  # the last of eight may be none
+                    break
                 if found == numbers:
                     return False
-                values[row + k] = _number(content, end + found, numbers, _INT64_BYTES)
-                valid[row + k >> 3] |= np.uint8(1) << np.uint8(row + k & 7)
+                values[place] = _number(content, end + found, numbers, _INT64_BYTES)
+                valid[place >> 3] |= np.uint8(1) << np.uint8(place & 7)
                 found += 1
         row += count
         at += size
