@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from obligor.events.schema import Event
 from obligor.features.filters import comparisons, parse_predicate
 from obligor.features.kernels.compiling import entry
+from obligor.features.kernels.lanes import first_of
 from obligor.features.lake_files import versions_noted
 from obligor.features.lake_rows import Pairs, staircase
 from obligor.features.lake_slabs import Slab, Sorted, integers, merger
@@ -203,16 +204,14 @@ def _valid(array: pa.Array) -> Ints:
 def _set_bits(bits: Any, start: Any, count: Any, found: Any) -> None:
     """The places of the bits that are set, from bit `start` on."""
     n = 0
-    i = start
-    while i < start + count and n < found.shape[0]:
-        byte = bits[i >> 3]
-        if byte == 0:
-            i = ((i >> 3) + 1) << 3
-            continue
-        if (byte >> np.uint8(i & 7)) & np.uint8(1) != 0:
-            found[n] = i - start
-            n += 1
-        i += 1
+    for at in range(start >> 3, start + count + 7 >> 3):
+        byte = np.int64(bits[at])
+        while byte != 0:
+            place = (at << 3) + first_of(byte) - start
+            byte &= byte - 1
+            if 0 <= place < count and n < found.shape[0]:
+                found[n] = place
+                n += 1
 
 
 def _with_lists(
