@@ -30,6 +30,7 @@ from obligor.features import request as asked
 from obligor.features.backfill import backfill
 from obligor.features.evaluate import evaluate
 from obligor.features.lake import Lake
+from obligor.features.lake_view import TableView
 from obligor.features.plan import Plan
 from obligor.features.requests import Requests
 from obligor.features.timelines import build_timelines
@@ -94,6 +95,25 @@ def test_each_row_is_its_own_whatever_the_order(log: EventLog, lake: Lake) -> No
     one = backfill(PLAN, lake, take(requests, [7]))
     assert one.tobytes() == expected[[7]].tobytes()
     assert backfill(PLAN, lake, take(requests, [])).shape == (0, len(PLAN.features))
+
+
+def test_many_requests_take_more_of_the_lake_at_once(
+    log: EventLog, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    true = TableView.ranges
+
+    def ranges(view: TableView, rows: int) -> list[lake_files.Range]:
+        sizes.append(rows)
+        return true(view, rows)
+
+    monkeypatch.setattr(TableView, "ranges", ranges)
+    few = asked_of(log)
+    expected = backfill(SMALL_PLAN, lake, few, 1)
+    many = take(few, list(range(len(few))) * 10)
+    assert backfill(SMALL_PLAN, lake, many, 1).tobytes() == np.tile(expected, (10, 1)).tobytes()
+    assert backfill(SMALL_PLAN, lake, many, 16).tobytes() == np.tile(expected, (10, 1)).tobytes()
+    assert sizes == [100, 300, 100]
 
 
 def test_a_row_that_crosses_a_limit_is_named_as_everywhere(log: EventLog, lake: Lake) -> None:

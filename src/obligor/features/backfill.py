@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from obligor.errors import LimitError, Problem
 from obligor.events.positions import SEQUENCE_MAX
 from obligor.features.arranging import compiled
+from obligor.features.buckets import BUCKETS
 from obligor.features.evaluate import BLOCK_ROWS, Into, evaluate
 from obligor.features.kernels.programs import finish_rows
 from obligor.features.key_runs import places
@@ -37,6 +38,8 @@ from obligor.features.timelines import Timelines, cut_array
 __all__ = ["PROBLEMS_SHOWN", "UNIT_ROWS", "Part", "backfill", "joined", "needed", "parts_of"]
 
 UNIT_ROWS = 131_072  # of the lake that a thread takes at a time
+UNITS_MAX = 3  # that it takes at once where there are many: each time has its price, and more would need more memory
+UNITS_A_THREAD = 4  # that there should be at least, so that all threads end at about the same time
 PROBLEMS_SHOWN = 10
 PLANS_KEPT = 16  # taken apart
 NOT_EXACT = "a number in it has no finite or no exact float64"  # as `evaluate` says it
@@ -132,7 +135,7 @@ class _Pass:
 
     def run(self, pool: ThreadPoolExecutor, threads: int) -> Floats:
         """Go through all ranges that requests lie in."""
-        ranges = self.table.ranges(UNIT_ROWS)
+        ranges = self.table.ranges(UNIT_ROWS * self._units(threads))
         keys, entities = source_keys(self.requests, self.part.via), self.table.table.entities
         routed = route(self.requests, keys, entities, threads, pool.map)
         pieces = [(buckets, own) for buckets in ranges if (own := routed.of(buckets)).start < own.stop]
@@ -147,6 +150,11 @@ class _Pass:
         for _ in pool.map(go, range(len(pieces))):
             pass
         return self.out
+
+    def _units(self, threads: int) -> int:
+        """Return how many units a thread takes at once: one where requests are too few to need all of them."""
+        units = self.table.rows // (UNIT_ROWS * UNITS_A_THREAD * threads) if len(self.requests) > BUCKETS else 1
+        return min(max(units, 1), UNITS_MAX)
 
     def _range(self, buckets: Range, routed: Routed, own: slice, threads: int) -> None:
         timeline = self.table.timeline(self.part.plan, self.part.timeline, buckets, self.need)

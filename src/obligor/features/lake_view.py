@@ -84,6 +84,11 @@ class TableView:
     _readings: dict[tuple[Plan, str], Reading] = field(default_factory=dict)
     _columns: dict[tuple[Reading, str, Need], list[str]] = field(default_factory=dict)
 
+    @property
+    def rows(self) -> int:
+        """The number of rows in files."""
+        return sum(file.rows for file in self.files)
+
     def ranges(self, rows: int) -> list[Range]:
         """Return ranges of buckets that cover all, with about so many rows each."""
         largest = next(iter(chains(self.files)), [])

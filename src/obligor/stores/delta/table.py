@@ -42,7 +42,8 @@ class DeltaLake:
 
     def table(self, name: str) -> DeltaTableStore:
         """Return a table by name, whether it exists or not."""
-        return self._tables.setdefault(name, DeltaTableStore(self._place.child(name)))
+        found = self._tables.get(name)
+        return self._tables.setdefault(name, DeltaTableStore(self._place.child(name))) if found is None else found
 
     def names(self) -> list[str]:
         """Return the names of the tables that exist."""
