@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier, get_ident
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +29,7 @@ from obligor.errors import LimitError, NotFound, Problem
 from obligor.events.log import EventLog
 from obligor.features import lake_files
 from obligor.features import request as asked
-from obligor.features.backfill import backfill
+from obligor.features.backfill import _helped, backfill
 from obligor.features.evaluate import evaluate
 from obligor.features.lake import Lake
 from obligor.features.lake_view import TableView
@@ -114,6 +116,37 @@ def test_many_requests_take_more_of_the_lake_at_once(
     assert backfill(SMALL_PLAN, lake, many, 1).tobytes() == np.tile(expected, (10, 1)).tobytes()
     assert backfill(SMALL_PLAN, lake, many, 16).tobytes() == np.tile(expected, (10, 1)).tobytes()
     assert sizes == [100, 300, 100]
+
+
+def test_threads_that_have_nothing_else_to_do_help() -> None:
+    together = Barrier(3, timeout=30)
+
+    def task(number: int) -> int:
+        together.wait()  # for two others
+        return number**2
+
+    with ThreadPoolExecutor(3) as pool:
+        assert pool.submit(_helped(pool, 3), task, range(6)).result() == [0, 1, 4, 9, 16, 25]
+    with ThreadPoolExecutor(1) as pool:  # nobody else
+        assert pool.submit(_helped(pool, 3), abs, [-1, 2, -3]).result() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("fails_in_helper", [True, False])
+def test_what_fails_in_a_thread_that_helps_fails(fails_in_helper: bool) -> None:
+    both = Barrier(2, timeout=30)
+    caller: list[int] = []
+
+    def task(number: int) -> None:
+        both.wait()
+        if (get_ident() != caller[0]) is fails_in_helper:
+            raise ValueError(f"task {number}")
+
+    def call() -> None:
+        caller.append(get_ident())
+        _helped(pool, 2)(task, range(2))
+
+    with ThreadPoolExecutor(2) as pool, pytest.raises(ValueError, match="task"):
+        pool.submit(call).result()
 
 
 def test_a_row_that_crosses_a_limit_is_named_as_everywhere(log: EventLog, lake: Lake) -> None:

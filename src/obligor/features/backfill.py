@@ -139,13 +139,13 @@ class _Pass:
         keys, entities = source_keys(self.requests, self.part.via), self.table.table.entities
         routed = route(self.requests, keys, entities, threads, pool.map)
         pieces = [(buckets, own) for buckets in ranges if (own := routed.of(buckets)).start < own.stop]
-        share = len(self.requests) // (2 * threads)
+        share, helped = len(self.requests) // (2 * threads), _helped(pool, threads)
 
         def go(number: int) -> None:
             buckets, own = pieces[number]
             # A thread that finds no range left would wait for those that are still at work on the last ones.
             shared = number >= len(pieces) - threads or own.stop - own.start > share
-            self._range(routed.narrowed(buckets), routed, own, threads if shared else 1)
+            self._range(routed.narrowed(buckets), routed, own, *((threads, helped) if shared else (1, map)))
 
         for _ in pool.map(go, range(len(pieces))):
             pass
@@ -156,7 +156,7 @@ class _Pass:
         units = self.table.rows // (UNIT_ROWS * UNITS_A_THREAD * threads) if len(self.requests) > BUCKETS else 1
         return min(max(units, 1), UNITS_MAX)
 
-    def _range(self, buckets: Range, routed: Routed, own: slice, threads: int) -> None:
+    def _range(self, buckets: Range, routed: Routed, own: slice, threads: int, run: Run) -> None:
         timeline = self.table.timeline(self.part.plan, self.part.timeline, buckets, self.need)
         timelines = Timelines({self.part.timeline: timeline}, self.cut, self.last)
         limits: dict[int, Problem] = {}
@@ -165,7 +165,7 @@ class _Pass:
         entities = [places(timeline.keys, routed.keys[own])]
         evaluate(
             self.part.plan, timelines, self._asked(routed, own), threads, limits=limits, into=into, entities=entities,
-            desks=self.desks,
+            desks=self.desks, run=run,
         )  # fmt: skip
         for row, problem in limits.items():
             path = f"$[{rows[row]}]" + problem.path.removeprefix(f"$[{row}]")
@@ -180,6 +180,27 @@ class _Pass:
             entities={},  # they are looked up already
             fields=self.fields.take(pa.array(rows)) if self.fields.num_columns else self.fields,
         )
+
+
+def _helped(pool: ThreadPoolExecutor, threads: int) -> Run:
+    """Return a map for threads of a pool, which those of the others that have nothing else to do take part in."""
+
+    def run(task: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+        done: dict[int, Any] = {}
+        left = iter(list(enumerate(items)))  # of a list, because several threads may take its next at once
+
+        def work() -> None:
+            for number, item in left:
+                done[number] = task(item)
+
+        helpers = [pool.submit(work) for _ in range(threads - 1)]
+        work()
+        for helper in helpers:
+            if not helper.cancel():  # one that has not begun has nothing left to do
+                helper.result()
+        return [done[number] for number in range(len(done))]
+
+    return run
 
 
 def joined(

@@ -72,20 +72,21 @@ def limit_problem(plan: Plan, error: int, row: int | None) -> Problem:
 def evaluate(
     plan: Plan, timelines: Timelines, requests: Requests, threads: int = 2, *,
     limits: dict[int, Problem] | None = None, into: Into | None = None, entities: Sequence[Ints] | None = None,
-    desks: list[Desk] | None = None,
+    desks: list[Desk] | None = None, run: Run | None = None,
 ) -> Floats:  # fmt: skip
     """Return the features of every request, (n, features), NaN for null; `into` says where, if not in new rows.
 
     `entities` are the places of each source's in its timeline, as `key_runs.places` gives them, where they are known;
-    `desks` those that earlier evaluations of the plan have worked at, to which this one's come.
+    `desks` those that earlier evaluations of the plan have worked at, to which this one's come; `run` carries out the
+    tasks of several threads (such as a pool's map), which else are started and ended here.
 
     A row that crosses a limit (an integer beyond 2**53, too many distinct values) raises LimitError naming the feature;
     with `limits` given, it is null throughout instead and its problem is put there under the row's number.
     """
     _check_cuts(timelines, requests.cuts)
     blocks = _blocks(len(requests), threads)
-    with ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as pool:
-        several: Run = map if pool is None else pool.map
+    with ThreadPoolExecutor(threads) if threads > 1 and run is None else nullcontext() as pool:
+        several: Run = run or (map if pool is None else pool.map)
         run = several if len(blocks) > 1 else map
         into = _own_rows(plan, requests) if into is None else into
         entities = _entities(plan, timelines, requests, threads, run) if entities is None else entities
