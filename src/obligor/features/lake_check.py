@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from obligor.features.buckets import BUCKETS
 from obligor.features.lake_compaction import merged_rows
 from obligor.features.lake_rows import Additions, Pairs, replaced_columns, staircase
-from obligor.features.lake_tables import REPLACED, REVISIONS, LakeTable
+from obligor.features.lake_tables import NO_REVISIONS, REPLACED, LakeTable
 from obligor.features.lake_view import TableView
 
 __all__ = ["PASS_ROWS", "Checked", "check_table", "passes"]
@@ -78,7 +78,7 @@ def _counted(rows: pa.Table) -> Counter[tuple[tuple[str, str], ...]]:
 
 
 def _actual(view: TableView, buckets: Sequence[int]) -> pa.Table:
-    found = [view.table.schema.empty_table()]
+    found = [view.table.empty]
     ranges = [(buckets[0], buckets[-1])] if len(buckets) == buckets[-1] - buckets[0] + 1 else [(b, b) for b in buckets]
     for one in ranges:
         rows = merged_rows(view.table, view.store, view.files, one, view.revisions)
@@ -88,7 +88,7 @@ def _actual(view: TableView, buckets: Sequence[int]) -> pa.Table:
 
 def _expected(table: LakeTable, stretches: Iterable[Additions], buckets: Sequence[int]) -> pa.Table:
     wanted = pa.array(buckets, pa.int16())
-    rows, revisions = [table.schema.empty_table()], [REVISIONS.empty_table()]
+    rows, revisions = [table.empty], [NO_REVISIONS]
     for added in stretches:
         for kept, part in ((rows, added.rows), (revisions, added.revisions)):
             kept.append(part.filter(pc.is_in(part.column("bucket"), value_set=wanted)))
