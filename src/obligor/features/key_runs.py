@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from obligor.features.kernels.compiling import entry, inlined
 from obligor.features.kernels.sources import NOT_NAMED
 
-__all__ = ["Keys", "places", "run_starts", "text_arrays"]
+__all__ = ["Keys", "in_runs", "places", "run_starts", "text_arrays"]
 
 _UNKNOWN = -1
+_IN_RUNS = pa.run_end_encoded(pa.int32(), pa.string())
 _ALL_NAMED = np.empty(0, np.bool_)
 _MIX, _HALF = np.uint64(0x9E3779B97F4A7C15), np.uint64(32)  # the golden ratio's, as in Knuth's multiplicative hashing
 
@@ -28,6 +29,15 @@ def text_arrays(texts: pa.StringArray) -> tuple[NDArray[np.int32], NDArray[np.ui
     """Return where each text begins, and ends with the next, and the bytes that this is counted in; read only."""
     _, offsets, data = texts.buffers()
     return np.frombuffer(offsets or bytes(4), np.int32)[texts.offset :], np.frombuffer(data or b"", np.uint8)
+
+
+def in_runs(ends: NDArray[np.int32], texts: pa.StringArray, count: int) -> pa.RunEndEncodedArray:
+    """Return `count` texts by where the run of each ends; what `from_arrays` gives, which looks at all of them again.
+
+    >>> in_runs(np.array([2, 3], np.int32), pa.array(["a", "b"]), 3).to_pylist()
+    ['a', 'a', 'b']
+    """
+    return pa.Array.from_buffers(_IN_RUNS, count, [None], null_count=0, children=[pa.array(ends), texts])
 
 
 def run_starts(keys: pa.StringArray) -> Ints:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from obligor.features.buckets import BUCKETS, buckets_of
 from obligor.features.kernels.compiling import entry
-from obligor.features.key_runs import run_starts, text_arrays
+from obligor.features.key_runs import in_runs, run_starts, text_arrays
 from obligor.features.lake_files import Range
 from obligor.features.layout import read_only
 from obligor.features.requests import Requests
@@ -73,15 +73,15 @@ def route(requests: Requests, keys: pa.StringArray, entities: Sequence[str], par
     found = list(run(lambda own: _part(keys, slice(*own), entities), pairwise(edges)))
     # A bucket's requests come part by part, so each part begins where those before it end.
     counts = np.stack([part.counts for part in found], axis=1)  # (BUCKETS, parts, 3)
-    by_bucket = counts.reshape(-1, 3)
-    begins = (np.cumsum(by_bucket, axis=0) - by_bucket).reshape(counts.shape)
-    _, runs, size = by_bucket.sum(axis=0).tolist()
+    ends = np.cumsum(counts.reshape(-1, 3), axis=0)
+    begins = ends.reshape(counts.shape) - counts
+    _, runs, size = ends[-1].tolist()
     instants, roots = read_only(requests.as_of), read_only(requests.self_root)
     own_facts = bool((roots >= 0).any())
     row, as_of, root = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n if own_facts else 0, np.int64)
     run_ends, named = np.empty(runs, np.int32), np.empty(runs, np.bool_)
-    ends, copied = np.empty(runs + 1, np.int32), np.empty(size, np.uint8)
-    ends[runs] = size
+    text_begins, copied = np.empty(runs + 1, np.int32), np.empty(size, np.uint8)
+    text_begins[runs] = size
 
     def place(number: int) -> None:
         part = found[number]
@@ -89,17 +89,17 @@ def route(requests: Requests, keys: pa.StringArray, entities: Sequence[str], par
         _place(
             part.buckets, part.starts, part.own.start, instants[part.own], roots[part.own], offsets, texts,
             part.keys.is_valid().to_numpy(zero_copy_only=False), begins[:, number].copy(), row, as_of, root, run_ends,
-            named, ends, copied,
+            named, text_begins, copied,
         )  # fmt: skip
 
     for _ in run(place, range(parts)):
         pass
     valid = None if named.all() else pa.array(named).buffers()[1]
-    texts = pa.StringArray.from_buffers(runs, pa.py_buffer(ends), pa.py_buffer(copied), valid)
+    texts = pa.StringArray.from_buffers(runs, pa.py_buffer(text_begins), pa.py_buffer(copied), valid)
     if not own_facts:
         root = np.broadcast_to(np.int64(-1), n)
     start = np.append(begins[:, 0, 0], n)
-    return Routed(start, row, as_of, root, pa.RunEndEncodedArray.from_arrays(pa.array(run_ends), texts))
+    return Routed(start, row, as_of, root, in_runs(run_ends, texts, n))
 
 
 def _part(keys: pa.StringArray, own: slice, entities: Sequence[str]) -> _Part:

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from obligor.features.kernels.compiling import entry, inlined
 from obligor.features.kernels.lanes import first_of
+from obligor.features.key_runs import in_runs
 
 __all__ = ["Coded", "Nulls", "Page", "Plain", "Sparse", "located", "page_at", "read_coded", "read_plain", "read_sparse"]
 
@@ -199,7 +200,7 @@ def read_coded(file: Any, where: Coded) -> pa.Array | None:
     if not _texts(dictionary, offsets, texts) or _runs(codes, where.rows, ends) != count:
         return None
     keys = pa.StringArray.from_buffers(count, pa.py_buffer(offsets), pa.py_buffer(texts))
-    return pa.RunEndEncodedArray.from_arrays(pa.array(ends), keys)
+    return in_runs(ends, keys, where.rows)
 
 
 @inlined
