@@ -54,8 +54,8 @@ if TYPE_CHECKING:
     from obligor.sequences.training import SequenceClassifier
 
 QUICK = bool(os.environ.get("QUICK"))
-SEEDS = (8,) if QUICK else (107, 108, 109)
-CONSUMERS = 300 if QUICK else 20_000
+SEEDS = (8,) if QUICK else (110, 111, 112)
+CONSUMERS = 300 if QUICK else 32_000
 DAYS = 540
 NAMES = ("trees", "sequence", "fused", "sum", "told", "ceiling", "few_pretrained", "few_scratch")
 FOLDS, SET_ASIDE = 3, 3  # one consumer in so many is set aside
@@ -164,7 +164,7 @@ def pretrain(folder: Path, seed: int) -> None:
 
 
 def sequence(folder: Path, seed: int, fold: int | None) -> Floats:
-    """Return the log-odds of all applications by the pretrained model, fine-tuned on whom is learnt from.
+    """Return the log-odds by the pretrained model, fine-tuned on whom is learnt from, of those it has not seen.
 
     With a fold it is on those outside it, and what they say is to be added to the trees' log-odds.
     """
@@ -173,24 +173,31 @@ def sequence(folder: Path, seed: int, fold: int | None) -> Floats:
     with np.load(folder / "rows.npz") as rows:
         known = (rows["fold"] >= 0) & (rows["fold"] != fold)
     model = SequenceClassifier(hidden=HIDDEN, reads="last", seed=seed, quiet=True)
-    return fitted(folder, model, known, True, None if fold is None else np.load(folder / "trees.npy"))
+    offset = None if fold is None else np.load(folder / "trees.npy")
+    return fitted(folder, model, known, ~known, pretrained=True, offset=offset)
 
 
 def few_outcomes(folder: Path, seed: int, pretrained: bool) -> Floats:
-    """Return the log-odds of all applications by a model that knows the outcomes of few of the consumers."""
+    """Return the log-odds by a model that knows the outcomes of few of the consumers, of the applications set aside."""
     from obligor.sequences.training import SequenceClassifier
 
     with np.load(folder / "rows.npz") as rows:
         drawn = np.random.default_rng((seed, 3)).random(len(rows["names"])) < FEW_SHARE
-        known = (rows["fold"] >= 0) & drawn[rows["consumer"]]
+        known, aside = (rows["fold"] >= 0) & drawn[rows["consumer"]], rows["fold"] < 0
     model = SequenceClassifier(hidden=HIDDEN, frozen=pretrained, seed=seed, quiet=True)
-    return fitted(folder, model, known, pretrained)
+    return fitted(folder, model, known, aside, pretrained=pretrained)
 
 
 def fitted(
-    folder: Path, model: SequenceClassifier, known: Bools, pretrained: bool, offset: Floats | None = None
+    folder: Path,
+    model: SequenceClassifier,
+    known: Bools,
+    asked: Bools,
+    *,
+    pretrained: bool,
+    offset: Floats | None = None,
 ) -> Floats:
-    """Return the log-odds of all applications by a model fitted on the outcomes of those that are known."""
+    """Return the log-odds, of the applications that are asked, by a model fitted on the outcomes known; else NaN."""
     import torch
 
     from obligor.sequences.branches import Branches
@@ -203,7 +210,9 @@ def fitted(
     if pretrained:
         model.start_ = torch.load(folder / "encoder.pt", weights_only=False)
     short(model).fit(Branches(dataset, questions=np.flatnonzero(known)), bad, groups=consumer, offset=offset)
-    return model.decision_function(Branches(dataset))
+    said = np.full(len(known), np.nan)
+    said[asked] = model.decision_function(Branches(dataset, questions=np.flatnonzero(asked)))
+    return said
 
 
 def short(model: SequenceClassifier) -> SequenceClassifier:
@@ -218,9 +227,9 @@ def centred(said: Floats, fold: Ints) -> Floats:
     """Return one score an application: of the model that has not seen its fold, of new ones the mean of all.
 
     `said` is (folds, n). How lenient a model is follows from the outcomes that it was not shown, so all are made to say
-    the same on average: a consumer's own outcome would show through otherwise.
+    the same of new ones on average: a consumer's own outcome would show through otherwise.
     """
-    level = said - said.mean(axis=1, keepdims=True)
+    level = said - said[:, fold < 0].mean(axis=1, keepdims=True)
     own = level[np.maximum(fold, 0), np.arange(len(fold))]
     found: Floats = np.where(fold < 0, level.mean(axis=0), own)
     return found

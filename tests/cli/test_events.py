@@ -13,6 +13,7 @@ def test_ingesting_again_adds_nothing(run: Run, copy: Path) -> None:
     report = run("ingest", source, "--declared", "--project", str(copy), "--json")
     assert report["accepted"] == 0
     assert report["duplicates"] == report["rows"] > 0
+    assert report["warnings"] == []
 
 
 def test_rows_that_fail_are_named_and_the_rest_goes_in(run: Run, copy: Path, tmp_path: Path) -> None:
@@ -30,3 +31,6 @@ def test_rows_that_fail_are_named_and_the_rest_goes_in(run: Run, copy: Path, tmp
     letter = json.loads(Path(report["dead_letters"]).read_text())
     assert letter["line"] == 2
     assert "-100" in json.dumps(letter["problems"])
+    [warning] = report["warnings"]
+    assert "2026-01-01" in warning
+    assert "--declared" in warning

@@ -69,3 +69,11 @@ def test_chunks_do_not_matter() -> None:
 )
 def test_bounds_are_shown_as_people_read_them(kind: Field, value: int | None, text: str) -> None:
     assert shown(kind, value) == text
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_there_are_never_more_distinct_values_than_values(seed: int) -> None:
+    values = pa.array([None, *np.random.default_rng(seed).permutation(50_000).tolist()], pa.int64())
+    one = _summary(Integer(), (values, 0))
+    assert not one.distinct_is_exact
+    assert 46_000 <= one.distinct <= 50_000

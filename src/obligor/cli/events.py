@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -16,10 +18,13 @@ from obligor.errors import BadInput, Problem
 if TYPE_CHECKING:
     from obligor.events.ingest_report import IngestReport
     from obligor.events.log import EventLog
+    from obligor.events.quality import ColumnQuality
     from obligor.events.spread import Spread
     from obligor.project import Project
 
 __all__ = ["ingest", "ingest_files", "show_ingested"]
+
+_INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\dT")
 
 
 def ingest(
@@ -137,10 +142,16 @@ def show_ingested(out: Output, report: IngestReport) -> None:
 
 
 def show_quality(out: Output, report: IngestReport) -> None:
-    """Print the data-quality summary: a row a field."""
-    columns = ["field", "column", "rows", "null", "refused", "distinct", "least", "greatest"]
-    rows: list[list[Any]] = [
-        [f"{q.event}.{q.field}", q.column, q.rows, q.nulls, q.refused, q.distinct, q.minimum_text, q.maximum_text]
-        for q in report.quality
-    ]
-    out.table("Data quality", columns, rows)
+    """Print the data-quality summary: a row a field, under its event."""
+    columns = ["field", "rows", "null", "refused", "distinct", "least", "greatest", "column"]
+    counts = columns[1:5]
+    groups = [(event, [_quality_cells(q) for q in own]) for event, own in groupby(report.quality, lambda q: q.event)]
+    out.paragraph("\n[bold]Data quality[/]")
+    out.dense(columns, groups, right=counts, gives_up=("column",))
+
+
+def _quality_cells(q: ColumnQuality) -> list[str]:
+    """Return what is shown of a field: a number of values that was estimated with a ~, instants by their day."""
+    distinct = f"{q.distinct:,}" if q.distinct_is_exact else f"~{q.distinct:,}"
+    ends = [text[:10] if _INSTANT.match(text) else text for text in (q.minimum_text, q.maximum_text)]
+    return [q.field, f"{q.rows:,}", f"{q.nulls:,}", f"{q.refused:,}", distinct, *ends, q.column]

@@ -8,7 +8,7 @@ recognised by its ids, and the dead-letter file appears only when a run is compl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -28,7 +28,7 @@ from obligor.events.ingest_report import Counts, IngestReport
 from obligor.events.mapped import MappedRows, apply, bind, keys_read, needed_columns
 from obligor.events.mapped_batch import mapped_batch
 from obligor.events.mapping import Mapping
-from obligor.events.quality import Tally
+from obligor.events.quality import Tally, shown
 from obligor.events.records import parse_records
 from obligor.events.schema import Event, Registry
 from obligor.events.sources import Source, open_sources
@@ -41,6 +41,7 @@ __all__ = ["EVENTS_PER_COMMIT", "Progress", "ingest"]
 
 EVENTS_PER_COMMIT: Final = 500_000  # every commit touches the whole id index: fewer write less
 _KEYS_LOOKED_AT: Final = 1_000
+_HISTORY_US: Final = 30 * 86_400_000_000  # older than what merely comes in late
 
 Progress = Callable[[int, int | None], None]
 Ints = npt.NDArray[np.int64]
@@ -95,7 +96,7 @@ def ingest(
                 tx.commit()
             if run.events - before < EVENTS_PER_COMMIT:
                 break
-        report = run.report(sources)
+        report = run.report(sources, clock_us)
         report.check()
         letters.finish()
     return report
@@ -299,9 +300,13 @@ class _Run:
         for name in ["event_time", *(n for n in part.column_names[len(STANDARD) :] if n in event.fields)]:
             self._tally(number, event, name, name).add(part[name].combine_chunks(), 0)
 
-    def report(self, sources: Sequence[Source]) -> IngestReport:
+    def report(self, sources: Sequence[Source], clock_us: int) -> IngestReport:
         """Return the totals."""
         each = self.per_type.values()
+        accepted = sum(c.accepted for c in each)
+        warnings = [one.warning for one in sources if one.warning]
+        if accepted and not self.declared:
+            warnings += _history(self.tallies.values(), clock_us)
         return IngestReport(
             sources=tuple(one.name for one in sources),
             rows=self.rows,
@@ -309,7 +314,7 @@ class _Run:
             skipped=self.skipped,
             taken=self.taken,
             events=self.events,
-            accepted=sum(c.accepted for c in each),
+            accepted=accepted,
             duplicates=sum(c.duplicates for c in each),
             conflicts=sum(c.conflicts for c in each),
             refused=sum(c.refused for c in each),
@@ -317,8 +322,17 @@ class _Run:
             per_type=self.per_type,
             quality=tuple(tally.summary() for tally in self.tallies.values()),
             dead_letters=self.letters.path if self.letters.count else None,
-            warnings=tuple(one.warning for one in sources if one.warning),
+            warnings=tuple(warnings),
         )
+
+
+def _history(tallies: Iterable[Tally], clock_us: int) -> list[str]:
+    """Say so where what came is older than what merely comes in late: nothing of its own time can be learnt from it."""
+    oldest = min((one.low for one in tallies if one.name == "event_time" and one.low is not None), default=clock_us)
+    if clock_us - oldest < _HISTORY_US:
+        return []
+    day = shown(Timestamp(), oldest)[:10]
+    return [f"events of {day} and later became known only now; history is loaded with --declared, into a fresh log"]
 
 
 def _readable(source: Source, columns: Sequence[str] | None) -> Iterator[Chunk]:

@@ -77,7 +77,8 @@ class Tally:
         """Return the counts as they stand."""
         distinct, exact = len(self._hashes), len(self._hashes) < _SMALLEST
         if not exact:
-            distinct = round((_SMALLEST - 1) / (float(self._hashes[-1]) / 2.0**64))
+            estimate = round((_SMALLEST - 1) / (float(self._hashes[-1]) / 2.0**64))
+            distinct = min(estimate, self.rows - self.nulls - self.refused)
         texts = [shown(self.kind, bound) for bound in (self.low, self.high)]
         counts = (self.rows, self.nulls, self.refused, distinct, exact)
         return ColumnQuality(self.event, self.name, self.column, *counts, self.low, self.high, *texts)
