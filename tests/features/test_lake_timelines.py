@@ -8,12 +8,13 @@ from typing import Any
 import duckdb
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 from tests.features.lake_world import PLAN, REGISTRY, SMALL_PLAN, START, History, append, lake_of, new_log
 
 from obligor.events.log import EventLog
 from obligor.features.lake_tables import lake_table
-from obligor.features.lake_timelines import Need, Reading
+from obligor.features.lake_timelines import Need, Reading, _valid
 
 HOLDS = "known <= {t} AND event_time < {t} AND (replaced_known IS NULL OR replaced_known > {t})"
 UNREVISED = """NOT EXISTS (SELECT 1 FROM revisions r WHERE r.entity = rows.entity AND r.root = rows.root
@@ -116,3 +117,12 @@ def test_only_what_a_plan_looks_at_is_read() -> None:
     assert {"repayment.loan", "repayment.channel", "sale.price.currency", "repayment.due_at"} <= set(columns)
     assert "repayment.consumer" not in columns, "the lake knows whose row it is"
     assert {"transfer.sender", "transfer.receiver"} <= set(columns), "but not by which of two fields"
+
+
+def test_numbers_are_found_among_nulls_in_any_slice() -> None:
+    known = np.random.default_rng(4).random(300) < 0.2
+    column = pa.array(np.arange(300), mask=~known)
+    for start in (0, 1, 7, 8, 63, 64, 130):
+        for count in (0, 1, 7, 8, 9, 170):
+            expected = np.flatnonzero(known[start : start + count])
+            assert _valid(column[start : start + count]).tolist() == expected.tolist()

@@ -209,7 +209,7 @@ def _set_bits(bits: Any, start: Any, count: Any, found: Any) -> None:
         while byte != 0:
             place = (at << 3) + first_of(byte) - start
             byte &= byte - 1
-            if 0 <= place < count and n < found.shape[0]:
+            if place >= 0 and n < found.shape[0]:
                 found[n] = place
                 n += 1
 
