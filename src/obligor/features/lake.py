@@ -34,7 +34,7 @@ from obligor.features.lake_compaction import compact_files, due
 from obligor.features.lake_files import Range, SortedWriter, chains, types_note
 from obligor.features.lake_rows import Additions, additions, read_stretch
 from obligor.features.lake_store import CommitConflict, DataFile, LakeStore, Snapshot, TableStore
-from obligor.features.lake_tables import NO_REVISIONS, REVISIONS, LakeTable, entered_anew, lake_table, plan_entities
+from obligor.features.lake_tables import REVISIONS, LakeTable, entered_anew, lake_table, no_revisions, plan_entities
 from obligor.features.lake_timelines import Need
 from obligor.features.lake_view import Revisions, TableView
 from obligor.features.plan import Plan
@@ -133,11 +133,11 @@ class Lake:
         store = self._store.table(_revisions_name(table))
         found = store.snapshot()
         if found is None:
-            return NO_REVISIONS
+            return no_revisions()
         folded = _cut(snapshot, "folded")
         if not is_within(_cut(found, "folded"), folded):  # rows are written anew first, and this pruned then
             return None
-        rows = pa.concat_tables([NO_REVISIONS, *(_all_rows(store, file) for file in found.files)])
+        rows = pa.concat_tables([no_revisions(), *(_all_rows(store, file) for file in found.files)])
         return _between(rows, folded, _cut(snapshot))
 
     def _settled(self, table: LakeTable) -> tuple[Snapshot, pa.Table]:
@@ -273,7 +273,7 @@ class Lake:
                 progress(_size(after, upto))
                 after = upto
 
-        nothing = Additions(table.empty, NO_REVISIONS)
+        nothing = Additions(table.empty, no_revisions())
         store, revisions = self._store.table(table.name), Revisions([replacing])
         return check_table(TableView(table, store, snapshot.files, revisions, nothing, cut), parts, whole=whole)
 
@@ -294,7 +294,7 @@ class Lake:
     def _table_view(self, table: LakeTable, upto: Cut) -> TableView:
         snapshot, replacing = self._settled(table)
         held = _cut(snapshot)
-        recent, end = Additions(table.empty, NO_REVISIONS), _joined(held, upto)
+        recent, end = Additions(table.empty, no_revisions()), _joined(held, upto)
         if any(stretches(held, upto)):
             recent = additions(table, read_stretch(self._log, table.events, held, end))
         revisions = Revisions([replacing, recent.revisions])

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from obligor.features.buckets import BUCKETS
 from obligor.features.lake_compaction import merged_rows
 from obligor.features.lake_rows import Additions, Pairs, replaced_columns, staircase
-from obligor.features.lake_tables import NO_REVISIONS, REPLACED, LakeTable
+from obligor.features.lake_tables import REPLACED, LakeTable, no_revisions
 from obligor.features.lake_view import TableView
 
 __all__ = ["PASS_ROWS", "Checked", "check_table", "passes"]
@@ -88,7 +88,7 @@ def _actual(view: TableView, buckets: Sequence[int]) -> pa.Table:
 
 def _expected(table: LakeTable, stretches: Iterable[Additions], buckets: Sequence[int]) -> pa.Table:
     wanted = pa.array(buckets, pa.int16())
-    rows, revisions = [table.empty], [NO_REVISIONS]
+    rows, revisions = [table.empty], [no_revisions()]
     for added in stretches:
         for kept, part in ((rows, added.rows), (revisions, added.revisions)):
             kept.append(part.filter(pc.is_in(part.column("bucket"), value_set=wanted)))

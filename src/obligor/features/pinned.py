@@ -25,7 +25,7 @@ from obligor.features.lake import View
 from obligor.features.lake_files import Range, SortedWriter, types_note
 from obligor.features.lake_rows import Additions
 from obligor.features.lake_store import DataFile, FileReader, FileReaders, LakeStore
-from obligor.features.lake_tables import NO_REVISIONS, REVISIONS, lake_table
+from obligor.features.lake_tables import REVISIONS, lake_table, no_revisions
 from obligor.features.lake_view import Revisions, TableView
 
 __all__ = ["RECENT", "OpenLake", "pin", "pinned_table", "read_named"]
@@ -111,7 +111,7 @@ def pinned_table(
     within = [("bucket", ">=", buckets[0]), ("bucket", "<=", buckets[1])]
     revisions = pq.read_table(pa.BufferReader(read_named(files, held["revisions"])), filters=within)
     every = (*(DataFile(*file) for file in held["files"]), *recent)
-    nothing = Additions(made.empty, NO_REVISIONS)
+    nothing = Additions(made.empty, no_revisions())
     replaced = Revisions([revisions.cast(REVISIONS)])
     view = TableView(made, readers, every, replaced, nothing, _cut(held["end"]))
     return view, _cut(document["end"])
