@@ -198,7 +198,8 @@ def _trees(
     rows = Rows(inputs.expand(features), bad, np.ones(len(bad)))
     model = Model(cutoff=CUTOFF, seed=seed, search=1 if quick else CANDIDATES, threads=1)
     parts = np.where(inner >= 0, inner % FOLDS, -1)
-    slices = [(rows.take((inner >= 0) & (parts != held)), rows.take(parts == held)) for held in range(FOLDS)]
+    held_out = [parts == part for part in range(FOLDS) if (parts == part).any()]  # an inner fold may be left out
+    slices = [(rows.take((inner >= 0) & ~held), rows.take(held)) for held in held_out]
     best = search(slices, inputs, model)[0]
     return Trees.from_xgboost(fit_trees(rows.take(inner >= 0), inputs, model, best.parameters, best.rounds)).margins(
         rows.columns
