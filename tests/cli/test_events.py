@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.cli.conftest import Run
@@ -14,6 +15,19 @@ def test_ingesting_again_adds_nothing(run: Run, copy: Path) -> None:
     assert report["accepted"] == 0
     assert report["duplicates"] == report["rows"] > 0
     assert report["warnings"] == []
+
+
+def test_what_is_known_already_is_not_taken_for_history_that_came_late(run: Run, copy: Path, tmp_path: Path) -> None:
+    old = {"type": "purchase", "event_id": "x-1", "event_time": "2026-01-01T00:00:00Z", "consumer": "c-1",
+           "merchant": "m-1", "amount": 100, "method": "card"}  # fmt: skip
+    new = {**old, "event_id": "x-2", "event_time": datetime.now(UTC).isoformat()}
+    (copy / "mapping.toml").unlink()
+    source = tmp_path / "records.jsonl"
+    source.write_text(json.dumps(old) + "\n")
+    assert run("ingest", str(source), "--project", str(copy), "--json")["warnings"]
+    source.write_text(json.dumps(old) + "\n" + json.dumps(new) + "\n")
+    again = run("ingest", str(source), "--project", str(copy), "--json")
+    assert (again["accepted"], again["duplicates"], again["warnings"]) == (1, 1, [])
 
 
 def test_rows_that_fail_are_named_and_the_rest_goes_in(run: Run, copy: Path, tmp_path: Path) -> None:

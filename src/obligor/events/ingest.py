@@ -8,7 +8,7 @@ recognised by its ids, and the dead-letter file appears only when a run is compl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -23,7 +23,7 @@ from obligor.events.batch import STANDARD, Batch
 from obligor.events.casting import lacks_zone
 from obligor.events.chunk import Chunk
 from obligor.events.dead_letters import DeadLetters
-from obligor.events.fields import Timestamp
+from obligor.events.fields import INT64_MAX, Timestamp
 from obligor.events.ingest_report import Counts, IngestReport
 from obligor.events.mapped import MappedRows, apply, bind, keys_read, needed_columns
 from obligor.events.mapped_batch import mapped_batch
@@ -196,6 +196,7 @@ class _Run:
         self.key, self.registry = log.commitment_key, log.registry
         self.mappings, self.declared, self.letters = mappings, declared, letters
         self.rows = self.rejected = self.skipped = self.taken = self.events = 0
+        self.oldest_us = INT64_MAX  # of what was accepted as news
         self.per_type: dict[str, Counts] = {}
         self.tallies: dict[tuple[int, str, str], Tally] = {}
 
@@ -242,7 +243,10 @@ class _Run:
         failed: dict[int, list[Problem]] = {}
         for name, counts in zip(*np.unique(names, return_counts=True), strict=True):
             self.per_type.setdefault(str(name), Counts()).events += int(counts)
-        if statuses.count("accepted") == size:
+        every = statuses.count("accepted") == size
+        if not self.declared:
+            self.oldest_us = min(self.oldest_us, _oldest(part.batch, None if every else statuses))
+        if every:
             for name, counts in zip(*np.unique(names, return_counts=True), strict=True):
                 self.per_type[str(name)].accepted += int(counts)
         else:
@@ -303,10 +307,12 @@ class _Run:
     def report(self, sources: Sequence[Source], clock_us: int) -> IngestReport:
         """Return the totals."""
         each = self.per_type.values()
-        accepted = sum(c.accepted for c in each)
         warnings = [one.warning for one in sources if one.warning]
-        if accepted and not self.declared:
-            warnings += _history(self.tallies.values(), clock_us)
+        if clock_us - self.oldest_us > _HISTORY_US:
+            day = shown(Timestamp(), self.oldest_us)[:10]
+            warnings.append(
+                f"events of {day} and later became known only now; history is loaded with --declared, into a fresh log"
+            )
         return IngestReport(
             sources=tuple(one.name for one in sources),
             rows=self.rows,
@@ -314,7 +320,7 @@ class _Run:
             skipped=self.skipped,
             taken=self.taken,
             events=self.events,
-            accepted=accepted,
+            accepted=sum(c.accepted for c in each),
             duplicates=sum(c.duplicates for c in each),
             conflicts=sum(c.conflicts for c in each),
             refused=sum(c.refused for c in each),
@@ -326,13 +332,16 @@ class _Run:
         )
 
 
-def _history(tallies: Iterable[Tally], clock_us: int) -> list[str]:
-    """Say so where what came is older than what merely comes in late: nothing of its own time can be learnt from it."""
-    oldest = min((one.low for one in tallies if one.name == "event_time" and one.low is not None), default=clock_us)
-    if clock_us - oldest < _HISTORY_US:
-        return []
-    day = shown(Timestamp(), oldest)[:10]
-    return [f"events of {day} and later became known only now; history is loaded with --declared, into a fresh log"]
+def _oldest(batch: Batch, statuses: Sequence[str] | None) -> int:
+    """Return the earliest event_time of those that were accepted, without statuses of all."""
+    new = None if statuses is None else np.array([status == "accepted" for status in statuses], np.bool_)
+    found = INT64_MAX
+    for part in batch.parts.values():
+        times = part["event_time"]
+        times = times if new is None else times.filter(pa.array(new[part["index"].to_numpy()]))
+        earliest = pc.min(times).as_py()  # a retraction may have none
+        found = found if earliest is None else min(found, earliest)
+    return found
 
 
 def _readable(source: Source, columns: Sequence[str] | None) -> Iterator[Chunk]:
