@@ -197,7 +197,7 @@ class _Work:
         one, first, end, begin = task
         asked, times = one.questions[first:end], one.rows.event_time
         own = stretch(one, first, end)
-        tiles = tiles_of(self.layout, number, len(times), (int(times[0]), int(times[-1])))
+        tiles = tiles_of(self.layout, number, len(times), (int(times[0]), int(times[-1])), windows=self.rungs)
         if own is None or tiles is None:
             return False, asked
         encode_rows(self.layout, number, tiles, one.rows.values, own.low, own.high)

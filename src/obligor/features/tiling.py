@@ -205,7 +205,9 @@ def _slice(rows: Rows, low: int, high: int) -> Rows:
     )
 
 
-def tiles_of(layout: Layout, source: int, rows: int, span: tuple[int, int], ahead: int = 0) -> Tiles | None:
+def tiles_of(
+    layout: Layout, source: int, rows: int, span: tuple[int, int], ahead: int = 0, *, windows: int = 0
+) -> Tiles | None:
     """Return tiles for so many rows from one event_time to another; None where a decay's steps are too fine to be kept.
 
     `ahead` steps more are kept for later rows.
@@ -220,4 +222,4 @@ def tiles_of(layout: Layout, source: int, rows: int, span: tuple[int, int], ahea
     if any(last - first >= STEPS_MAX for first, last in spans):
         return None
     words, dense_words, dense = (int(spec[column]) for column in (c.S_TILE_WORDS, c.S_DENSE_WORDS, c.S_DENSE))
-    return tiles_for(rows, words, dense_words, dense, spans)
+    return tiles_for(rows, words, dense_words, dense, spans, windows)

@@ -144,7 +144,7 @@ def set_row(layout: Any, spec: Any, tiles: Any, times: Any, values: Any, masks: 
                 tiles.partials[place, 1] += change * (v >> 32)
                 tiles.partials[place, 2] += change * (v & 0xFFFFFFFF)
     masks[row] = mask
-    touch(tiles.starts, tiles.clean, row)
+    touch(tiles, row)
     return reached
 
 
@@ -179,8 +179,8 @@ def set_rows(layout: Any, source: Any, tiles: Any, times: Any, values: Any, mask
         for j in range(new.shape[0]):
             masks[start + j] = new[j]
         for row in range(start, start + new.shape[0], LEAF):
-            touch(tiles.starts, tiles.clean, row)
-        touch(tiles.starts, tiles.clean, start + new.shape[0] - 1)
+            touch(tiles, row)
+        touch(tiles, start + new.shape[0] - 1)
         return reached
     for j in range(new.shape[0]):
         if masks[start + j] != new[j]:
@@ -188,7 +188,7 @@ def set_rows(layout: Any, source: Any, tiles: Any, times: Any, values: Any, mask
     return reached
 
 
-@kernel
+@inlined
 def measure_tiled(
     layout: Any, spec: Any, as_of: Any, periods: Any, comparands: Any, times: Any, values: Any, masks: Any, tiles: Any,
     low: Any, high: Any, last: Any, room: Any,

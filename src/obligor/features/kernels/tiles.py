@@ -76,6 +76,7 @@ LEAF, FAN = 1 << _LEAF_BITS, 1 << _FAN_BITS
 DENSE_LEVEL = 2  # the first one with dense places
 DENSE_ROWS = LEAF * FAN**DENSE_LEVEL
 LEVELS_MAX = 12
+KEPT_ROWS = 4 * LEAF  # of a window from which what its tiles add up to is kept
 
 
 class Tiles(NamedTuple):
@@ -89,9 +90,13 @@ class Tiles(NamedTuple):
     steps: NDArray[np.int64]  # (passes that decay, 3): first step of time, where its partials begin and end
     partials: NDArray[np.int64]  # (steps, 3): how many values, sums of their upper and lower halves
     trail: NDArray[np.int64]  # (2, LEVELS_MAX) room for a refresh
+    spans: NDArray[np.int64]  # (windows, 2) which tiles a window had last, in rows; none where nothing is kept of it
+    middles: NDArray[np.int64]  # (windows, words) what they add up to
 
 
-def tiles_for(rows: int, words: int, dense_words: int, dense: int = 0, spans: Sequence[tuple[int, int]] = ()) -> Tiles:
+def tiles_for(
+    rows: int, words: int, dense_words: int, dense: int = 0, spans: Sequence[tuple[int, int]] = (), windows: int = 0
+) -> Tiles:
     """Return tiles for so many rows, none of them computed; `words` and `dense_words` of one tile.
 
     `dense` is the number of passes whose rows have codes, which the caller writes (`encode_rows`); `spans` are the
@@ -116,12 +121,18 @@ def tiles_for(rows: int, words: int, dense_words: int, dense: int = 0, spans: Se
         steps.astype(np.int64).reshape(len(spans), 3),
         np.zeros((int(ends[-1]) if len(spans) else 0, 3), np.int64),
         np.empty((2, LEVELS_MAX), np.int64),
+        np.zeros((windows, 2), np.int64),
+        np.empty((windows, words), np.int64),
     )
 
 
 @inlined
-def touch(starts: Any, clean: Any, row: Any) -> None:
+def touch(tiles: Any, row: Any) -> None:
     """Note that a row of these tiles came or went: above a tile that is not clean none is."""
+    starts, clean, spans = tiles.starts, tiles.clean, tiles.spans
+    for window in range(spans.shape[0]):
+        if spans[window, 0] <= row < spans[window, 1]:
+            spans[window, 1] = 0
     tile, level = row >> _LEAF_BITS, 0
     while level < starts.shape[0] - 1 and clean[starts[level] + tile] != 0:
         clean[starts[level] + tile] = 0
@@ -313,7 +324,7 @@ def _walk_cell(
 
 
 @kernel
-def walk_cells(
+def _walk(
     spec: Any, ladders: Any, groups: Any, passes: Any, at: Any, tiles: Any, state: Any, times: Any, values: Any,
     masks: Any, rows: Any, low: Any, high: Any,
 ) -> None:  # fmt: skip
@@ -325,6 +336,31 @@ def walk_cells(
             )  # fmt: skip
         else:
             _walk_cell(spec, ladders, groups, passes, g, tiles, state, times, values, masks, rows, low, high)
+
+
+@inlined
+def walk_cells(
+    spec: Any, ladders: Any, groups: Any, passes: Any, at: Any, window: Any, tiles: Any, state: Any, times: Any,
+    values: Any, masks: Any, rows: Any, low: Any, high: Any,
+) -> None:  # fmt: skip
+    """Add the rows [low, high) of a window to the cells of a ladder's groups, by tiles where they fit.
+
+    Of questions that follow one another many have the same tiles, whose sum is kept.
+    """
+    first, end = (low + LEAF - 1) >> _LEAF_BITS << _LEAF_BITS, high >> _LEAF_BITS << _LEAF_BITS
+    if window >= tiles.spans.shape[0] or end - first < KEPT_ROWS:
+        _walk(spec, ladders, groups, passes, at, tiles, state, times, values, masks, rows, low, high)
+        return
+    middle = tiles.middles[window]
+    if tiles.spans[window, 0] != first or tiles.spans[window, 1] != end:
+        for g in range(ladders[at, L_GROUPS], ladders[at, L_GROUPS_END]):
+            reset_cell(middle, 0, groups[g])
+        _walk(spec, ladders, groups, passes, at, tiles, middle, times, values, masks, rows, first, end)
+        tiles.spans[window, 0], tiles.spans[window, 1] = first, end
+    for g in range(ladders[at, L_GROUPS], ladders[at, L_GROUPS_END]):
+        add_rows(state, 0, groups[g], times, values, masks, 0, end, high)
+        merge_cell(state, 0, groups[g], middle, 0)
+        add_rows(state, 0, groups[g], times, values, masks, 0, low, first)
 
 
 @kernel

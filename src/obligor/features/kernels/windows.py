@@ -291,7 +291,7 @@ def _rows_by_tiles(
     return high
 
 
-@kernel
+@inlined
 def accumulate_tiled(
     layout: Any, spec: Any, as_of: Any, periods: Any, times: Any, masks: Any, values: Any, tiles: Any, low: Any,
     high: Any, last: Any, room: Any,
@@ -322,7 +322,8 @@ def accumulate_tiled(
                 room.guesses[ladder[L_RUNGS] + rung] = start
             if ladder[L_TILED] != 0:
                 walk_cells(
-                    spec, ladders, groups, passes, at, tiles, room.state, times, values, masks, rows, start, end
+                    spec, ladders, groups, passes, at, ladder[L_RUNGS] + rung, tiles, room.state, times, values, masks,
+                    rows, start, end,
                 )  # fmt: skip
             else:
                 for g in range(ladder[L_GROUPS], ladder[L_GROUPS_END]):
