@@ -76,7 +76,7 @@ LEAF, FAN = 1 << _LEAF_BITS, 1 << _FAN_BITS
 DENSE_LEVEL = 2  # the first one with dense places
 DENSE_ROWS = LEAF * FAN**DENSE_LEVEL
 LEVELS_MAX = 12
-KEPT_ROWS = 4 * LEAF  # of a window from which what its tiles add up to is kept
+KEPT_ROWS = 4 * LEAF  # in whole tiles, from which on what they add up to is kept
 
 
 class Tiles(NamedTuple):
@@ -90,8 +90,8 @@ class Tiles(NamedTuple):
     steps: NDArray[np.int64]  # (passes that decay, 3): first step of time, where its partials begin and end
     partials: NDArray[np.int64]  # (steps, 3): how many values, sums of their upper and lower halves
     trail: NDArray[np.int64]  # (2, LEVELS_MAX) room for a refresh
-    spans: NDArray[np.int64]  # (windows, 2) which tiles a window had last, in rows; none where nothing is kept of it
-    middles: NDArray[np.int64]  # (windows, words) what they add up to
+    inner: NDArray[np.int64]  # (windows, 2) the rows [first, end) that a window had last in whole tiles
+    middles: NDArray[np.int64]  # (windows, words) the groups' cells of these rows
 
 
 def tiles_for(
@@ -100,7 +100,8 @@ def tiles_for(
     """Return tiles for so many rows, none of them computed; `words` and `dense_words` of one tile.
 
     `dense` is the number of passes whose rows have codes, which the caller writes (`encode_rows`); `spans` are the
-    first and last step of each pass that decays, whose partials are empty.
+    first and last step of each pass that decays, whose partials are empty. Of so many `windows` what their whole tiles
+    add up to is kept from one question to the next.
     """
     sizes: list[int] = []
     size = LEAF
@@ -129,10 +130,10 @@ def tiles_for(
 @inlined
 def touch(tiles: Any, row: Any) -> None:
     """Note that a row of these tiles came or went: above a tile that is not clean none is."""
-    starts, clean, spans = tiles.starts, tiles.clean, tiles.spans
-    for window in range(spans.shape[0]):
-        if spans[window, 0] <= row < spans[window, 1]:
-            spans[window, 1] = 0
+    starts, clean, inner = tiles.starts, tiles.clean, tiles.inner
+    for window in range(inner.shape[0]):
+        if inner[window, 0] <= row < inner[window, 1]:
+            inner[window, 1] = 0
     tile, level = row >> _LEAF_BITS, 0
     while level < starts.shape[0] - 1 and clean[starts[level] + tile] != 0:
         clean[starts[level] + tile] = 0
@@ -345,18 +346,18 @@ def walk_cells(
 ) -> None:  # fmt: skip
     """Add the rows [low, high) of a window to the cells of a ladder's groups, by tiles where they fit.
 
-    Of questions that follow one another many have the same tiles, whose sum is kept.
+    Of questions that follow one another most have the same whole tiles, so what these add up to is kept.
     """
-    first, end = (low + LEAF - 1) >> _LEAF_BITS << _LEAF_BITS, high >> _LEAF_BITS << _LEAF_BITS
-    if window >= tiles.spans.shape[0] or end - first < KEPT_ROWS:
+    first, end, inner = (low + LEAF - 1) & -LEAF, high & -LEAF, tiles.inner
+    if window >= inner.shape[0] or end - first < KEPT_ROWS:
         _walk(spec, ladders, groups, passes, at, tiles, state, times, values, masks, rows, low, high)
         return
     middle = tiles.middles[window]
-    if tiles.spans[window, 0] != first or tiles.spans[window, 1] != end:
+    if inner[window, 0] != first or inner[window, 1] != end:
         for g in range(ladders[at, L_GROUPS], ladders[at, L_GROUPS_END]):
             reset_cell(middle, 0, groups[g])
         _walk(spec, ladders, groups, passes, at, tiles, middle, times, values, masks, rows, first, end)
-        tiles.spans[window, 0], tiles.spans[window, 1] = first, end
+        inner[window, 0], inner[window, 1] = first, end
     for g in range(ladders[at, L_GROUPS], ladders[at, L_GROUPS_END]):
         add_rows(state, 0, groups[g], times, values, masks, 0, end, high)
         merge_cell(state, 0, groups[g], middle, 0)
