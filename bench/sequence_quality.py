@@ -34,7 +34,7 @@ import os
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,17 +77,21 @@ def main() -> int:
     with (
         tempfile.TemporaryDirectory(prefix="sequence-quality-") as folder,
         ProcessPoolExecutor(WORKERS, mp_context=multiprocessing.get_context("spawn")) as pool,
+        ThreadPoolExecutor(len(SEEDS)) as waiting,
     ):
-        found = [measured(Path(folder) / str(seed), seed, pool) for seed in SEEDS]
+        worlds = []
+        for seed in SEEDS:  # the models of one world are learnt while the next is made
+            at = Path(folder) / str(seed)
+            worlds.append(waiting.submit(measured, at, seed, prepared(at, seed), pool))
+        found = [world.result() for world in worlds]
     figures = {**summary(found), **({} if QUICK else real(False)), "minutes": (time.perf_counter() - started) / 60}
     same = all(agree(one["bad"], one[name]) for one in found for name in NAMES)
     print(json.dumps({"name": "sequence-quality", "equal": same, "ratios": {}, "figures": rounded(figures)}))
     return 0
 
 
-def measured(folder: Path, seed: int, pool: ProcessPoolExecutor) -> dict[str, Floats]:
+def measured(folder: Path, seed: int, rows: dict[str, Any], pool: ProcessPoolExecutor) -> dict[str, Floats]:
     """Return the scores of the applications set aside in one world, by model, with outcomes and consumers."""
-    rows = prepared(folder, seed)
     encoder, trees = pool.submit(pretrain, folder, seed), pool.submit(tuned, folder, seed, None)
     encoder.result()
     few = [pool.submit(few_outcomes, folder, seed, pretrained) for pretrained in (True, False)]
