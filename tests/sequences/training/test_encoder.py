@@ -258,6 +258,19 @@ def test_tokens_lie_between_two_rows_of_a_table() -> None:
         assert np.abs(token(ragged(one, CPU)).numpy() - expected).max() < 1e-6
 
 
+def test_far_numbers_have_gates_at_their_bounds_and_no_number_stays_none() -> None:
+    body = GRU(1, 3, torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        body.weight_ih.fill_(1)
+    x = torch.tensor([[1e4], [-1e4], [200.0], [math.nan], [0.0]])
+    y = body(x, Rows(np.ones(5, np.int64), CPU), torch.full((5, 3), 0.5))[0]
+    expected = nn.GRU(1, 3)
+    expected.load_state_dict({f"{name}_l0": value for name, value in body.state_dict().items()})
+    theirs = expected(x[None], torch.full((1, 5, 3), 0.5))[0][0]
+    assert torch.allclose(y, theirs, atol=1e-6, equal_nan=True)
+    assert y.isnan().all(dim=1).tolist() == [False, False, False, True, False]
+
+
 def test_a_row_without_new_events_keeps_its_state() -> None:
     rows = Rows(np.array([0, 3, 0, 20]), CPU)
     generator = torch.Generator().manual_seed(1)

@@ -17,9 +17,12 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from obligor.sequences.kernels.gru_steps import gates, slopes
 from obligor.sequences.training.ragged import Rows
 
 __all__ = ["GRU"]
@@ -77,7 +80,7 @@ class GRU(nn.Module):
 
 
 class _Steps(torch.autograd.Function):
-    """The steps, and their gradient.
+    """The steps, and their gradient: products are torch's, all else is one pass over a step's rows.
 
     All that a step computes fits into the processor's cache; what is kept for the gradient is four vectors an event.
     The state before a step is the head of what the step before has written, because rows only ever end.
@@ -90,19 +93,13 @@ class _Steps(torch.autograd.Function):
         y, inner, kept = (x.new_empty(len(x), width) for width in (h, h, 3 * h))  # kept: r, z, n; inner: W_hn h + b_hn
         from_x, from_h = weight_ih.t().contiguous(), weight_hh.t().contiguous()  # (d, 3h), (h, 3h)
         ahead, turned = (x.new_empty(len(begin), 3 * h) for _ in range(2))
-        now, steps = (
-            begin,
-            zip(counts, x.split(counts), y.split(counts), inner.split(counts), kept.split(counts), strict=True),
-        )
-        for rows, x_t, y_t, inner_t, kept_t in steps:
-            a = torch.addmm(bias_ih, x_t, from_x, out=ahead[:rows])
-            b = torch.addmm(bias_hh, now[:rows], from_h, out=turned[:rows])
-            inner_t.copy_(b[:, 2 * h :])
-            rz = a[:, : 2 * h].add_(b[:, : 2 * h]).sigmoid_()
-            # tanh(v) = 2 sigmoid(2 v) - 1: torch has a sigmoid of vectors, and a tanh of one number at a time.
-            n = a[:, 2 * h :].addcmul_(rz[:, :h], b[:, 2 * h :]).mul_(2).sigmoid_().mul_(2).sub_(1)
-            kept_t.copy_(a)
-            now = torch.lerp(n, now[:rows], rz[:, h:], out=y_t)  # (1 - z) n + z h
+        products, written = (_array(ahead), _array(turned)), (_array(y), _array(inner), _array(kept))
+        before, earlier, at = begin, 0, 0
+        for rows, x_t in zip(counts, x.split(counts), strict=True):
+            torch.addmm(bias_ih, x_t, from_x, out=ahead[:rows])
+            torch.addmm(bias_hh, before[earlier : earlier + rows], from_h, out=turned[:rows])
+            gates(*products, _array(before), earlier, *written, at, rows)
+            before, earlier, at = y, at, at + rows
         state = begin.clone()
         for rows, following, at in _ends(counts):
             state[following:rows] = y[at + following : at + rows]
@@ -115,38 +112,31 @@ class _Steps(torch.autograd.Function):
         slope_y, slope_end = given
         x, weight_ih, weight_hh, begin, y, inner, kept = context.saved_tensors
         h, counts = weight_hh.shape[1], context.counts
-        of_x, slope = torch.empty_like(x), slope_end.clone()
+        of_x, slope = torch.empty_like(x), slope_end.contiguous().clone()
         of_ih, of_hh = torch.zeros_like(weight_ih), torch.zeros_like(weight_hh)
-        of_bias_ih, of_bias_hh = x.new_zeros(3 * h), x.new_zeros(3 * h)
         ahead, turned = (x.new_empty(len(begin), 3 * h) for _ in range(2))
-        one, other = (x.new_empty(len(begin), h) for _ in range(2))
-        earlier = (begin, *y.split(counts)[:-1])
-        parts = (t.split(counts) for t in (x, of_x, inner, kept, slope_y))
-        for rows, before, x_t, of_x_t, inner_t, kept_t, slope_t in reversed(
-            list(zip(counts, earlier, *parts, strict=True))
-        ):
-            before = before[:rows]
-            now = slope[:rows].add_(slope_t)
-            r, z, n = kept_t.split(h, dim=1)
+        biases = np.zeros(4 * h)  # of r, z and n in W_ih x, of n in W_hh h
+        told, read, written = (
+            (_array(slope), _array(slope_y)), (_array(inner), _array(kept)), (_array(ahead), _array(turned))
+        )  # fmt: skip
+        at = len(x)
+        for step in range(len(counts) - 1, -1, -1):
+            rows, at = counts[step], at - counts[step]
+            before, earlier = (y, at - counts[step - 1]) if step else (begin, 0)
+            slopes(*told, _array(before), earlier, *read, at, rows, *written, biases)
             a, b = ahead[:rows], turned[:rows]
-            left, squared = torch.sub(1, z, out=one[:rows]), torch.mul(n, n, out=other[:rows])
-            # now * (1 - z) * (1 - n^2)
-            torch.mul(left, now, out=a[:, 2 * h :]).addcmul_(a[:, 2 * h :], squared, value=-1)
-            # now * (before - n) * z * (1 - z)
-            torch.sub(before, n, out=other[:rows]).mul_(left).mul_(z)
-            torch.mul(other[:rows], now, out=a[:, h : 2 * h])
-            # what comes through n, times inner * r * (1 - r)
-            torch.mul(a[:, 2 * h :], r, out=b[:, 2 * h :])
-            torch.sub(1, r, out=one[:rows]).mul_(inner_t)
-            torch.mul(b[:, 2 * h :], one[:rows], out=a[:, :h])
-            b[:, : 2 * h] = a[:, : 2 * h]
-            of_bias_ih += a.sum(dim=0)
-            of_bias_hh += b.sum(dim=0)
-            of_ih.addmm_(a.t(), x_t)
-            of_hh.addmm_(b.t(), before)
-            torch.mm(a, weight_ih, out=of_x_t)
-            now.mul_(z).addmm_(b, weight_hh)
-        return of_x, of_ih, of_hh, of_bias_ih, of_bias_hh, slope, None
+            of_ih.addmm_(a.t(), x[at : at + rows])
+            of_hh.addmm_(b.t(), before[earlier : earlier + rows])
+            torch.mm(a, weight_ih, out=of_x[at : at + rows])
+            slope[:rows].addmm_(b, weight_hh)
+        of_biases = torch.from_numpy(biases).to(x.dtype)
+        of_bias_hh = torch.cat((of_biases[: 2 * h], of_biases[3 * h :]))
+        return of_x, of_ih, of_hh, of_biases[: 3 * h], of_bias_hh, slope, None
+
+
+def _array(tensor: Tensor) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = tensor.detach().contiguous().numpy()
+    return found
 
 
 def _ends(counts: list[int]) -> list[tuple[int, int, int]]:
