@@ -8,7 +8,8 @@ spread evenly up to that ("chrono initialisation", Tallec and Ollivier 2018); wh
 then learnt later.
 
 On CPU the steps are gone through here instead of in torch's own: rows lie by step, longest first, so no step computes
-padding, and neither values nor gradients of all steps at once ever leave the cache for memory and come back. On a GPU
+padding, all that is no product is one pass over a step's rows (`kernels/gru_steps`), and neither values nor gradients
+of all steps at once ever leave the cache for memory and come back. On a GPU
 cuDNN does it, on the same layout.
 """
 
