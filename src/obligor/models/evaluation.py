@@ -289,12 +289,13 @@ def _months(
     out = []
     for month in np.unique(data.months):
         here = data.months == month
+        scored = here & ~data.limited
         statuses, counts = np.unique(data.status[here], return_counts=True)
         row: dict[str, Any] = {
             "month": str(month),
             "by_status": {str(s): int(n) for s, n in zip(statuses, counts, strict=True)},
-            "mean_pd": _number(float(pd[here].mean())),
-            "psi": psi(pd[train], pd[here], edges),
+            "mean_pd": float(pd[scored].mean()) if scored.any() else None,
+            "psi": psi(pd[train], pd[scored], edges) if scored.any() else None,
         }
         for name, mask in (("train", train & here), ("test", test & here)):
             if mask.any():
