@@ -130,6 +130,18 @@ def test_rows_without_features_have_no_score(bundle: Bundle, data: TrainingSet) 
     assert told.drop_nulls().to_list() == bundle.scores(np.delete(features, rows, axis=0)).pd.tolist()
 
 
+def test_groups_that_end_among_equal_scores_have_their_share_of_the_bads(bundle: Bundle, data: TrainingSet) -> None:
+    data = dataclasses.replace(data, bad=data.bad.copy(), features=np.repeat(data.features[:1], len(data), axis=0))
+    split = split_of(data, SMALL)
+    rows = np.flatnonzero(split.test)
+    data.bad[rows] = np.arange(len(rows)) < len(rows) // 5  # all bads come first
+    found = _evaluate(bundle, data)
+    for group in [*found["deciles"], *found["models"]["xgboost"]["reliability"]]:
+        assert group["observed"] == pytest.approx(0.2, abs=1 / group["rows"])
+    assert [d["caught"] for d in found["deciles"]] == pytest.approx(np.arange(1, 11) / 10, abs=0.01)
+    assert all(p["bad_rate"] == pytest.approx(0.2, abs=0.01) for p in found["strategy"]["scorecard"])
+
+
 def test_strategy_rises_to_the_whole(bundle: Bundle) -> None:
     for curve in bundle.evaluation["strategy"].values():
         assert curve[-1]["approved"] == 1.0
