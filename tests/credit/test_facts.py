@@ -100,3 +100,24 @@ def test_outcomes_follow_the_real_logs_corrections_by_cut_and_by_seen_at(tmp_pat
         assert bad(START + 96 * DAY, cut=6) == [1, 0]
         assert bad(START + 96 * DAY, cut=5) == [0, 1]
         assert bad(START + 59 * DAY) == [None, None]
+
+
+def test_a_corrected_application_became_the_loan_that_it_names_by_now(tmp_path: Path) -> None:
+    with EventLog.create(tmp_path / "log", REGISTRY, store=SQLiteStore) as log:
+        ask = {"type": "loan_application", "consumer": "c-1", "event_time": moment(START), "amount": 100}
+        add(log, START, event_id="a-1", loan="l-2", **ask)  # somebody else's
+        for loan in ("1", "2"):
+            due = moment(START + 10 * DAY)
+            add(log, START, type="instalment", event_id=f"i-{loan}", loan=f"l-{loan}", amount=100, due_at=due)
+        paid = {"type": "repayment", "event_time": moment(START + 10 * DAY), "amount": 100}
+        add(log, START + 11 * DAY, event_id="p-1", loan="l-1", **paid)
+        add(log, START + 70 * DAY, event_id="a-1-fixed", corrects="a-1", loan="l-1", **ask)
+        add(log, START + 80 * DAY, type="loan_application", event_id="a-1-none", retracts="a-1")
+
+        def said(seen_at: int) -> list[tuple[str, str, int | None]]:
+            rows = evaluate_outcomes(OUTCOME, log, seen_at=seen_at).to_pylist()
+            return [(row["event_id"], row["status"], row["bad"]) for row in rows]
+
+        assert said(START + 65 * DAY) == [("a-1", "matured", 1)]
+        assert said(START + 75 * DAY) == [("a-1", "matured", 0)]
+        assert said(START + 85 * DAY) == [("a-1", "excluded:retracted", None)]

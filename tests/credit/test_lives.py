@@ -72,6 +72,24 @@ def test_a_life_ends_by_default_or_by_repayment(paid: list[tuple[float, int]], l
     assert lives(loan(THREE, paid)) == [life]
 
 
+def test_a_schedule_of_which_nothing_has_fallen_due_is_no_evidence_as_for_the_outcome() -> None:
+    log = loan([(45, 300)], [])
+    log.add(Fraud, 10 * DAY, loan="l-1")
+    either = outcome([DPD, happens(Fraud)], horizon="30d")
+    assert evaluate_outcomes(either, log, seen_at=LATER)["bad"].to_pylist() == [1]
+    assert lives(log, either, periods=1) == [("lived", 1, "default")]
+
+
+def test_failed_payments_repay_nothing() -> None:
+    log = loan(THREE, [])
+    log.add(Repayment, 5 * DAY, loan="l-1", amount=300, status="failed")
+    succeeded = paid_in_full(
+        lent=LoanApplication.amount, paid=Repayment.amount, paid_where=Repayment.status == "succeeded"
+    )
+    assert lives(log) == [("lived", 1, "repaid")]
+    assert lives(log, outcome(happens(Fraud), repaid=succeeded)) == [("lived", 6, None)]
+
+
 def test_who_still_owes_is_observed_to_the_last_period() -> None:
     log = loan([(10, 100), (300, 100)], [(10, 100)])
     assert lives(log) == [("lived", 6, None)]

@@ -49,6 +49,18 @@ def test_what_a_bad_loan_has_not_paid_is_lost(paid: list[tuple[float, int]], fou
     assert _losses(_log(*paid)) == [found]
 
 
+def test_failed_payments_pay_nothing_back() -> None:
+    log = _log()
+    log.add(Repayment, 50 * DAY, loan="l-1", amount=120, status="succeeded")
+    log.add(Repayment, 51 * DAY, loan="l-1", amount=300, status="failed")
+    succeeded = paid_in_full(
+        lent=LoanApplication.amount, paid=Repayment.amount, paid_where=Repayment.status == "succeeded"
+    )
+    table = evaluate_losses(dataclasses.replace(OUTCOME, repaid=succeeded), log, seen_at=LATER)
+    assert _losses(log) == [(300, 0)]
+    assert table["lost"].to_pylist() == [180]
+
+
 def test_each_loan_has_its_own_payments() -> None:
     log = _log((9, 100))
     _log((9, 5), (12, 20), amount=50, name="2", log=log)

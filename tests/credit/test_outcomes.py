@@ -25,7 +25,7 @@ from obligor.credit import (
     opened_by,
 )
 from obligor.credit.definitions import Rule
-from obligor.errors import LimitError
+from obligor.errors import BadInput, LimitError
 
 DPD = days_past_due(due=Instalment.amount, due_at=Instalment.due_at, paid=Repayment.amount, at_least=30)
 HOUR = DAY // 24
@@ -138,6 +138,25 @@ def test_failed_payments_do_not_settle() -> None:
     )
     assert judge(log, outcome())[0]["bad"] == 0
     assert judge(log, outcome(where))[0]["bad"] == 1
+
+
+def test_a_first_payment_that_failed_is_none() -> None:
+    log = loan([])
+    log.add(Repayment, 10 * DAY, loan="l-1", amount=100, status="failed")
+    succeeded = late_first_payment(due=Instalment.due_at, paid=Repayment, paid_where=Repayment.status == "succeeded")
+    assert judge(log, outcome(late_first_payment(due=Instalment.due_at, paid=Repayment)))[0]["bad"] == 0
+    assert judge(log, outcome(succeeded))[0]["bad"] == 1
+
+
+def test_an_amount_that_is_not_known_is_not_0() -> None:
+    log = loan([10], amounts=(100, 100), due_on=(10, 20))
+    log.found[2].fields = {**log.found[2].fields, "amount": None}
+    with pytest.raises(BadInput, match=r"instalment\.amount: 1 of the loans' facts have none"):
+        judge(log, outcome())
+    known = days_past_due(
+        due=Instalment.amount, due_at=Instalment.due_at, paid=Repayment.amount, due_where=Instalment.amount.not_null()
+    )
+    assert judge(log, outcome(known))[0]["bad"] == 0
 
 
 def test_the_first_payment_rule() -> None:

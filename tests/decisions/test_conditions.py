@@ -160,3 +160,10 @@ def _sql(op: str, values: list[bool | None]) -> bool | None:
 def test_and_and_or_are_kleenes(op: str, values: list[bool | None]) -> None:
     words = {True: "1 == 1", False: "1 == 2", None: "1 / 0 == 1"}
     assert evaluate(f" {op} ".join(words[value] for value in values)) is _sql(op, values)
+
+
+def test_an_amount_of_several_currencies_is_compared_with_nothing() -> None:
+    names = Names(PLAN["features"], {"amount": {"kind": "money", "currencies": ["EUR", "JPY"]}})
+    with pytest.raises(DefinitionError, match=r"application\.amount mixes currencies \(EUR, JPY\)"):
+        parse_condition("application.amount > 500_000", names)
+    assert parse_condition("is_null(application.amount)", names).evaluate((), {"amount": 1}) is False

@@ -115,6 +115,13 @@ def test_an_application_without_an_amount_is_referred() -> None:
     assert (take(amount=None).outcome, codes(take(amount=None))) == ("refer", ["AMOUNT"])
 
 
+@pytest.mark.parametrize("amount", [0, -5])
+def test_an_application_for_nothing_is_referred_since_a_decline_would_have_no_reason(amount: int) -> None:
+    decision = take(amount=amount)
+    assert (decision.outcome, codes(decision)) == ("refer", ["AMOUNT"])
+    assert decision.trace[-1]["why"] == f"amount is {amount}"
+
+
 def test_the_scorecard_rung_uses_its_own_score_reasons_and_cut_offs() -> None:
     decision = take(GOOD, scorer=Linear(0.01, scorecard_pd=0.3), rung="scorecard")
     assert (decision.outcome, codes(decision), decision.pd) == ("decline", ["REPAYMENT"], 0.3)

@@ -93,6 +93,13 @@ def test_the_last_band_reaches_the_cut_off() -> None:
     assert problem.startswith("policy.toml $.offer.bands: the last band ends at 0.06, below cutoffs.approve_below")
 
 
+def test_the_last_band_reaches_the_scorecards_cut_off() -> None:
+    bands = POLICY.replace("[[offer.bands]]\namount_max = 100_000", "[[offer.bands]]\npd_below=0.15\namount_max = 1000")
+    assert policy(bands + "\n[ladder.scorecard]\napprove_below = 0.15\n").scorecard_cutoffs.approve_below == 0.15
+    (problem,) = refused(bands + "\n[ladder.scorecard]\napprove_below = 0.16\n")
+    assert problem.startswith("policy.toml $.ladder.scorecard.approve_below: expected at most 0.15")
+
+
 def test_all_problems_are_reported_at_once() -> None:
     text = POLICY.replace("late_90d > 3", "late_30d > 3").replace("0.2", "2").replace("limit =", "limt =")
     assert len(refused(text)) == 4  # the name, the probability, the unknown key, the missing limit

@@ -95,6 +95,19 @@ def test_what_does_not_rise_is_refused(data: dict[str, Any]) -> None:
         Calibration.from_data(data)
 
 
+def test_rows_of_one_margin_have_one_rate_whatever_their_order() -> None:
+    """A scorecard has few margins; the bads of each come late here."""
+    margins = np.repeat([-3.1, -2.7, -2.2, -1.3], 1_000)
+    share = np.repeat([0.02, 0.05, 0.09, 0.2], 1_000)
+    bad = (np.tile(np.arange(1_000), 4) >= 1_000 * (1 - share)).astype(np.float64)
+    calibration = fit_calibration(margins, bad, method="isotonic")
+    rates = {m: (bad[margins == m].sum() + bad.mean()) / 1_001 for m in np.unique(margins)}
+    assert calibration.pds(np.array(list(rates))) == pytest.approx(np.array(list(rates.values())), rel=1e-9)
+    order = np.random.default_rng(4).permutation(len(bad))
+    again = fit_calibration(margins[order], bad[order], method="isotonic")
+    assert calibration.pds(margins) == pytest.approx(again.pds(margins), rel=1e-9)
+
+
 def test_what_calibration_leaves_does_not_depend_on_level_or_spread() -> None:
     margins, bad, _ = _slice(2, 2_000)
     weights = np.linspace(0.5, 1.5, len(bad))

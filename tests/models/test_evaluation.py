@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from tests.models.lender import SMALL
 
-from obligor.errors import BadInput, DefinitionError
+from obligor.errors import BadInput, DefinitionError, Problem
 from obligor.models.bundle import Bundle
 from obligor.models.evaluation import evaluate_scorer
 from obligor.models.metrics import Ranking, auc, bootstrap, interval, psi, psi_bins
 from obligor.models.splits import applicants
-from obligor.models.training import split_of
+from obligor.models.training import foretell, split_of
 from obligor.models.training_set import TrainingSet
 from obligor.parts import encode_json
 
@@ -113,6 +113,33 @@ def test_every_month_and_segment_has_its_psi(bundle: Bundle, data: TrainingSet) 
     channel = next(s for s in bundle.evaluation["segments"] if s["name"] == "channel")
     found = next(v["psi"] for v in channel["values"] if v["value"] == "agent")
     assert found == pytest.approx(psi(before, after, psi_bins(before)))
+
+
+def test_rows_without_features_have_no_score(bundle: Bundle, data: TrainingSet) -> None:
+    rows = np.flatnonzero((data.months == data.months[0]) & ~data.matured)
+    assert len(rows)
+    features = data.features.copy()
+    features[rows] = np.nan
+    limited = dataclasses.replace(data, features=features, limits={int(row): Problem("$", "too many") for row in rows})
+    first, before = _evaluate(bundle, limited)["months"][0], _evaluate(bundle, data)["months"][0]
+    others = (data.months == data.months[0]) & data.matured
+    assert first["mean_pd"] == pytest.approx(bundle.scores(data.features).pd[others].mean())
+    assert first["mean_pd"] != before["mean_pd"]
+    told = foretell(bundle, limited)["pd"]
+    assert told.is_null().arg_true().to_list() == rows.tolist()
+    assert told.drop_nulls().to_list() == bundle.scores(np.delete(features, rows, axis=0)).pd.tolist()
+
+
+def test_groups_that_end_among_equal_scores_have_their_share_of_the_bads(bundle: Bundle, data: TrainingSet) -> None:
+    data = dataclasses.replace(data, bad=data.bad.copy(), features=np.repeat(data.features[:1], len(data), axis=0))
+    split = split_of(data, SMALL)
+    rows = np.flatnonzero(split.test)
+    data.bad[rows] = np.arange(len(rows)) < len(rows) // 5  # all bads come first
+    found = _evaluate(bundle, data)
+    for group in [*found["deciles"], *found["models"]["xgboost"]["reliability"]]:
+        assert group["observed"] == pytest.approx(0.2, abs=1 / group["rows"])
+    assert [d["caught"] for d in found["deciles"]] == pytest.approx(np.arange(1, 11) / 10, abs=0.01)
+    assert all(p["bad_rate"] == pytest.approx(0.2, abs=0.01) for p in found["strategy"]["scorecard"])
 
 
 def test_strategy_rises_to_the_whole(bundle: Bundle) -> None:

@@ -210,10 +210,16 @@ def days_past_due(
 
 
 def late_first_payment(
-    *, due: Field | type[Event], paid: Field | type[Event], at_least: int = 1, key: str = ""
+    *,
+    due: Field | type[Event],
+    paid: Field | type[Event],
+    at_least: int = 1,
+    key: str = "",
+    due_where: Predicate | None = None,
+    paid_where: Predicate | None = None,
 ) -> LateFirstPayment:
     """Return the rule on the first payment; `due` and `paid` are Timestamp fields or event types (event_time)."""
-    return LateFirstPayment(_moment(due, key), _moment(paid, key), _days(at_least))
+    return LateFirstPayment(_moment(due, due_where, key), _moment(paid, paid_where, key), _days(at_least))
 
 
 def labelled(field: Field, *, bad: Sequence[str], where: Predicate | None = None, key: str = "") -> Labelled:
@@ -235,11 +241,18 @@ def happens(event: type[Event], where: Predicate | None = None, *, key: str = ""
     return Happens(occurs(event, where, key=key))
 
 
-def paid_in_full(*, lent: Field, paid: Field, key: str = "") -> PaidInFull:
+def paid_in_full(
+    *,
+    lent: Field,
+    paid: Field,
+    key: str = "",
+    lent_where: Predicate | None = None,
+    paid_where: Predicate | None = None,
+) -> PaidInFull:
     """Return the rule that a loan is repaid once its payments reach what was lent; both are Money fields."""
     _same_currency("paid_in_full", lent, paid)
     return PaidInFull(
-        Occurrence(lent.event_name, None, key), lent.name, Occurrence(paid.event_name, None, key), paid.name
+        Occurrence(lent.event_name, lent_where, key), lent.name, Occurrence(paid.event_name, paid_where, key), paid.name
     )
 
 
@@ -259,11 +272,11 @@ def _same_currency(rule: str, first: Field, second: Field) -> None:
         raise DefinitionError(f"{first!r} and {second!r} are in different currencies")
 
 
-def _moment(source: Field | type[Event], key: str) -> Moment:
+def _moment(source: Field | type[Event], where: Predicate | None, key: str) -> Moment:
     if isinstance(source, Timestamp):
-        return Moment(Occurrence(source.event_name, None, key), source.name)
+        return Moment(Occurrence(source.event_name, where, key), source.name)
     if isinstance(source, type) and issubclass(source, Event):
-        return Moment(occurs(source, key=key))
+        return Moment(occurs(source, where, key=key))
     raise DefinitionError(f"expected a Timestamp field or an event type, got {source!r}")
 
 

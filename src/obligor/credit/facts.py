@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from obligor.credit.definitions import Occurrence
+from obligor.errors import BadInput
 from obligor.events.predicates import Predicate
 from obligor.features.filters import comparisons, evaluate
 
@@ -47,12 +48,18 @@ class Log(Protocol):
 class Grouped:
     """Winners of one occurrence by loan: rows offsets[k] to offsets[k + 1] are those of loan k."""
 
+    event: str
     offsets: Ints  # (loans + 1,)
     event_time: Ints
     table: pa.Table
 
     def integers(self, column: str) -> Ints:
-        """Return an int64 column; a required one, so nulls are 0."""
+        """Return an int64 column; BadInput where a fact has none, as what is not known is not 0."""
+        if nulls := self.table.column(column).null_count:
+            raise BadInput(
+                f"{self.event}.{column}: {nulls} of the loans' facts have none, and to count them as 0 would be wrong: "
+                "correct them, or leave them out by a predicate such as paid_where=..."
+            )
         return integers(self.table, column)
 
 
@@ -86,7 +93,7 @@ class View:
         by = np.lexsort((integers(table, "root"), integers(table, order), loan))
         offsets = np.searchsorted(loan[by], np.arange(len(loans) + 1)).astype(np.int64)
         table = table.take(pa.array(by))
-        return Grouped(offsets, integers(table, "event_time"), table)
+        return Grouped(occurrence.event, offsets, integers(table, "event_time"), table)
 
 
 def selected(table: pa.Table, where: Predicate | None) -> pa.Table:

@@ -119,7 +119,8 @@ class _Life(Observation):
         match rule:
             case DaysPastDue():
                 facts = self.instalments(rule)
-                due = earliest(self.loan, self.end, facts.due_offsets, facts.due_at, facts.due_event_time)
+                known = np.maximum(facts.due_at, facts.due_event_time)  # a schedule is none before it falls due
+                due = earliest(self.loan, self.end, facts.due_offsets, facts.due_at, known)
                 day = past_due_from(self.loan, self.end, self.end_day, rule.at_least, *facts)
                 return due >= 0, self._begins(day)
             case LateFirstPayment():

@@ -42,13 +42,22 @@ class Observation:
         """`originals`: the applications' original versions, (n,); `end`: until when each is observed, exclusive."""
         self.outcome, self.view, self.originals, self.end = outcome, view, originals, end
         self.end_day = local_days(end - 1, outcome.zone)
-        self.asked = originals.column(outcome.key).cast(pa.string())  # the application's key, null where it has none
+        self.asked = self._asked()  # the application's key, null where it has none
         self.opened = np.ones(len(end), np.bool_)
         names = self.asked
         if outcome.opened is not None:
             names = self._opened_loans()
         self.loans = pc.drop_null(pc.unique(names))
         self.loan = codes_of(names, self.loans)
+
+    def _asked(self) -> pa.ChunkedArray:
+        """Return each application's key as it is known by now: a correction may have named another loan."""
+        first = self.originals.column(self.outcome.key).cast(pa.string())
+        if self.outcome.key == "event_id":
+            return first
+        winners = self.view.winners(self.outcome.application.event_name)
+        places = pc.index_in(self.originals.column("root"), value_set=winners.column("root").combine_chunks())
+        return pc.if_else(pc.is_valid(places), winners.column(self.outcome.key).cast(pa.string()).take(places), first)
 
     def _opened_loans(self) -> pa.ChunkedArray:
         """Return the loan that each application became, null where none was opened before its end."""

@@ -216,6 +216,10 @@ class _Parser:
         field = self.names.field(name)
         self.reads.add(name)
         kind = field["kind"]
+        if len(currencies := field.get("currencies", ())) > 1:
+            raise DefinitionError(
+                f"application.{name} mixes currencies ({', '.join(currencies)}): only is_null(...) may read it"
+            )
         if kind in ("money", "integer"):
             return "number", ["field", name]
         if kind == "decimal":

@@ -229,8 +229,9 @@ class _Run:
         if offering is None or self.scored is None or self.worst() == "decline":
             return
         asked = self.application.fields.get(offering.amount)
-        if asked is None:
-            self.step("offer", "refer", offering.reason, why=f"the application has no {offering.amount}")
+        if asked is None or asked <= 0:  # a decline would have no reason to name
+            why = f"the application has no {offering.amount}" if asked is None else f"{offering.amount} is {asked}"
+            self.step("offer", "refer", offering.reason, why=why)
             return
         index = _band_index(self.scored.pd, offering)
         band = offering.bands[index]

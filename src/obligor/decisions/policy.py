@@ -207,6 +207,15 @@ class _Loader:
         exposure = self.exposure(reader.table("exposure")) if reader.has("exposure") else None
         offering = self.offering(reader.table("offer"), cutoffs) if reader.has("offer") else None
         rungs, scorecard, caching = self.ladder(reader.table("ladder"), cutoffs, exposure)
+        if (
+            offering
+            and offering.bands
+            and offering.bands[-1].pd_below < scorecard.approve_below > cutoffs.approve_below
+        ):
+            reader.report(
+                "ladder.scorecard.approve_below",
+                f"expected at most {offering.bands[-1].pd_below}, where the last of offer.bands ends: no offer there",
+            )
         reader.done()
         self._check_codes(reader)
         if reader.problems:

@@ -155,14 +155,12 @@ def _line(margins: Floats, bad: Floats, w: Floats) -> tuple[float, float]:
 def _isotonic(margins: Floats, bad: Floats, w: Floats) -> tuple[Floats, Floats]:
     """Return knots (mean margins of pooled blocks) and their smoothed log-odds.
 
-    Blocks start as equal-sized bins; one more row at the overall rate smooths each, so that no block claims certainty.
-    Violators are pooled after that.
+    Blocks start as bins of about equal size; one more row at the overall rate smooths each, so that no block claims
+    certainty. Violators are pooled after that.
     """
-    order = np.argsort(margins, kind="stable")
-    bins = [b for b in np.array_split(order, min(KNOTS_MAX, max(1, len(order) // 50))) if len(b)]
     rate = float(np.sum(w * bad) / np.sum(w))
     blocks: list[tuple[float, float, float]] = []  # (weight, weighted margin, weighted bad)
-    for b in bins:
+    for b in _bins(margins):
         weight = float(np.sum(w[b]))
         blocks.append((weight + 1.0, float(np.sum(w[b] * margins[b])) / weight * (weight + 1.0),
                        float(np.sum(w[b] * bad[b])) + rate))  # fmt: skip
@@ -172,6 +170,18 @@ def _isotonic(margins: Floats, bad: Floats, w: Floats) -> tuple[Floats, Floats]:
     knots = np.array([m / n for n, m, _ in blocks])
     rates = np.array([k / n for n, _, k in blocks])
     return knots, np.log(rates / (1 - rates))
+
+
+def _bins(margins: Floats) -> list[NDArray[np.int64]]:
+    """Return the rows in bins of about equal size by rising margin; those of one margin stay together.
+
+    Margins that are equal say the same of all their rows: in two bins they would rank these by their order in time.
+    """
+    order = np.argsort(margins, kind="stable")
+    equal = np.array_split(order, min(KNOTS_MAX, max(1, len(order) // 50)))
+    ends = np.cumsum([len(b) for b in equal])
+    rises = np.append(np.flatnonzero(np.diff(margins[order])) + 1, len(order))
+    return np.split(order, np.unique(rises[np.searchsorted(rises, ends)])[:-1])
 
 
 def _falls(before: tuple[float, float, float], after: tuple[float, float, float]) -> bool:

@@ -207,9 +207,24 @@ def _group(bad: Floats, pd: Floats) -> dict[str, Any]:
     return {"rows": n, "bads": int(bads), "predicted": float(pd.mean()), "observed": bads / n, "low": low, "high": high}
 
 
+def _by_score(bad: Floats, score: Floats) -> Ints:
+    """Return the rows by rising score, (n,); among equal scores bads lie evenly between goods.
+
+    Nothing tells such rows apart, so a group that ends among them is to have its share of their bads. In their own
+    order, which is that of time, it would have those of their first months.
+    """
+    order = np.argsort(score, kind="stable")
+    run = np.concatenate([[0], np.cumsum(np.diff(score[order]) != 0)])
+    place = np.empty(len(order))
+    for kind in (bad[order] > 0, bad[order] <= 0):
+        own = run[kind]  # rising
+        place[kind] = (np.arange(len(own)) - np.searchsorted(own, own) + 0.5) / np.bincount(own)[own]
+    return order[np.lexsort((place, run))]
+
+
 def reliability(bad: Floats, pd: Floats) -> list[dict[str, Any]]:
     """Return what was predicted of each tenth of the rows, and what it did."""
-    order = np.argsort(pd, kind="stable")
+    order = _by_score(bad, pd)
     return [_group(bad[rows], pd[rows]) for rows in np.array_split(order, min(BINS, len(order)))]
 
 
@@ -227,7 +242,7 @@ def _rounded(values: Floats, digits: int = 5) -> list[float]:
 
 def _deciles(bad: Floats, pd: Floats) -> list[dict[str, Any]]:
     """Return ten groups from riskiest to safest, with the share of all bads caught so far."""
-    order = np.argsort(-pd, kind="stable")
+    order = _by_score(bad, -pd)
     out, caught = [], 0.0
     for rows in np.array_split(order, min(BINS, len(order))):
         caught += float(bad[rows].sum())
@@ -239,7 +254,7 @@ def _deciles(bad: Floats, pd: Floats) -> list[dict[str, Any]]:
 
 def _strategy(bad: Floats, pd: Floats) -> list[dict[str, float]]:
     """Return, for approving the safest share, the bad rate among the approved and the cut-off PD."""
-    order = np.argsort(pd, kind="stable")
+    order = _by_score(bad, pd)
     cumulated = np.cumsum(bad[order])
     out = []
     for percent in range(5, 101, 5):
@@ -289,12 +304,13 @@ def _months(
     out = []
     for month in np.unique(data.months):
         here = data.months == month
+        scored = here & ~data.limited
         statuses, counts = np.unique(data.status[here], return_counts=True)
         row: dict[str, Any] = {
             "month": str(month),
             "by_status": {str(s): int(n) for s, n in zip(statuses, counts, strict=True)},
-            "mean_pd": _number(float(pd[here].mean())),
-            "psi": psi(pd[train], pd[here], edges),
+            "mean_pd": float(pd[scored].mean()) if scored.any() else None,
+            "psi": psi(pd[train], pd[scored], edges) if scored.any() else None,
         }
         for name, mask in (("train", train & here), ("test", test & here)):
             if mask.any():

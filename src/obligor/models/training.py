@@ -173,14 +173,15 @@ def foretell(
 ) -> polars.DataFrame:
     """Return what a bundle foretells of applications: a row each, by the score and the further heads as in training.
 
-    Columns: application_id, as_of, status, `pd` of the outcome by the champion, what each further head says under its
-    name, of a hazard `pd_30d`, `pd_60d`, ... and the PDs within other times. BadInput beyond the hazard's months.
+    Columns: application_id, as_of, status, `pd` of the outcome by the champion (null where a limit left no features),
+    what each further head says under its name, of a hazard `pd_30d`, `pd_60d`, ... and the PDs within other times.
+    BadInput beyond the hazard's months.
     """
     import polars as pl
 
     model = Model.from_data(bundle.training["model"])
     data, foretold, _ = _told(bundle, data, split_of(data, model), model, reading)
-    columns: dict[str, Floats] = {"pd": bundle.scores(data.features).pd}
+    columns: dict[str, Floats] = {"pd": np.where(data.limited, np.nan, bundle.scores(data.features).pd)}
     for one in foretold:
         if one.head.kind != "hazard":
             columns[one.head.name] = one.value
@@ -188,7 +189,7 @@ def foretell(
         ends = [MONTH_DAYS * (month + 1) for month in range(one.head.months)]
         columns |= {f"pd_{days:g}d": one.pd(days) for days in sorted({*ends, *within_days})}
     return data.frame.select("application_id", "as_of", "status").with_columns(
-        pl.Series(name, values) for name, values in columns.items()
+        pl.Series(name, values).fill_nan(None) for name, values in columns.items()
     )
 
 

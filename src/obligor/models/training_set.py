@@ -87,6 +87,13 @@ class TrainingSet:
         return found
 
     @cached_property
+    def limited(self) -> Bools:
+        """Which rows have no features, so that no score says anything of them."""
+        found = np.zeros(len(self), np.bool_)
+        found[list(self.limits)] = True
+        return found
+
+    @cached_property
     def names(self) -> list[str]:
         """The features' names."""
         return [spec.name for spec in self.specs]
