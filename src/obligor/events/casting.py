@@ -35,7 +35,7 @@ from obligor.events.moments import DATE, LOCAL, MALFORMED, NULL, read_moments
 from obligor.events.texts import controlled
 from obligor.events.zones import AMBIGUOUS, NONEXISTENT, OUT_OF_RANGE, local_to_utc
 
-__all__ = ["Cast", "Reading", "cast", "cast_moments", "lacks_zone", "plain", "translate", "unsupported"]
+__all__ = ["Cast", "Reading", "cast", "cast_moments", "lacks_zone", "plain", "translate", "unsupported", "written"]
 
 _US: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}
 _EXACT: Final = {pa.float64(): 2**53, pa.float32(): 2**24}
@@ -73,6 +73,12 @@ def plain(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     if pa.types.is_large_string(array.type) or pa.types.is_string_view(array.type):
         array = array.cast(pa.string())
     return array
+
+
+def written(kind: pa.DataType) -> bool:
+    """Whether values of an Arrow type have one way to be written, as a text has: "-999", "true", "1900-01-01"."""
+    numbers = pa.types.is_integer(kind) or kind in _EXACT or pa.types.is_decimal(kind)
+    return bool(numbers or pa.types.is_string(kind) or pa.types.is_boolean(kind) or pa.types.is_date32(kind))
 
 
 def unsupported(one: Field, kind: pa.DataType, reading: Reading) -> str | None:
