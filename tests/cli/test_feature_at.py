@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from tests.cli.conftest import Run
 
 import obligor
+from obligor.cli.feature_at import read_questions
 from obligor.decisions.asked import asked_questions
 
 
@@ -43,3 +44,20 @@ def test_features_of_a_file_s_questions(run: Run, lender: Path, tmp_path: Path) 
         assert words in run("features", "at", *arguments, "--project", str(lender), code=code)
     typo = run("features", "at", str(parquet), "--out", "x.csv", "--limits", "nul", "--project", str(lender), code=2)
     assert "Invalid value for '--limits'" in typo
+
+
+def test_cells_of_a_csv_file_are_the_texts_that_they_are(tmp_path: Path) -> None:
+    """A merchant may be called NA, and a consumer null."""
+    file = tmp_path / "questions.csv"
+    words = ["null", "NA", "NaN", "N/A", "nan", "#N/A", "007"]
+    file.write_text("consumer,merchant\n" + "".join(f"{word},\n,{word}\n" for word in words))
+    read = read_questions(file)
+    assert read["consumer"].to_pylist() == [one for word in words for one in (word, None)]
+    assert read["merchant"].to_pylist() == [one for word in words for one in (None, word)]
+
+
+def test_a_cell_of_a_csv_file_may_have_many_lines(tmp_path: Path) -> None:
+    file = tmp_path / "questions.csv"
+    file.write_text("consumer,note\n" + "".join(f'c{i},"one\n{"-" * 90}{i},two"\n' for i in range(20_000)))
+    read = read_questions(file)
+    assert read["consumer"].to_pylist() == [f"c{i}" for i in range(20_000)]

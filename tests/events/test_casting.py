@@ -33,6 +33,7 @@ LAGOS, BERLIN = Reading(zone="Africa/Lagos"), Reading(zone="Europe/Berlin")
 US = parse_timestamp
 NAN, INF = float("nan"), float("inf")
 FAR = [BAD, US("0001-01-01T00:00:00Z"), BAD, US("9999-12-31T23:59:59Z")]
+EPOCHS = [7_000_000, -7_250_000, BAD, BAD, BAD, None]
 
 
 def _cells(result: Cast) -> list[Any]:
@@ -97,7 +98,18 @@ TABLE: list[tuple[str, Field, pa.Array, Reading, list[Any]]] = [
     ("epoch s", Timestamp(), pa.array([7, 2**62]), Reading("s"), [7_000_000, BAD]),
     ("far", Timestamp(), pa.array([-62135596801, -62135596800, 253402300800, 253402300799]), Reading("s"), FAR),
     ("epoch ns", Timestamp(), pa.array([7_000, 7]), Reading("ns"), [7, BAD]),
+    ("epoch text", Timestamp(), pa.array(["7", "-7.25", "7.0000005", "1e9", "", None]), Reading("s"), EPOCHS),
+    (
+        "epoch ms text",
+        Timestamp(),
+        pa.array(["7.125", "9" * 19, "1970-01-01T00:00:01Z"]),
+        Reading("ms"),
+        [7_125, BAD, 10**6],
+    ),
+    ("epoch us text", Timestamp(), pa.array(["7", "7.5", "1970-01-01"]), Reading("us"), [7, BAD, BAD]),
+    ("epoch ns text", Timestamp(), pa.array(["7000", "7001", "-7000"]), Reading("ns"), [7, BAD, -7]),
     ("no unit", Timestamp(), pa.array([7, None]), Reading(), [BAD, None]),
+    ("no unit", Timestamp(), pa.array(["7", "1700000000"]), Reading(), [BAD, BAD]),
 ]
 
 

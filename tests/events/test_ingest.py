@@ -233,6 +233,18 @@ def test_a_truncated_file_among_others_stops_before_anything_is_written(
     assert log.cut() == {0: 0}
 
 
+def test_times_as_numbers_are_read_in_text_too(load: Load, log: EventLog, tmp_path: Path) -> None:
+    """Of JSON Lines a time with a fraction makes all those beside it text."""
+    (tmp_path / "rows.csv").write_text("no,at,consumer,loan,amount\n0,1700000000,c,l,1\n1,1700000000.25,c,l,1\n")
+    rest = {"consumer": "c", "loan": "l", "amount": 1}
+    lines = [{"no": 2 + i, "at": at, **rest} for i, at in enumerate([1_700_000_000, 1_700_000_000.25])]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    mapping = Mapping(event=Repayment, id=columns("no"), event_time="at", units={"amount": "major", "event_time": "s"})
+    assert load(str(tmp_path / "rows.*"), mapping).accepted == 4
+    times = log.facts("repayment", columns=["event_id"]).rows.sort_by("event_id")["event_time"].to_pylist()
+    assert times == [1_700_000_000_000_000, 1_700_000_000_250_000] * 2
+
+
 def test_a_damaged_page_says_what_to_do(
     load: Load, log: EventLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -108,6 +108,9 @@ def test_rows_are_chosen_by_conditions() -> None:
     assert chosen(where={"n": 1}) == [True, False, True]
     assert chosen(where={"n": "1"}) == [True, False, True]
     assert chosen(where={"yes": True}) == [True, False, False]
+    words = {"where": {"status": True}}  # as pandas, SQL and JSON write them
+    assert _apply(_source(status=["True", "TRUE", "true"]), _mapping(**words)).chosen.tolist() == [True] * 3
+    assert _apply(_source(status=["False", "1", None]), _mapping(**words)).chosen.tolist() == [False] * 3
     assert chosen(skip_null=["closed"]) == [True, False, True]
     assert chosen(where={"n": 1}, skip_null=["status"]) == [True, False, False]
 
@@ -130,6 +133,23 @@ def test_values_and_nulls_are_replaced_as_declared() -> None:
     read = _apply(_source(channel=["A", "NA", "B"]), mapping)
     assert read.columns["channel"].to_pylist() == ["app", None, None]
     assert _problems(read) == [[], [], ["$.channel: expected one of A, got 'B'"]]
+
+
+@pytest.mark.parametrize(
+    "amounts",
+    [
+        pa.array(["999", "5", "0"]),
+        pa.array([999, 5, 0]),
+        pa.array([999.0, 5.0, 0.0]),
+        pa.array([PyDecimal(999), PyDecimal(5), PyDecimal(0)], pa.decimal128(5, 0)),
+        pa.array([999, 5, 0]).dictionary_encode(),
+    ],
+    ids=lambda amounts: str(amounts.type),
+)
+def test_numbers_that_mean_null_are_null_in_any_type_of_column(amounts: pa.Array) -> None:
+    read = _apply(_source(amount=amounts), _mapping(nulls=["999"], skip_null=["amount"]))
+    assert read.columns["amount"].to_pylist() == [None, 5, 0]
+    assert (read.chosen.tolist(), _problems(read)) == ([False, True, True], [[], [], []])
 
 
 def test_links_make_corrections_and_retractions() -> None:

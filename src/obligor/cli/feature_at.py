@@ -101,11 +101,15 @@ def read_questions(path: Path) -> pa.Table:
     try:
         if kind == "parquet":
             return pq.read_table(path)
-        names = csv.open_csv(path).schema.names
+        lines = csv.ParseOptions(newlines_in_values=True)
+        names = csv.open_csv(path, parse_options=lines).schema.names
         texts = csv.ConvertOptions(
-            column_types=dict.fromkeys(names, "string"), strings_can_be_null=True, quoted_strings_can_be_null=False
+            column_types=dict.fromkeys(names, "string"),
+            null_values=[""],  # by default "NA" and "null" are, too, which may be somebody's name
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
         )
-        return csv.read_csv(path, convert_options=texts)
+        return csv.read_csv(path, parse_options=lines, convert_options=texts)
     except (OSError, ValueError) as error:
         raise BadInput(f"{path}: it cannot be read as {kind}: {error}") from None
 

@@ -31,17 +31,19 @@ from obligor.events.fields import (
     Timestamp,
     minor_places,
 )
-from obligor.events.moments import DATE, LOCAL, MALFORMED, NULL, read_moments
+from obligor.events.moments import DATE, LOCAL, MALFORMED, NULL, ZONED, read_moments
 from obligor.events.texts import controlled
 from obligor.events.zones import AMBIGUOUS, NONEXISTENT, OUT_OF_RANGE, local_to_utc
 
-__all__ = ["Cast", "Reading", "cast", "cast_moments", "lacks_zone", "plain", "translate", "unsupported"]
+__all__ = ["Cast", "Reading", "cast", "cast_moments", "lacks_zone", "plain", "translate", "unsupported", "written"]
 
 _US: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}
+_PLACES: Final = {"s": 6, "ms": 3, "us": 0, "ns": 0}  # of a unit, to the microsecond
 _EXACT: Final = {pa.float64(): 2**53, pa.float32(): 2**24}
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
+Marks = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,12 @@ def plain(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     if pa.types.is_large_string(array.type) or pa.types.is_string_view(array.type):
         array = array.cast(pa.string())
     return array
+
+
+def written(kind: pa.DataType) -> bool:
+    """Whether values of an Arrow type have one way to be written, as a text has: "-999", "true", "1900-01-01"."""
+    numbers = pa.types.is_integer(kind) or kind in _EXACT or pa.types.is_decimal(kind)
+    return bool(numbers or pa.types.is_string(kind) or pa.types.is_boolean(kind) or pa.types.is_date32(kind))
 
 
 def unsupported(one: Field, kind: pa.DataType, reading: Reading) -> str | None:
@@ -262,6 +270,8 @@ def cast_moments(column: pa.Array, reading: Reading) -> Cast:
     null = column.is_null().to_numpy(zero_copy_only=False)
     if pa.types.is_string(column.type):
         us, status = read_moments(column)
+        if reading.unit:
+            us, status = _or_numbers(column, reading.unit, us, status)
         local = (status == LOCAL) | (status == DATE)
         bad = (status == MALFORMED).astype(np.uint8)
         null = null | (status == NULL)
@@ -313,6 +323,15 @@ def _zoned(us: Ints, local: Bools, bad: npt.NDArray[np.uint8], reading: Reading)
         reasons[status == AMBIGUOUS] = _TWICE
     bad[local] = reasons
     return us, bad
+
+
+def _or_numbers(column: pa.Array, unit: str, us: Ints, status: Marks) -> tuple[Ints, Marks]:
+    """Return moments of texts with those that are numbers of a unit: no text is both."""
+    values, right = read_decimals(column, _PLACES[unit])
+    if unit == "ns":
+        values, right = values // 1_000, right & (values % 1_000 == 0)
+    numbers = right & (status == MALFORMED)
+    return np.where(numbers, values, us), np.where(numbers, np.uint8(ZONED), status)
 
 
 def _from_unit(column: pa.Array, unit: str) -> tuple[Ints, Bools]:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from obligor.errors import Problem, did_you_mean
 from obligor.events.assembly import Rows, personal_json
 from obligor.events.batch import CORRECTION, ORIGINAL, RETRACTION, arrow_type
-from obligor.events.casting import Cast, Reading, cast, cast_moments, plain, translate, unsupported
+from obligor.events.casting import Cast, Reading, cast, cast_moments, plain, translate, unsupported, written
 from obligor.events.chunk import Chunk
 from obligor.events.fields import Entity, Field, Money, Timestamp, minor_places, parse_timestamp
 from obligor.events.mapping import Mapping
@@ -197,9 +197,9 @@ class _Reader:
         if column not in self.table.column_names:
             return pa.nulls(self.size, pa.string())
         array = plain(self.table[column])
-        if self.mapping.nulls and array.type == pa.string():
-            null = pc.is_in(array, pa.array(list(self.mapping.nulls)))
-            array = pc.if_else(null, pa.scalar(None, pa.string()), array)
+        if self.mapping.nulls and written(array.type):
+            null = pc.is_in(array.cast(pa.string()), pa.array(list(self.mapping.nulls), pa.string()))
+            array = pc.if_else(null, pa.scalar(None, array.type), array)
         return array
 
     def note(self, column: str, name: str, result: Cast, values: pa.Array) -> pa.Array:
@@ -244,8 +244,10 @@ def _chosen(mapping: Mapping, reader: _Reader) -> Bools:
     chosen = np.ones(reader.size, np.bool_)
     for column, value in mapping.where.items():
         cells = reader.source(column)
-        if pa.types.is_string(cells.type) or isinstance(value, str):
-            wanted = pc.equal(cells.cast(pa.string()), str(value).lower() if isinstance(value, bool) else str(value))
+        if isinstance(value, bool) and pa.types.is_string(cells.type):
+            wanted = pc.equal(pc.utf8_lower(cells), str(value).lower())  # as a boolean field reads them
+        elif pa.types.is_string(cells.type) or isinstance(value, str):
+            wanted = pc.equal(cells.cast(pa.string()), str(value))
         else:
             wanted = pc.equal(cells, pa.scalar(value).cast(cells.type))
         chosen &= wanted.fill_null(False).to_numpy(zero_copy_only=False)

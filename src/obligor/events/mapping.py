@@ -81,7 +81,7 @@ class Mapping:
     currencies: Map[str, str] = dataclass_field(default_factory=dict)  # money field -> column of its currency
     units: Map[str, str] = dataclass_field(default_factory=dict)  # money: minor (default), major; times: s, ms, us, ns
     values: Map[str, Map[str, Any]] = dataclass_field(default_factory=dict)  # field -> source text -> JSON value
-    nulls: Sequence[str] = ()  # texts that mean null, such as "NA"; an empty CSV cell always does
+    nulls: Sequence[str] = ()  # what means null, as it is written: "NA", "-999"; an empty CSV cell does
     zone: str | Map[str, str] | None = None  # of timestamps without one: for all columns, or by source column
     ambiguous: Literal["reject", "earliest", "latest"] = "reject"  # a local time that was passed twice
     nonexistent: Literal["reject", "next"] = "reject"  # a local time that was skipped
