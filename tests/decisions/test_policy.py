@@ -100,6 +100,17 @@ def test_the_last_band_reaches_the_scorecards_cut_off() -> None:
     assert problem.startswith("policy.toml $.ladder.scorecard.approve_below: expected at most 0.15")
 
 
+@pytest.mark.parametrize(("unit", "fits"), [("NGN minor units", True), ("", True), ("EUR minor units", False)])
+def test_the_exposure_is_in_the_offers_currency(unit: str, fits: bool) -> None:
+    *others, exposure = PLAN["features"]
+    plan = {"features": [*others, {**exposure, "unit": unit}]}
+    if fits:
+        assert load_policy(POLICY, plan, APPLICATION).exposure is not None
+        return
+    with pytest.raises(DefinitionError, match=r"\$\.exposure\.feature: expected NGN as offered, 'exposure' is in EUR"):
+        load_policy(POLICY, plan, APPLICATION)
+
+
 def test_all_problems_are_reported_at_once() -> None:
     text = POLICY.replace("late_90d > 3", "late_30d > 3").replace("0.2", "2").replace("limit =", "limt =")
     assert len(refused(text)) == 4  # the name, the probability, the unknown key, the missing limit

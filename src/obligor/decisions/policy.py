@@ -51,6 +51,7 @@ from obligor.decisions.conditions import Condition, Names, parse_condition
 from obligor.decisions.reading import Reader
 from obligor.errors import DefinitionError, Problem, did_you_mean
 from obligor.events.schema import parse_duration
+from obligor.features.kinds import currencies_in
 
 __all__ = [
     "RUNGS",
@@ -206,6 +207,8 @@ class _Loader:
         cutoffs = self.cutoffs(reader.table("cutoffs"))
         exposure = self.exposure(reader.table("exposure")) if reader.has("exposure") else None
         offering = self.offering(reader.table("offer"), cutoffs) if reader.has("offer") else None
+        if exposure and offering:
+            self._check_currency(reader, exposure, offering)
         rungs, scorecard, caching = self.ladder(reader.table("ladder"), cutoffs, exposure)
         if (
             offering
@@ -345,6 +348,16 @@ class _Loader:
             reader.report("amount", f"expected a Money field in one currency, {amount!r} is {field}")
             return ""
         return str(field["currencies"][0])
+
+    def _check_currency(self, reader: Reader, exposure: Exposure, offering: Offering) -> None:
+        """Report an exposure in another currency than the offer's, whose room would be no room for it."""
+        feature = self.names.features[exposure.feature]
+        others = currencies_in(feature.get("unit") or "") - {offering.currency}
+        if others and offering.currency:
+            owed = " and ".join(sorted(others))
+            reader.report(
+                "exposure.feature", f"expected {offering.currency} as offered, {feature['name']!r} is in {owed}"
+            )
 
     def _check_unique(self, reader: Reader, names: Sequence[str]) -> None:
         for name in sorted({name for name in names if names.count(name) > 1}):

@@ -22,6 +22,7 @@ __all__ = [
     "UNIT_US",
     "Kind",
     "TimeUnit",
+    "currencies_in",
     "kind_of_field",
     "one",
     "only_currency",
@@ -136,12 +137,21 @@ def per_day(unit: str) -> str:
     return f"{unit} per day".strip()
 
 
+def currencies_in(unit: str) -> set[str]:
+    """Return the currencies whose amounts a unit is of.
+
+    >>> currencies_in("EUR minor units per day"), currencies_in("loans")
+    ({'EUR'}, set())
+    """
+    return set(_CURRENCY.findall(unit))
+
+
 def unit_of(op: Op, a: Kind, b: Kind, a_constant: bool, b_constant: bool) -> str:
     """Return the unit of the result; a constant takes the other's, two dimensions must agree unless * or /."""
     left, right = ("" if k.unit in _PLAIN_UNITS else k.unit for k in (a, b))
     if MOMENT in (left, right) and not (op in (*COMPARISONS, "minimum", "maximum") and left == right):
         raise DefinitionError(f"cannot {_verb(op)} a moment; measure the time to as_of with as_of.since(...)")
-    if len({*_CURRENCY.findall(left), *_CURRENCY.findall(right)}) > 1:
+    if len(currencies_in(left) | currencies_in(right)) > 1:
         raise DefinitionError(f"cannot {_verb(op)} amounts in different currencies: {left} and {right}")
     if op == "multiply":
         return f"{left} x {right}" if left and right else left or right
