@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from tests.cli.conftest import Run
 
 import obligor
+from obligor.cli.feature_diff import compared_rows
 from obligor.decisions.asked import asked_questions
+from obligor.events.log import EventLog
+from obligor.events.records import parse_records
+from obligor.events.schema import Registry
+from obligor.features import Category, Entity, Event, compile_plan
+from obligor.features.comparison import compare_plans
+from obligor.features.retrieval import Retrieval
+from obligor.stores.sqlite import SQLiteStore
+
+
+class Asked(Event, application=True):
+    consumer = Entity()
+
+
+class Bought(Event):
+    consumer = Entity()
+    kind_of = Category()
 
 
 def test_the_difference_of_two_plans_in_words_and_rows(run: Run, copy: Path, lender: Path) -> None:
@@ -50,3 +70,33 @@ def test_the_difference_of_two_plans_in_words_and_rows(run: Run, copy: Path, len
     assert "no single plan 'nowhere'" in run("features", "diff", "nowhere", "--project", str(copy), code=4)
     (copy / "policy.toml").write_text((copy / "policy.toml").read_text().replace("arrears >", "arears >"))
     assert "policy.toml does not fit these features in one place" in run("features", "list", "--project", str(copy))
+
+
+def test_a_category_is_compared_by_its_values_where_a_plan_knows_more_of_them(tmp_path: Path) -> None:
+    registry, folder = Registry([Asked, Bought]), tmp_path / "log"
+    last = Bought.by("consumer").last
+    old, new = (
+        compile_plan({"last": last("kind_of", values=values)}, registry, Asked)
+        for values in (("car", "home"), ("boat", "car", "home"))
+    )
+    bought = [("a", "car"), ("b", "home"), ("c", "boat"), ("d", "plane")]
+    records = [
+        {"type": "bought", "event_id": who, "event_time": "2024-01-01T00:00:00Z", "consumer": who, "kind_of": what}
+        for who, what in bought
+    ]
+    with EventLog.create(folder, registry, store=SQLiteStore) as log, log.begin(clock_us=1_704_100_000_000_000) as tx:
+        tx.append(parse_records(registry, records, commitment_key=log.commitment_key)[0])
+        tx.commit()
+    file = tmp_path / "questions.parquet"
+    pq.write_table(pa.table({"consumer": [*"abcde"], "as_of": ["2024-01-02T00:00:00Z"] * 5}), file)
+
+    def opened(read_only: bool = True) -> EventLog:
+        return EventLog.open(folder, registry, read_only=read_only, store=SQLiteStore)
+
+    project: Any = SimpleNamespace(
+        log=opened, lake=lambda log: None, retrieval=lambda plan: Retrieval(plan, Asked, opened)
+    )
+    [found], _ = compared_rows(project, old, new, compare_plans(old, new), file, 0)
+    assert (found["rows"], found["differ"], found["largest"]) == (5, 1, None)
+    [example] = found["examples"]
+    assert (example["consumer"], example["before"], example["after"]) == ("c", "(unknown)", "boat")

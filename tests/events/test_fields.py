@@ -156,6 +156,13 @@ def test_comparisons_hold_stored_values() -> None:
     assert Everything.price.currency_is("KES").to_json() == expected
 
 
+def test_a_set_of_values_is_one_predicate_in_every_process() -> None:
+    """Python lays a set's texts out anew each time; a plan's hash must not follow it."""
+    names, channels = [f"channel {i:02}" for i in range(50)], Category()
+    assert channels.isin(set(names)).to_json() == {"field": "", "op": "in", "value": names}
+    assert channels.isin(["web", "app"]).to_json() == {"field": "", "op": "in", "value": ["web", "app"]}
+
+
 def test_comparisons_that_make_no_sense_are_refused_when_written() -> None:
     with pytest.raises(DefinitionError, match=r"repayment\.channel == 'post': expected one of app, web"):
         _ = Repayment.channel == "post"

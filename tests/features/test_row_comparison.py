@@ -6,7 +6,22 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from obligor.features.row_comparison import EXAMPLES_MAX, compare_rows
+from obligor.events.schema import Registry
+from obligor.features import Category, Entity, Event, compile_plan
+from obligor.features.plan import FeatureSpec
+from obligor.features.row_comparison import EXAMPLES_MAX, Rows, compare_rows, unlike
+
+NAN = float("nan")
+
+
+class Asked(Event, application=True):
+    consumer = Entity()
+
+
+class Bought(Event):
+    consumer = Entity()
+    kind_of = Category()
+
 
 _NUMBERS = st.lists(
     st.tuples(*[st.one_of(st.just(float("nan")), st.sampled_from([0.0, 1.0, -3.0, 1e300, 0.1, 0.1 + 2**-56]))] * 2)
@@ -28,3 +43,27 @@ def test_rows_are_counted_as_one_would_by_hand(pairs: list[tuple[float, float]])
     assert len(found.examples) == min(found.differ, EXAMPLES_MAX)
     shown = [abs(pairs[row][1] - pairs[row][0]) for row in found.examples]
     assert [one for one in shown if one == one] == sorted(distances, reverse=True)[: len(shown)]
+
+
+def _last(*values: str) -> FeatureSpec:
+    last = Bought.by("consumer").last("kind_of", values=values)
+    return compile_plan({"last": last}, Registry([Asked, Bought]), Asked).features[0]
+
+
+def test_categories_are_compared_by_their_values_whatever_their_places() -> None:
+    """A value keeps its name and not its place where a plan knows more of them."""
+    before = np.array([0, 1, 0, 2, 2, NAN, 1], np.float64)  # car, home, car, unknown, unknown, null, home
+    after = np.array([1, 2, 0, 0, 3, 1, NAN], np.float64)  # car, home, boat, boat, unknown, car, null
+    other = unlike(_last("car", "home"), _last("boat", "car", "home"), before, after)
+    assert other is not None
+    assert other.tolist() == [False, False, True, True, False, True, True]
+    assert compare_rows(before, after, other) == Rows(7, 4, 1, 1, None, (2, 3, 5))
+
+
+def test_numbers_are_compared_by_themselves_and_are_like_no_category() -> None:
+    number = compile_plan({"n": Bought.by("consumer").count()}, Registry([Asked, Bought]), Asked).features[0]
+    one = np.array([0.0, NAN])
+    assert unlike(number, number, one, one) is None
+    other = unlike(_last("car"), number, one, one)
+    assert other is not None
+    assert other.tolist() == [True, False]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from obligor.features.plan import Plan
     from obligor.project import Project
 
-__all__ = ["diff"]
+__all__ = ["compared_rows", "diff"]
 
 QUESTIONS = 1_000
 
@@ -52,7 +52,7 @@ def diff(
     before, after = opened.plan_named(old), opened.plan_named(new)
     difference = compare_plans(before, after)
     with progress_bar("comparing", hidden=as_json):
-        compared, described = _rows(opened, before, after, difference, questions, rows)
+        compared, described = compared_rows(opened, before, after, difference, questions, rows)
     _show(out, f"{old} ({before.hash[:12]})", f"{new} ({after.hash[:12]})", difference)
     units = {entry.name: unit_words(entry) for entry in catalogue(after)}
     _show_rows(out, compared, described, units)
@@ -90,12 +90,13 @@ def _say_words(out: Output, words: Sequence[str]) -> None:
         out.paragraph(escape(one), indent=4)
 
 
-def _rows(
+def compared_rows(
     project: Project, old: Plan, new: Plan, found: PlanDifference, file: Path | None, rows: int
 ) -> tuple[list[dict[str, Any]], str]:
     """Return how the numbers of features that are in both plans differ, over some questions, and which questions."""
     from obligor.features.narrowing import narrowed
-    from obligor.features.row_comparison import compare_rows
+    from obligor.features.row_comparison import compare_rows, unlike
+    from obligor.features.typed import typed_column
 
     pairs = [(one.name, one.name) for one in found.changed if one.computed]
     pairs += [(one.old, one.new) for one in found.renamed if one.computed]
@@ -104,15 +105,14 @@ def _rows(
     table, described = _questions(project, file, rows)
     cut = "cut" if "cut" in table.column_names else None
     with project.log(read_only=True) as log:
-        befores, afters = (
-            _numbers(project, log, narrowed(plan, names), table, cut)
-            for plan, names in zip((old, new), zip(*pairs, strict=True), strict=True)
-        )
+        parts = [narrowed(plan, names) for plan, names in zip((old, new), zip(*pairs, strict=True), strict=True)]
+        befores, afters = (_numbers(project, log, part, table, cut).T for part in parts)
     compared = []
-    for place, (before, after) in enumerate(pairs):
-        one = compare_rows(befores[:, place], afters[:, place])
-        examples = [_example(table, befores, afters, place, row) for row in one.examples]
-        compared.append({"old": before, "new": after, **asdict(one), "examples": examples})
+    for was, is_, before, after in zip(*(part.features for part in parts), befores, afters, strict=True):
+        one = compare_rows(before, after, unlike(was, is_, before, after))
+        shown = [typed_column(was, before), typed_column(is_, after)]
+        examples = [_example(table, shown, row) for row in one.examples]
+        compared.append({"old": was.name, "new": is_.name, **asdict(one), "examples": examples})
     return compared, described
 
 
@@ -137,12 +137,13 @@ def _questions(project: Project, file: Path | None, rows: int) -> tuple[pa.Table
         return table, f"the last {table.num_rows:,} applications"
 
 
-def _example(table: pa.Table, befores: Any, afters: Any, place: int, row: int) -> dict[str, Any]:
-    """Return one row that differs, with whatever names it and its two numbers, None for null."""
+def _example(table: pa.Table, columns: Sequence[pa.Array], row: int) -> dict[str, Any]:
+    """Return one row that differs, with whatever names it and its two values, None for null."""
     names = ("event_id", "consumer", "as_of")
     known = {name: table[name][row].as_py() for name in names if name in table.column_names}
-    values = [None if one != one else one for one in (float(befores[row, place]), float(afters[row, place]))]
-    return {"row": row, **known, "before": values[0], "after": values[1]}
+    values = [column[row].as_py() for column in columns]
+    before, after = (one if one is None or isinstance(one, str) else float(one) for one in values)
+    return {"row": row, **known, "before": before, "after": after}
 
 
 def _show_rows(out: Output, compared: Sequence[dict[str, Any]], described: str, units: Mapping[str, str]) -> None:
@@ -167,7 +168,7 @@ def _show_rows(out: Output, compared: Sequence[dict[str, Any]], described: str, 
 
 def _shown(example: dict[str, Any]) -> str:
     numbers = [example["before"], example["after"]]
-    values = ["null" if one is None else number_words(one) for one in numbers]
+    values = ["null" if one is None else one if isinstance(one, str) else number_words(one) for one in numbers]
     if values[0] == values[1]:  # they differ in later digits
         values = [repr(one) for one in numbers]
     return f"{example.get('event_id') or 'row ' + str(example['row'])}: {values[0]} → {values[1]}"

@@ -8,7 +8,7 @@ int64 microseconds. `parse` turns one JSON value into the stored value and raise
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Literal
 
@@ -161,11 +161,12 @@ class Field:
         return self._compare(op, value)
 
     def isin(self, values: Iterable[object]) -> Predicate:
-        """Return the predicate that the field is one of `values`."""
+        """Return the predicate that the field is one of `values`; those of a set are put in order."""
         parts = [self._compare("==", value) for value in values]
         if any(isinstance(part, Relation) for part in parts):
             raise DefinitionError(f"{self.event_name}.{self.name}.isin: expected values; compare a placeholder with ==")
-        return Comparison(self.name, "in", tuple(p.value for p in parts))  # type: ignore[misc]
+        stored: list[Any] = [part.value for part in parts]
+        return Comparison(self.name, "in", tuple(sorted(stored) if isinstance(values, Set) else stored))
 
     def is_null(self) -> Predicate:
         """Return the predicate that the field is absent."""

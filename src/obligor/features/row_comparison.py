@@ -7,10 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["EXAMPLES_MAX", "Rows", "compare_rows"]
+from obligor.features.plan import FeatureSpec
+from obligor.features.typed import typed_column
+
+__all__ = ["EXAMPLES_MAX", "Rows", "compare_rows", "unlike"]
 
 EXAMPLES_MAX = 3
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,20 +25,31 @@ class Rows:
     differ: int
     appeared: int  # null before and known after
     vanished: int  # known before and null after
-    largest: float | None  # the greatest difference of two numbers; None where none differ
+    largest: float | None  # the greatest difference of two numbers; None where none differ, and of categories
     examples: tuple[int, ...]
 
 
-def compare_rows(before: Floats, after: Floats) -> Rows:
-    """Return in which rows two columns of numbers differ, to the bit, NaN for null.
+def unlike(old: FeatureSpec, new: FeatureSpec, before: Floats, after: Floats) -> Bools | None:
+    """Return in which rows two columns stand for different values; None of numbers, which are their own.
+
+    A category's number is a place among the values of its own plan.
+    """
+    if "category" not in (old.type, new.type):
+        return None
+    values, others = (typed_column(spec, numbers).to_pylist() for spec, numbers in ((old, before), (new, after)))
+    return np.array([value != other for value, other in zip(values, others, strict=True)], np.bool_)
+
+
+def compare_rows(before: Floats, after: Floats, other: Bools | None = None) -> Rows:
+    """Return in which rows two columns differ, NaN for null: numbers to the bit, what is no number by `other`.
 
     >>> compare_rows(np.array([1.0, np.nan, 5.0]), np.array([1.0, 2.0, 3.0]))
     Rows(rows=3, differ=2, appeared=1, vanished=0, largest=2.0, examples=(2, 1))
     """
     was, is_ = np.isnan(before), np.isnan(after)
     both = ~was & ~is_
-    differ = (was != is_) | (both & (before != after))
-    distance = np.where(both, np.abs(after - before), -1.0)
+    differ = (was != is_) | (both & (before != after if other is None else other))
+    distance = np.where(both, np.abs(after - before) if other is None else 0.0, -1.0)
     rows = np.flatnonzero(differ)
     most = rows[np.argsort(-distance[rows], kind="stable")][:EXAMPLES_MAX]
     known = distance[differ & both]
@@ -43,6 +58,6 @@ def compare_rows(before: Floats, after: Floats) -> Rows:
         differ=len(rows),
         appeared=int((was & ~is_).sum()),
         vanished=int((~was & is_).sum()),
-        largest=float(known.max()) if len(known) else None,
+        largest=float(known.max()) if len(known) and other is None else None,
         examples=tuple(most.tolist()),
     )
