@@ -37,8 +37,7 @@ from obligor.events.zones import AMBIGUOUS, NONEXISTENT, OUT_OF_RANGE, local_to_
 
 __all__ = ["Cast", "Reading", "cast", "cast_moments", "lacks_zone", "plain", "translate", "unsupported", "written"]
 
-_US: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}
-_PLACES: Final = {"s": 6, "ms": 3, "us": 0, "ns": 0}  # of a unit, to the microsecond
+_PLACES: Final = {"s": 6, "ms": 3, "us": 0}  # of a unit, to the microsecond; whole nanoseconds are divided
 _EXACT: Final = {pa.float64(): 2**53, pa.float32(): 2**24}
 
 Bools = npt.NDArray[np.bool_]
@@ -327,9 +326,9 @@ def _zoned(us: Ints, local: Bools, bad: npt.NDArray[np.uint8], reading: Reading)
 
 def _or_numbers(column: pa.Array, unit: str, us: Ints, status: Marks) -> tuple[Ints, Marks]:
     """Return moments of texts with those that are numbers of a unit: no text is both."""
-    values, right = read_decimals(column, _PLACES[unit])
+    values, right = read_decimals(column, _PLACES.get(unit, 0))
     if unit == "ns":
-        values, right = values // 1_000, right & (values % 1_000 == 0)
+        values, right = _from_nanoseconds(values, right)
     numbers = right & (status == MALFORMED)
     return np.where(numbers, values, us), np.where(numbers, np.uint8(ZONED), status)
 
@@ -337,10 +336,15 @@ def _or_numbers(column: pa.Array, unit: str, us: Ints, status: Marks) -> tuple[I
 def _from_unit(column: pa.Array, unit: str) -> tuple[Ints, Bools]:
     values, right = _from_integers(column, 0)
     if unit == "ns":
-        return values // 1_000, right & (values % 1_000 == 0)
-    limit = INT64_MAX // _US[unit]
+        return _from_nanoseconds(values, right)
+    scale = 10 ** _PLACES[unit]
+    limit = INT64_MAX // scale
     right &= (values <= limit) & (values >= -limit)
-    return np.where(right, values, 0) * _US[unit], right
+    return np.where(right, values, 0) * scale, right
+
+
+def _from_nanoseconds(values: Ints, right: Bools) -> tuple[Ints, Bools]:
+    return values // 1_000, right & (values % 1_000 == 0)
 
 
 def _from_arrow_moments(column: pa.Array) -> tuple[Ints, Bools]:
