@@ -10,6 +10,7 @@ from obligor.events.schema import Registry
 from obligor.features import Category, Entity, Event, compile_plan
 from obligor.features.plan import FeatureSpec
 from obligor.features.row_comparison import EXAMPLES_MAX, Rows, compare_rows, unlike
+from obligor.features.typed import typed_column
 
 NAN = float("nan")
 
@@ -54,7 +55,8 @@ def test_categories_are_compared_by_their_values_whatever_their_places() -> None
     """A value keeps its name and not its place where a plan knows more of them."""
     before = np.array([0, 1, 0, 2, 2, NAN, 1], np.float64)  # car, home, car, unknown, unknown, null, home
     after = np.array([1, 2, 0, 0, 3, 1, NAN], np.float64)  # car, home, boat, boat, unknown, car, null
-    other = unlike(_last("car", "home"), _last("boat", "car", "home"), before, after)
+    plans = (_last("car", "home"), before), (_last("boat", "car", "home"), after)
+    other = unlike(*(typed_column(spec, numbers) for spec, numbers in plans))
     assert other is not None
     assert other.tolist() == [False, False, True, True, False, True, True]
     assert compare_rows(before, after, other) == Rows(7, 4, 1, 1, None, (2, 3, 5))
@@ -63,7 +65,7 @@ def test_categories_are_compared_by_their_values_whatever_their_places() -> None
 def test_numbers_are_compared_by_themselves_and_are_like_no_category() -> None:
     number = compile_plan({"n": Bought.by("consumer").count()}, Registry([Asked, Bought]), Asked).features[0]
     one = np.array([0.0, NAN])
-    assert unlike(number, number, one, one) is None
-    other = unlike(_last("car"), number, one, one)
+    assert unlike(typed_column(number, one), typed_column(number, one)) is None
+    other = unlike(typed_column(_last("car"), one), typed_column(number, one))
     assert other is not None
     assert other.tolist() == [True, False]

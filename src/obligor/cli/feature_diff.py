@@ -109,8 +109,8 @@ def compared_rows(
         befores, afters = (_numbers(project, log, part, table, cut).T for part in parts)
     compared = []
     for was, is_, before, after in zip(*(part.features for part in parts), befores, afters, strict=True):
-        one = compare_rows(before, after, unlike(was, is_, before, after))
         shown = [typed_column(was, before), typed_column(is_, after)]
+        one = compare_rows(before, after, unlike(*shown))
         examples = [_example(table, shown, row) for row in one.examples]
         compared.append({"old": was.name, "new": is_.name, **asdict(one), "examples": examples})
     return compared, described

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
-
-from obligor.features.plan import FeatureSpec
-from obligor.features.typed import typed_column
 
 __all__ = ["EXAMPLES_MAX", "Rows", "compare_rows", "unlike"]
 
@@ -29,15 +27,15 @@ class Rows:
     examples: tuple[int, ...]
 
 
-def unlike(old: FeatureSpec, new: FeatureSpec, before: Floats, after: Floats) -> Bools | None:
-    """Return in which rows two columns stand for different values; None of numbers, which are their own.
+def unlike(before: pa.Array, after: pa.Array) -> Bools | None:
+    """Return in which rows two typed columns hold different values; None of numbers, which are their own.
 
     A category's number is a place among the values of its own plan.
     """
-    if "category" not in (old.type, new.type):
+    if not any(pa.types.is_dictionary(column.type) for column in (before, after)):
         return None
-    values, others = (typed_column(spec, numbers).to_pylist() for spec, numbers in ((old, before), (new, after)))
-    return np.array([value != other for value, other in zip(values, others, strict=True)], np.bool_)
+    pairs = zip(before.to_pylist(), after.to_pylist(), strict=True)
+    return np.array([value != other for value, other in pairs], np.bool_)
 
 
 def compare_rows(before: Floats, after: Floats, other: Bools | None = None) -> Rows:
