@@ -210,15 +210,8 @@ class _Loader:
         if exposure and offering:
             self._check_currency(reader, exposure, offering)
         rungs, scorecard, caching = self.ladder(reader.table("ladder"), cutoffs, exposure)
-        if (
-            offering
-            and offering.bands
-            and offering.bands[-1].pd_below < scorecard.approve_below > cutoffs.approve_below
-        ):
-            reader.report(
-                "ladder.scorecard.approve_below",
-                f"expected at most {offering.bands[-1].pd_below}, where the last of offer.bands ends: no offer there",
-            )
+        if offering and offering.bands and scorecard.approve_below > cutoffs.approve_below:  # else as of the model
+            self._check_scorecard(reader, scorecard, offering.bands[-1].pd_below)
         reader.done()
         self._check_codes(reader)
         if reader.problems:
@@ -357,6 +350,14 @@ class _Loader:
             owed = " and ".join(sorted(others))
             reader.report(
                 "exposure.feature", f"expected {offering.currency} as offered, {feature['name']!r} is in {owed}"
+            )
+
+    def _check_scorecard(self, reader: Reader, cutoffs: Cutoffs, end: float) -> None:
+        """Report cut-offs by which somebody is approved for whom no band has an offer."""
+        if cutoffs.approve_below > end:
+            reader.report(
+                "ladder.scorecard.approve_below",
+                f"expected at most {end}, where the last of offer.bands ends: no offer there",
             )
 
     def _check_unique(self, reader: Reader, names: Sequence[str]) -> None:
