@@ -9,8 +9,7 @@ then learnt later.
 
 On CPU the steps are gone through here instead of in torch's own: rows lie by step, longest first, so no step computes
 padding, all that is no product is one pass over a step's rows (`kernels/gru_steps`), and neither values nor gradients
-of all steps at once ever leave the cache for memory and come back. On a GPU
-cuDNN does it, on the same layout.
+of all steps at once ever leave the cache for memory and come back. On a GPU cuDNN does it, on the same layout.
 """
 
 from __future__ import annotations
@@ -113,7 +112,7 @@ class _Steps(torch.autograd.Function):
         slope_y, slope_end = given
         x, weight_ih, weight_hh, begin, y, inner, kept = context.saved_tensors
         h, counts = weight_hh.shape[1], context.counts
-        of_x, slope = torch.empty_like(x), slope_end.contiguous().clone()
+        of_x, slope = torch.empty_like(x), slope_end.clone(memory_format=torch.contiguous_format)
         of_ih, of_hh = torch.zeros_like(weight_ih), torch.zeros_like(weight_hh)
         ahead, turned = (x.new_empty(len(begin), 3 * h) for _ in range(2))
         biases = np.zeros(4 * h)  # of r, z and n in W_ih x, of n in W_hh h
