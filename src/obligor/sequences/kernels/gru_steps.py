@@ -43,8 +43,7 @@ _float_of: Any = intrinsic(_as_float)
 
 @inlined
 def _exp(x: Any) -> Any:
-    x = _BOUND if x > _BOUND else x  # what is no number stays none
-    x = -_BOUND if x < -_BOUND else x
+    x = min(max(x, -_BOUND), _BOUND)  # in this order, so that what is no number stays none
     k = (x * _INVERSE_LN2 + _ROUND) - _ROUND
     r = (x - k * _LN2_HIGH) - k * _LN2_LOW
     p = ((((_P0 * r + _P1) * r + _P2) * r + _P3) * r + _P4) * r + _P5
