@@ -17,11 +17,15 @@ $(VENV)/.core: $(BIN)/python pyproject.toml constraints.txt
 	$(INSTALL) .
 	@touch $@
 
+$(VENV)/.compiled: $(VENV)/.core
+	$(BIN)/obligor compile
+	@touch $@
+
 $(VENV)/.dev: $(VENV)/.core
 	$(INSTALL) '.[dev]'
 	@touch $@
 
-setup: $(VENV)/.core  ## create .venv with the core install
+setup: $(VENV)/.compiled  ## create .venv with the core install, and compile its kernels
 setup-dev: $(VENV)/.dev  ## add what tests, checks and benchmarks need
 
 demo: setup  ## simulate, ingest, train, serve, decide, replay: the whole path in under three minutes

@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from obligor.cli.ahead import compile_ahead
 from obligor.cli.backfill import backfill
 from obligor.cli.demo import demo
 from obligor.cli.doctor import doctor
@@ -57,6 +58,7 @@ _COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {
     "parity": (parity, "obligor parity            (or: obligor parity --entities all)"),
     "doctor": (doctor, "obligor doctor"),
     "up": (up, "obligor up --no-keys"),
+    "compile": (compile_ahead, "obligor compile"),
     "demo": (demo, "obligor demo"),
 }
 

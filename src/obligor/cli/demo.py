@@ -27,8 +27,9 @@ from obligor.errors import BadInput, ObligorError
 
 if TYPE_CHECKING:
     from obligor.simulator.simulation import Simulation
+    from obligor.simulator.world import World
 
-__all__ = ["demo"]
+__all__ = ["demo", "lender", "whole_path"]
 
 MARKER = ".obligor-demo"
 LIVE_DAYS = 2.0
@@ -47,20 +48,40 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Simulate a lender, ingest, train, serve, decide live applications over HTTP, replay every decision."""
+    out = Output(as_json)
+    done = whole_path(out, folder, lender(consumers, seed), decisions)
+    out.say(f"\nThe report is at [bold]{done['report']}[/]. What to try next:")
+    out.say(f"  cd {folder}; obligor features list; obligor backtest; obligor replay; obligor serve --no-keys")
+    out.say("  or change features.py or policy.toml, then obligor train.")
+    out.result(done)
+    if set(done["replay"]["verdicts"]) != {"identical"}:
+        raise typer.Exit(1)
+
+
+def lender(consumers: int, seed: int, **more: Any) -> World:
+    """Return the settings of a lender's world whose history ends today."""
+    from obligor.simulator.world import World
+
+    live_end_us = clock_us() // DAY_US * DAY_US
+    start_us = live_end_us - int((HISTORY_DAYS + LIVE_DAYS) * DAY_US)
+    return World(seed=seed, consumers=consumers, days=HISTORY_DAYS, live_days=LIVE_DAYS, start_us=start_us, **more)
+
+
+def whole_path(out: Output, folder: Path, world: World, decisions: int) -> dict[str, Any]:
+    """Go the whole path in a new folder; return what came of it."""
     import obligor
     from obligor.simulator.history import TRUTH
 
-    out = Output(as_json)
-    simulation = _prepare(out, folder, consumers, seed)
+    simulation = _prepare(out, folder, world)
     raw, project = folder / "raw", obligor.open(folder)
 
     out.say("\n[bold]2. Ingest[/]: typed, validated, de-duplicated, into one ordered log")
-    report = ingest_files(project, sorted(raw.glob("*.parquet")), declared=True, hidden=as_json)
+    report = ingest_files(project, sorted(raw.glob("*.parquet")), declared=True, hidden=out.as_json)
     show_ingested(out, report)
 
     out.say("\n[bold]3. Train[/]: point-in-time features, purged out-of-time test, calibrated, explained")
     cutoff = time.strftime("%Y-%m-%d", time.gmtime((simulation.world.end_us - TEST_DAYS * DAY_US) / 1e6))
-    with progress_bar("training", hidden=as_json) as step:
+    with progress_bar("training", hidden=out.as_json) as step:
         bundle = train_project(project, cutoff=cutoff, seen_at=None, ceiling=raw / TRUTH, step=step)
     project.promote(bundle)
     page = write_reports(project, bundle, bundle.evaluation)
@@ -69,40 +90,30 @@ def demo(
 
     out.say("\n[bold]4. Serve and decide[/]: live events and applications over HTTP")
     with _server(folder) as client:
-        answers = _live(client, simulation, decisions, hidden=as_json)
+        answers = _live(client, simulation, decisions, hidden=out.as_json)
     show_decisions(out, answers[-SHOWN:])
     out.say(f"{len(answers)} applications decided; the last {min(SHOWN, len(answers))} are shown.")
 
     out.say("\n[bold]5. Replay[/]: every decision again, in a fresh process, from log and bundle alone")
     verdicts = _replay(folder)
     out.say(f"{verdicts['decisions']} decisions: {verdicts['verdicts']}")
-
-    out.say(f"\nThe report is at [bold]{page}[/]. What to try next:")
-    out.say(f"  cd {folder}; obligor features list; obligor backtest; obligor replay; obligor serve --no-keys")
-    out.say("  or change features.py or policy.toml, then obligor train.")
-    out.result({"folder": str(folder), "auc": aucs, "report": str(page), "decisions": answers, "replay": verdicts})
-    if set(verdicts["verdicts"]) != {"identical"}:
-        raise typer.Exit(1)
+    return {"folder": str(folder), "auc": aucs, "report": str(page), "decisions": answers, "replay": verdicts}
 
 
-def _prepare(out: Output, folder: Path, consumers: int, seed: int) -> Simulation:
+def _prepare(out: Output, folder: Path, world: World) -> Simulation:
     from obligor.simulator.history import write
     from obligor.simulator.simulation import simulate
-    from obligor.simulator.world import World
 
     if (folder / MARKER).is_file():
         shutil.rmtree(folder)
     write_template(folder)
     (folder / MARKER).write_text("made by obligor demo, which may replace this folder\n")
-    out.say(f"[bold]1. Simulate[/]: a buy-now-pay-later lender's world from seed {seed}, in {folder}")
-    live_end_us = clock_us() // DAY_US * DAY_US
-    start_us = live_end_us - int((HISTORY_DAYS + LIVE_DAYS) * DAY_US)
-    world = World(seed=seed, consumers=consumers, days=HISTORY_DAYS, live_days=LIVE_DAYS, start_us=start_us)
+    out.say(f"[bold]1. Simulate[/]: a buy-now-pay-later lender's world from seed {world.seed}, in {folder}")
     simulation = simulate(world)
     rows = write(simulation, folder / "raw")
     rows.pop("truth")
     out.say(
-        f"{sum(rows.values()):,} records of {consumers:,} consumers: "
+        f"{sum(rows.values()):,} records of {world.consumers:,} consumers: "
         + ", ".join(f"{n:,} {k}" for k, n in rows.items())
     )
     return simulation

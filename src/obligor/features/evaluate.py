@@ -205,7 +205,7 @@ class _Work:
         at = slice(begin + first, begin + end)
         sweep(
             self.layout, number, one.rows, own.masks, tiles, own.changes, own.own, own.own_rows, one.as_of[first:end],
-            read_only(self.periods[asked]), read_only(self.comparands[asked]),
+            self.periods[asked], self.comparands[asked],  # not read-only, as online: so both run the same machine code
             room(self.sizes, self.ladders, self.rungs, len(times)).room, kept.errors[at], kept.values[at],
         )  # fmt: skip
         return True, asked

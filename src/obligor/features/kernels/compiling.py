@@ -56,5 +56,9 @@ def inlined(function: _F) -> _F:
 
 
 def woven(function: _F) -> _F:
-    """Put a function's source into its callers: what makes views of arrays, which no compiled function may return."""
+    """Put a function's source into its callers.
+
+    What makes views of arrays, which no compiled function may return; and what is so much that compiling it apart, only
+    to be compiled into its callers again, takes long.
+    """
     return _compiled(function, inline="always", no_cpython_wrapper=True, no_cfunc_wrapper=True)

@@ -27,7 +27,7 @@ from obligor.features.kernels.columns import (
     S_MAPS,
     S_REACH,
 )  # fmt: skip
-from obligor.features.kernels.compiling import entry, inlined, kernel
+from obligor.features.kernels.compiling import entry, inlined, kernel, woven
 from obligor.features.kernels.integers import INT64_MAX, NULL
 from obligor.features.kernels.lanes import LANES, fetch
 from obligor.features.kernels.sources import (
@@ -188,7 +188,7 @@ def set_rows(layout: Any, source: Any, tiles: Any, times: Any, values: Any, mask
     return reached
 
 
-@inlined
+@woven
 def measure_tiled(
     layout: Any, spec: Any, as_of: Any, periods: Any, comparands: Any, times: Any, values: Any, masks: Any, tiles: Any,
     low: Any, high: Any, last: Any, room: Any,

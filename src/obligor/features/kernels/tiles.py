@@ -349,19 +349,22 @@ def walk_cells(
     Of questions that follow one another most have the same whole tiles, so what these add up to is kept.
     """
     first, end, inner = (low + LEAF - 1) & -LEAF, high & -LEAF, tiles.inner
-    if window >= inner.shape[0] or end - first < KEPT_ROWS:
-        _walk(spec, ladders, groups, passes, at, tiles, state, times, values, masks, rows, low, high)
-        return
-    middle = tiles.middles[window]
-    if inner[window, 0] != first or inner[window, 1] != end:
+    keeps = window < inner.shape[0] and end - first >= KEPT_ROWS
+    known = keeps and inner[window, 0] == first and inner[window, 1] == end
+    into, start, stop = state, low, high
+    if keeps:
+        into, start, stop = tiles.middles[window], first, end
+    if keeps and not known:
         for g in range(ladders[at, L_GROUPS], ladders[at, L_GROUPS_END]):
-            reset_cell(middle, 0, groups[g])
-        _walk(spec, ladders, groups, passes, at, tiles, middle, times, values, masks, rows, first, end)
+            reset_cell(into, 0, groups[g])
+    if not known:  # the one place where rows are walked: what is compiled into it is large
+        _walk(spec, ladders, groups, passes, at, tiles, into, times, values, masks, rows, start, stop)
+    if keeps:
         inner[window, 0], inner[window, 1] = first, end
-    for g in range(ladders[at, L_GROUPS], ladders[at, L_GROUPS_END]):
-        add_rows(state, 0, groups[g], times, values, masks, 0, end, high)
-        merge_cell(state, 0, groups[g], middle, 0)
-        add_rows(state, 0, groups[g], times, values, masks, 0, low, first)
+        for g in range(ladders[at, L_GROUPS], ladders[at, L_GROUPS_END]):
+            add_rows(state, 0, groups[g], times, values, masks, 0, end, high)
+            merge_cell(state, 0, groups[g], into, 0)
+            add_rows(state, 0, groups[g], times, values, masks, 0, low, first)
 
 
 @kernel
