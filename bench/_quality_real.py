@@ -26,7 +26,8 @@ import os
 import subprocess
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Executor, ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -74,11 +75,14 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 
-def real(quick: bool) -> dict[str, Any]:
-    """Return the figures of both data sets; nothing, and why is said, where the data is not there."""
+def real(quick: bool, pool: Executor) -> dict[str, Any]:
+    """Return the figures of both data sets; nothing, and why is said, where the data is not there.
+
+    The seeds of the cards are learnt in the pool's processes.
+    """
     data = Path(os.environ.get("OBLIGOR_DATA", ROOT.parent / "shared" / "data"))
     figures: dict[str, Any] = {}
-    for name, measured in (("cards", cards), ("loans", loans)):
+    for name, measured in (("cards", partial(cards, pool)), ("loans", loans)):
         started = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix=f"quality-{name}-") as folder:
             try:
@@ -91,7 +95,7 @@ def real(quick: bool) -> dict[str, Any]:
     return figures
 
 
-def cards(folder: Path, data: Path, quick: bool) -> dict[str, Any]:
+def cards(pool: Executor, folder: Path, data: Path, quick: bool) -> dict[str, Any]:
     """Return the figures of the card accounts."""
     made = make_cards(folder, data, QUICK_SHARE if quick else 1.0, SEEDS[0])
     bad, customer = made.data.bad, made.customer
@@ -101,8 +105,7 @@ def cards(folder: Path, data: Path, quick: bool) -> dict[str, Any]:
     run = partial(measured, folder, python, quick)
     made.log.close()
     seeds = SEEDS[:1] if quick else SEEDS
-    with ProcessPoolExecutor(min(WORKERS, len(seeds)), mp_context=multiprocessing.get_context("spawn")) as pool:
-        found = list(pool.map(run, seeds))
+    found = list(pool.map(run, seeds))
     return {"accounts": len(bad), "customers": int(customer.max()) + 1, "bad_share": float(bad.mean()), **known,
             **_summary(found, seeds, bad, customer)}  # fmt: skip
 
@@ -127,19 +130,18 @@ def measured(folder: Path, python: Path | None, quick: bool, seed: int) -> dict[
             inner = np.full(len(bad), -1)
             inner[train] = folds(made.customer[train], HEAD.folds, seed + 1)
             head = dataclasses.replace(HEAD, steps=60) if quick else HEAD
-            features, specs = made.data.features, made.data.specs
-            found["trees"][test] = _trees(features, specs, bad, inner, seed, quick)[test]
+            alone = _trees(made.data.features, made.data.specs, bad, inner, seed, quick)
+            found["trees"][test] = alone(train)[test]
             offset = np.full(len(bad), np.nan)
             for held in range(HEAD.folds):
-                others = np.where(inner == held, -1, inner)
-                offset[inner == held] = _trees(features, specs, bad, others, seed, quick)[inner == held]
+                offset[inner == held] = alone(train & (inner != held))[inner == held]
             groups = check_fusion(head, encoder, made.plan, (), made.log.last_known_time)
             fused = fuse(
                 made.data, head, encoder, Reading(made.log, made.log.cut()), groups, train=train, fold=inner,
                 row_weights=np.ones(len(bad)), seed=seed, progress=_silent, offset=offset,
             )  # fmt: skip
             found["sequence"][test] = fused.unaided.log_odds[test]
-            found["fused"][test] = _trees(fused.data.features, fused.data.specs, bad, inner, seed, quick)[test]
+            found["fused"][test] = _trees(fused.data.features, fused.data.specs, bad, inner, seed, quick)(train)[test]
             found["scratch"][test] = _scratch(folder, bad, train, made.customer, seed, quick)[test]
             if vectors is not None:
                 found["coles"][test] = _lightgbm(vectors, bad, train, seed)[test]
@@ -192,18 +194,20 @@ def _encoder(folder: Path, made: Cards, seed: int, quick: bool) -> Pretrained:
 
 def _trees(
     features: Floats, specs: tuple[FeatureSpec, ...], bad: Floats, inner: Ints, seed: int, quick: bool
-) -> Floats:
-    """Return the margins of all rows by trees tuned on inner folds (-1: not learnt from)."""
+) -> Callable[[Bools], Floats]:
+    """Return what gives the margins of all rows by trees of given rows, tuned on inner folds (-1: not learnt from)."""
     inputs = Inputs.of(specs)
     rows = Rows(inputs.expand(features), bad, np.ones(len(bad)))
     model = Model(cutoff=CUTOFF, seed=seed, search=1 if quick else CANDIDATES, threads=1)
     parts = np.where(inner >= 0, inner % FOLDS, -1)
-    held_out = [parts == part for part in range(FOLDS) if (parts == part).any()]  # an inner fold may be left out
-    slices = [(rows.take((inner >= 0) & ~held), rows.take(held)) for held in held_out]
+    slices = [(rows.take((inner >= 0) & (parts != part)), rows.take(parts == part)) for part in range(FOLDS)]
     best = search(slices, inputs, model)[0]
-    return Trees.from_xgboost(fit_trees(rows.take(inner >= 0), inputs, model, best.parameters, best.rounds)).margins(
-        rows.columns
-    )
+
+    def margins(known: Bools) -> Floats:
+        data = fit_trees(rows.take(known), inputs, model, best.parameters, best.rounds)
+        return Trees.from_xgboost(data).margins(rows.columns)
+
+    return margins
 
 
 def _scratch(folder: Path, bad: Floats, train: Bools, customer: Ints, seed: int, quick: bool) -> Floats:
@@ -301,7 +305,9 @@ def _summary(found: list[dict[str, Floats]], seeds: tuple[int, ...], bad: Floats
 
 def main() -> None:
     """Print the figures."""
-    print(json.dumps({name: round(value, 4) for name, value in real(bool(os.environ.get("QUICK"))).items()}, indent=1))
+    with ProcessPoolExecutor(WORKERS, mp_context=multiprocessing.get_context("spawn")) as pool:
+        figures = real(bool(os.environ.get("QUICK")), pool)
+    print(json.dumps({name: round(value, 4) for name, value in figures.items()}, indent=1))
 
 
 if __name__ == "__main__":

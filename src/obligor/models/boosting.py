@@ -93,16 +93,26 @@ def search(
 ) -> list[Trial]:
     """Return all candidates tried, best first; a slice is the rows to fit on and the later ones to be judged on."""
     trials: list[Trial] = []
+    binned = [(_binned(fit), _plain(later)) for fit, later in slices]  # once for all candidates
     with ThreadPoolExecutor(model.threads) as pool:
-        for trial in pool.map(lambda parameters: _try(parameters, slices, inputs, model), candidates(model)):
+        for trial in pool.map(lambda parameters: _try(parameters, slices, binned, inputs, model), candidates(model)):
             trials.append(trial)
             advance(len(trials))
     return sorted(trials, key=lambda trial: trial.log_loss)
 
 
-def _try(parameters: dict[str, float], slices: Sequence[tuple[Rows, Rows]], inputs: Inputs, model: Model) -> Trial:
+def _try(
+    parameters: dict[str, float],
+    slices: Sequence[tuple[Rows, Rows]],
+    binned: Sequence[tuple[Any, Any]],
+    inputs: Inputs,
+    model: Model,
+) -> Trial:
     """Return what one candidate reaches, and after how many rounds, on average over the weights of the later rows."""
-    fits = [_Fit(_parameters(parameters, fit, inputs, model, model.seed), fit, later) for fit, later in slices]
+    fits = [
+        _Fit(_parameters(parameters, fit, inputs, model, model.seed), *data)
+        for (fit, _), data in zip(slices, binned, strict=True)
+    ]
     weights = [float(later.weights.sum()) for _, later in slices]
 
     def mean(values: list[float]) -> float:
@@ -123,11 +133,11 @@ def _try(parameters: dict[str, float], slices: Sequence[tuple[Rows, Rows]], inpu
 class _Fit:
     """A booster that grows, and its margins on the later rows, which XGBoost keeps up to date tree by tree."""
 
-    def __init__(self, parameters: dict[str, Any], fit: Rows, later: Rows) -> None:
+    def __init__(self, parameters: dict[str, Any], fit: Any, later: Any) -> None:
         import xgboost
 
-        self._fit, self._later = _data(fit), _data(later)  # its own: XGBoost keeps its histograms in them
-        self._booster = xgboost.Booster(parameters, [self._fit, self._later])
+        self._fit, self._later = fit, later
+        self._booster = xgboost.Booster(parameters, [fit, later])
 
     def boosted(self, done: int, until: int) -> Floats:
         """Return the margins of the later rows after the rounds from `done` to `until`."""
@@ -160,7 +170,7 @@ def fit_trees(rows: Rows, inputs: Inputs, model: Model, parameters: dict[str, fl
     import xgboost
 
     def fitted(seed: int) -> dict[str, Any]:
-        booster = xgboost.train(_parameters(parameters, rows, inputs, model, seed), _data(rows), rounds)
+        booster = xgboost.train(_parameters(parameters, rows, inputs, model, seed), _binned(rows), rounds)
         data: dict[str, Any] = json.loads(bytes(booster.save_raw("json")))
         return data
 
@@ -211,7 +221,14 @@ def _allowed(name: str, value: float, model: Model) -> bool:
     return name != "max_depth" or value <= max(model.depth_max, 2)
 
 
-def _data(rows: Rows) -> Any:
+def _binned(rows: Rows) -> Any:
+    """Return rows to fit on, their values sorted into bins."""
+    import xgboost
+
+    return xgboost.QuantileDMatrix(rows.columns, label=rows.bad, weight=rows.weights, max_bin=BINS_MAX, nthread=1)
+
+
+def _plain(rows: Rows) -> Any:
     import xgboost
 
     return xgboost.DMatrix(rows.columns, label=rows.bad, weight=rows.weights, nthread=1)
