@@ -167,3 +167,51 @@ def test_an_amount_of_several_currencies_is_compared_with_nothing() -> None:
     with pytest.raises(DefinitionError, match=r"application\.amount mixes currencies \(EUR, JPY\)"):
         parse_condition("application.amount > 500_000", names)
     assert parse_condition("is_null(application.amount)", names).evaluate((), {"amount": 1}) is False
+
+
+AMOUNTS = Names(
+    [
+        {"name": name, "type": "integer", "unit": unit}
+        for name, unit in {
+            "owed": "NGN minor units",
+            "paid": "NGN minor units",
+            "sent": "EUR minor units",
+            "daily": "EUR minor units per day",
+            "loans": "events",
+        }.items()
+    ],
+    {"amount": {"kind": "money", "currencies": ["NGN"]}, "term": {"kind": "integer"}},
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "left", "right"),
+    [
+        ("owed > sent", "'owed' in NGN", "'sent' in EUR"),
+        ("sent == application.amount", "'sent' in EUR", "'application.amount' in NGN"),
+        ("0 < owed + 1 < daily * 30", "'owed + 1' in NGN", "'daily * 30' in EUR"),
+        ("owed - sent > 0", "'owed' in NGN", "'sent' in EUR"),
+        ("owed / sent > 0.5", "'owed' in NGN", "'sent' in EUR"),
+        ("is_null(maximum(-owed, sent))", "'-owed' in NGN", "'sent' in EUR"),
+        ("minimum(loans, sent) > fill(owed, 0)", "'minimum(loans, sent)' in EUR", "'fill(owed, 0)' in NGN"),
+        ("fill(owed, sent) > 0", "'owed' in NGN", "'sent' in EUR"),
+    ],
+)
+def test_amounts_of_two_currencies_are_not_taken_together(text: str, left: str, right: str) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        parse_condition(text, AMOUNTS)
+    assert str(caught.value) == f"expected amounts in one currency, got {left} and {right}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "owed > 500_000 and sent > 500",
+        "owed + application.amount > paid * 2",
+        "owed / paid > sent / (sent + daily)",  # ratios
+        "sent > loans or owed > application.term",  # numbers without a currency
+        "fill(owed, 0) > minimum(paid, 100) + 1",
+    ],
+)
+def test_amounts_of_one_currency_are(text: str) -> None:
+    assert parse_condition(text, AMOUNTS).evaluate((9e5, 1e5, 6e2, 3.0, 2.0), {"amount": 1, "term": 3}) is True

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from obligor.events.casting import Cast, Reading, cast, lacks_zone, plain, translate, unsupported
+from obligor.events.casting import Cast, Reading, cast, held, lacks_zone, plain, translate, unsupported
 from obligor.events.fields import (
     INT64_MAX,
     Boolean,
@@ -46,6 +46,33 @@ def _cells(result: Cast) -> list[Any]:
 
 def _decimal(*values: str | None) -> pa.Array:
     return pa.array([None if v is None else PyDecimal(v) for v in values], pa.decimal128(30, 6))
+
+
+HELD: list[tuple[Any, pa.DataType, Any]] = [
+    (2, pa.int8(), 2),
+    (300, pa.int8(), None),
+    (2**70, pa.int64(), None),
+    (2.0, pa.int64(), 2),
+    (1.5, pa.int64(), None),
+    (NAN, pa.int64(), None),
+    (0.1, pa.float32(), pytest.approx(0.1)),
+    (2, pa.decimal128(5, 2), PyDecimal(2)),
+    (1.25, pa.decimal128(5, 2), PyDecimal("1.25")),
+    (1.125, pa.decimal128(5, 2), None),
+    (INF, pa.decimal128(5, 2), None),
+    (1, pa.bool_(), True),
+    (1.5, pa.bool_(), None),
+    (1, pa.timestamp("us"), None),
+    (dt.date(2026, 1, 2), pa.timestamp("us"), dt.datetime(2026, 1, 2)),
+    (dt.date(2026, 1, 2), pa.int64(), None),
+    (dt.datetime(2026, 1, 2), pa.int64(), None),
+    ([1], pa.int64(), None),
+]
+
+
+@pytest.mark.parametrize(("value", "kind", "expected"), HELD, ids=lambda one: str(one))
+def test_a_value_is_what_a_column_holds_or_is_in_none(value: Any, kind: pa.DataType, expected: Any) -> None:
+    assert held(value, kind).as_py() == expected
 
 
 TABLE: list[tuple[str, Field, pa.Array, Reading, list[Any]]] = [

@@ -61,6 +61,18 @@ def test_lines_that_only_fit_together_are_not_taken_for_records(
         assert _read(path)[0] == []
 
 
+@pytest.mark.parametrize("columns", [None, ["a"]])
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path, columns: list[str] | None) -> None:
+    path, mark = tmp_path / "rows.jsonl", b"\xef\xbb\xbf"
+    path.write_bytes(mark + b'{"a": 1}\n{"a": 2}\n')
+    assert _read(path, columns) == ([(1, {"a": 1}), (2, {"a": 2})], [])
+    path.write_bytes(mark)
+    assert _read(path, columns) == ([], [])
+    path.write_bytes(b'{"a": 1}\n' + mark + b'{"a": 2}\n')
+    rows, broken = _read(path, columns)
+    assert (rows, [one.number for one in broken]) == ([(1, {"a": 1})], [2])  # amid a file it is no mark
+
+
 def test_chunks_are_decoded_as_lines_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(9)
     path = tmp_path / "rows.jsonl"

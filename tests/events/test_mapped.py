@@ -111,6 +111,12 @@ def test_rows_are_chosen_by_conditions() -> None:
     words = {"where": {"status": True}}  # as pandas, SQL and JSON write them
     assert _apply(_source(status=["True", "TRUE", "true"]), _mapping(**words)).chosen.tolist() == [True] * 3
     assert _apply(_source(status=["False", "1", None]), _mapping(**words)).chosen.tolist() == [False] * 3
+    assert chosen(where={"n": 1.0}) == [True, False, True]
+    assert chosen(where={"n": 1.5}) == [False] * 3  # as where another part of JSON Lines has fractions
+    price = _source(price=pa.array([PyDecimal(1), PyDecimal("1.50"), None], pa.decimal128(5, 2)), none=pa.nulls(3))
+    assert _apply(price, _mapping(where={"price": 1})).chosen.tolist() == [True, False, False]
+    assert _apply(price, _mapping(where={"price": 1.5})).chosen.tolist() == [False, True, False]
+    assert _apply(price, _mapping(where={"none": 1})).chosen.tolist() == [False] * 3
     assert chosen(skip_null=["closed"]) == [True, False, True]
     assert chosen(where={"n": 1}, skip_null=["status"]) == [True, False, False]
 
@@ -273,6 +279,15 @@ def test_all_that_stands_between_mapping_and_source_is_said_at_once() -> None:
 def test_a_mapping_that_fits_has_nothing_in_its_way() -> None:
     assert bind(_mapping(), _source().schema) == []
     assert needed_columns(_mapping(), [*_source().column_names, "other"]) == {"no", "at", "consumer", "loan", "amount"}
+
+
+@pytest.mark.parametrize(("value", "fits"), [(1, True), (1.0, True), ("1.5", True), (1.5, False), (2**70, False)])
+def test_a_condition_that_no_cell_can_meet_is_in_its_way(value: object, fits: bool) -> None:
+    mapping = _mapping(where={"amount": value})
+    expected = f"column 'amount': expected a value that a column of int64 can hold, got {value}"
+    found = [str(problem) for problem in bind(mapping, _source().schema)]
+    assert found == ([] if fits else [f"$.repayment.where: {expected}"])
+    assert bind(mapping, _source(amount=["1"] * 3).schema) == []  # text is compared as it is written
 
 
 def test_corrections_need_ids_that_can_be_named() -> None:

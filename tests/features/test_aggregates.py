@@ -207,6 +207,12 @@ FAULTS: list[tuple[Callable[[], object], str]] = [
     ),
     (lambda: MINE.decayed_count("1d", "365d", step="1h"), "reaches back more than 4096 steps; take a longer step="),
     (lambda: MINE.decayed_count("1d", "4096h before 1h", step="1h"), "reaches back more than 4096 steps"),
+    (
+        lambda: MINE.last("bank", values={"a", "b"}),  # type: ignore[arg-type]
+        r"^repayment.bank: expected a list of texts in values=, whose order a plan keeps, got {'[ab]', '[ab]'}",
+    ),
+    (lambda: MINE.entropy("bank", values=frozenset("a")), r"in values=, whose order a plan keeps, got frozenset"),  # type: ignore[arg-type]
+    (lambda: MINE.entropy("bank", values="access"), "expected a list of texts in values=, .* got 'access'"),
     (lambda: MINE.distinct("loan", values=["a"]), "values= is for a category that does not declare its own"),
 ]
 

@@ -55,6 +55,10 @@ FAULTS: list[tuple[Callable[[], object], str]] = [
     (lambda: KINDS_OF_CHANNEL + MINE.pivot("late").count(), "values differ: app, ussd, branch and true, false; choose"),
     (lambda: KINDS_OF_CHANNEL["web"], "no value 'web' here; valid: app, branch, ussd"),
     (lambda: MINE.pivot("channel").count("7d", "30d")["30"], "no value or window '30' here; did you mean '30d'?"),
+    (
+        lambda: request("referrer", values={"a"}),  # type: ignore[arg-type]
+        r"request\('referrer'\): expected a list of texts in values=.* got {'a'}",
+    ),
     (lambda: request("amount").previous(), "previous: nothing in it has a window"),
     (lambda: MINE.count().previous(), "there is no window before the lifetime; use a window such as '30d'"),
     (lambda: MINE.count("this month").change(), "this month is not over, so no month before it compares; use 'last mo"),

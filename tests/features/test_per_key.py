@@ -132,6 +132,10 @@ FAULTS: list[tuple[Callable[[], object], str]] = [
         r"per('amount'): Repayment.amount is a money, expected one of entity",
     ),
     (lambda: Sale.by("merchant").per("buyer_gender"), "Sale.buyer_gender is protected"),
+    (
+        lambda: PAID.last("bank", values={"a"}),  # type: ignore[arg-type]
+        "repayment.bank: expected a list of texts in values=, whose order a plan",
+    ),
     (lambda: PAID.sum("channel"), "Repayment.channel is a category, expected one of money"),
     (lambda: PAID.sum("amount", "10 events"), "sum by key: expected a window of time such as '90d', got '10 events'"),
     (lambda: PAID.count("this month"), "count by key: expected a window of time"),

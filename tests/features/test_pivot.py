@@ -83,6 +83,10 @@ FAULTS: list[tuple[Callable[[], Pivot], str]] = [
     (lambda: MINE.pivot("amount"), "pivot: repayment.amount: expected a category or a boolean, got a money"),
     (lambda: MINE.pivot("loan"), "expected a category or a boolean, got an entity"),
     (lambda: MINE.pivot("bank"), "repayment.bank is a category without declared values"),
+    (
+        lambda: MINE.pivot("bank", values={"a"}),  # type: ignore[arg-type]
+        "repayment.bank: expected a list of texts in values=, whose order a plan",
+    ),
     (lambda: MINE.pivot("chanel"), "Repayment has no field 'chanel'; did you mean 'channel'?"),
     (lambda: MINE.pivot(Sale.items), "sale.items is no field of Repayment"),
     (lambda: MINE.pivot("channel", values=["app"]), "values= is for a category that does not declare its own"),

@@ -181,6 +181,8 @@ NAIRA_BOTH = Sale.by(["consumer", "merchant"])
         ({Login: ["consumer"]}, {}, "Login.consumer says whose sequence it is"),
         ({Login: [Repayment.amount]}, {}, "expected fields of Login, got Money"),
         ({Login: "channel"}, {}, "expected a list of names, got 'channel'"),
+        ({Login: {"channel"}}, {}, r"expected a list of fields of Login, whose order a plan keeps, got {'channel'}"),
+        ({Login, Repayment}, {}, "expected a list of event types, whose order a plan keeps, got {<class"),
         ([Sale], {}, r"Sale.price mixes currencies \(NGN, KES\); choose one with"),
         ([Transfer], {}, r"choose with Transfer.by\('sender'\) or Transfer.by\('receiver'\)"),
         ([Sale.by("merchant")], {}, "expected events of consumer, got those of merchant"),

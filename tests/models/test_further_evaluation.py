@@ -121,6 +121,16 @@ def test_shares_are_judged_by_level_and_by_what_is_foretold_of_their_spread() ->
     assert nothing.pd(5.0) == backwards.pd(-5.0) == pytest.approx(lost.mean())
 
 
+@pytest.mark.parametrize("scores", [1, 3])
+def test_tenths_that_end_among_equal_shares_have_their_share_of_the_losses(scores: int) -> None:
+    """What was lost, and of how many, falls from the first application to the last."""
+    lost = np.linspace(1.0, 0.01, LOANS) ** 2 * (np.random.default_rng(5).random(LOANS) < np.linspace(1.0, 0.3, LOANS))
+    z = np.arange(LOANS) % scores - 2.0  # says nothing of time
+    tenths = _judged(_target("share", lost), _head("share", SAME).calibrated(z[:, None]))["reliability"]
+    assert [one["observed"] for one in tenths] == pytest.approx([lost.mean()] * 10, rel=0.06)
+    assert all(one["low"] < lost.mean() < one["high"] for one in tenths)
+
+
 def test_outcomes_are_judged_where_both_kinds_are_known() -> None:
     chance = np.random.default_rng(4)
     z = -2.0 + chance.standard_normal(LOANS)

@@ -12,6 +12,7 @@ from obligor.models.metrics import (
     Ranking,
     auc,
     bootstrap,
+    by_score,
     calibration_line,
     interval,
     ks,
@@ -48,6 +49,19 @@ def test_weights_are_repetitions() -> None:
     times = np.random.default_rng(0).integers(0, 4, 200)
     weighted = measure(Ranking.of(bad, pd), times.astype(np.float64))
     assert weighted == pytest.approx(measure(Ranking.of(np.repeat(bad, times), np.repeat(pd, times))), abs=1e-12)
+
+
+@pytest.mark.parametrize("shares", [False, True])
+def test_rows_of_one_score_lie_by_what_they_are_and_not_as_they_came(shares: bool) -> None:
+    bad, pd = _scored(9, 400, 1)
+    lost = bad * np.linspace(1.0, 0.1, len(bad)) if shares else bad
+    order, mixed = by_score(lost, pd), np.random.default_rng(1).permutation(len(bad))
+    assert np.array_equal(pd[order], np.sort(pd))
+    assert np.array_equal(np.sort(order), np.arange(len(bad)))
+    assert np.array_equal(lost[order], lost[mixed][by_score(lost[mixed], pd[mixed])])
+    for score in np.unique(pd):
+        own = lost[order][np.sort(pd) == score]
+        assert np.abs(np.cumsum(own) - own.mean() * np.arange(1, len(own) + 1)).max() < 1.0
 
 
 def test_a_worse_order_is_caught() -> None:

@@ -4,6 +4,7 @@
     application.channel in ["app", "web"] or is_null(income_90d)
 
 A bare name is a feature of the plan; `application.<field>` is the application's own field, money in minor units.
+Amounts of two currencies are neither compared nor added: nothing is converted.
 The grammar is a subset of Python's, read with `ast` and never evaluated as code: and, or, not, comparisons, `in`,
 + - * /, and the functions `is_null`, `fill`, `minimum`, `maximum`. Null propagates; `and` and `or` are Kleene's, so a
 condition is true, false or null, and what null means is for the rule to say. Division by zero gives null.
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from obligor.errors import DefinitionError, did_you_mean
+from obligor.features.kinds import currencies_in
 
 __all__ = ["Condition", "Names", "Node", "parse_condition"]
 
@@ -37,6 +39,7 @@ _COMPARISONS: dict[type[ast.cmpop], str] = {
 }  # fmt: skip
 _ARITHMETIC: dict[type[ast.operator], str] = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
 _FUNCTIONS = {"is_null": 1, "fill": 2, "minimum": 2, "maximum": 2}
+_OF_TWO = frozenset({*_ARITHMETIC.values(), "fill", "minimum", "maximum"})
 OTHER = "(other)"  # how a category outside the plan's vocabulary reads
 
 
@@ -137,6 +140,7 @@ class _Parser:
                 return "boolean", self._compare(tree, depth)
             case ast.BinOp() if type(tree.op) in _ARITHMETIC:
                 left, right = self.number(tree.left, depth + 1), self.number(tree.right, depth + 1)
+                self._check_currencies(tree.left, left, tree.right, right)
                 return "number", [_ARITHMETIC[type(tree.op)], left, right]
             case ast.Call(func=ast.Name()):
                 return self._call(tree, depth)
@@ -172,6 +176,7 @@ class _Parser:
             raise DefinitionError(f"a {one} has no order: {ast.unparse(left)!r} {op} {ast.unparse(right)!r}")
         self._check_value(a, b)
         self._check_value(b, a)
+        self._check_currencies(left, a, right, b)
         return [op, a, b]
 
     def _member(self, left: ast.expr, right: ast.expr, depth: int) -> Node:
@@ -193,6 +198,27 @@ class _Parser:
         if values and constant[0] == "constant" and constant[1] not in (*values, OTHER):
             raise DefinitionError(f"{constant[1]!r} never occurs; {did_you_mean(constant[1], list(values))}")
 
+    def _check_currencies(self, left: ast.expr, a: Node, right: ast.expr, b: Node) -> None:
+        """Refuse amounts of two currencies, as features do: nothing is converted."""
+        one, other = self._currency(a), self._currency(b)
+        if one and other and one != other:
+            raise DefinitionError(
+                "expected amounts in one currency, "
+                f"got {ast.unparse(left)!r} in {one} and {ast.unparse(right)!r} in {other}"
+            )
+
+    def _currency(self, node: Node) -> str:
+        """Return the currency that a number is in, "" for none; a constant takes that of the other side."""
+        op = node[0]
+        if op == "feature":
+            return min(currencies_in(self.names.features[node[1]].get("unit") or ""), default="")
+        if op == "field":
+            return str(min(self.names.fields[node[1]].get("currencies", ()), default=""))
+        if op not in _OF_TWO:
+            return ""
+        one, other = self._currency(node[1]), self._currency(node[2])
+        return "" if op == "/" and one == other else one or other
+
     def _call(self, tree: ast.Call, depth: int) -> tuple[Kind, Node]:
         assert isinstance(tree.func, ast.Name)
         name = tree.func.id
@@ -202,7 +228,9 @@ class _Parser:
             raise DefinitionError(f"{name} takes {_FUNCTIONS[name]} argument(s): {ast.unparse(tree)!r}")
         if name == "is_null":
             return "boolean", ["is_null", self._any(tree.args[0], depth)]
-        return "number", [name, *(self.number(argument, depth + 1) for argument in tree.args)]
+        a, b = (self.number(argument, depth + 1) for argument in tree.args)
+        self._check_currencies(tree.args[0], a, tree.args[1], b)
+        return "number", [name, a, b]
 
     def _any(self, tree: ast.expr, depth: int) -> Node:
         """A bare field of any kind (a timestamp too), or any expression."""

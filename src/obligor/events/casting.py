@@ -7,6 +7,7 @@ be stored are marked with a reason; the rest of the column is not touched by the
 
 from __future__ import annotations
 
+import decimal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -35,7 +36,18 @@ from obligor.events.moments import DATE, LOCAL, MALFORMED, NULL, ZONED, read_mom
 from obligor.events.texts import controlled
 from obligor.events.zones import AMBIGUOUS, NONEXISTENT, OUT_OF_RANGE, local_to_utc
 
-__all__ = ["Cast", "Reading", "cast", "cast_moments", "lacks_zone", "plain", "translate", "unsupported", "written"]
+__all__ = [
+    "Cast",
+    "Reading",
+    "cast",
+    "cast_moments",
+    "held",
+    "lacks_zone",
+    "plain",
+    "translate",
+    "unsupported",
+    "written",
+]
 
 _PLACES: Final = {"s": 6, "ms": 3, "us": 0}  # of a unit, to the microsecond; whole nanoseconds are divided
 _EXACT: Final = {pa.float64(): 2**53, pa.float32(): 2**24}
@@ -80,6 +92,23 @@ def written(kind: pa.DataType) -> bool:
     """Whether values of an Arrow type have one way to be written, as a text has: "-999", "true", "1900-01-01"."""
     numbers = pa.types.is_integer(kind) or kind in _EXACT or pa.types.is_decimal(kind)
     return bool(numbers or pa.types.is_string(kind) or pa.types.is_boolean(kind) or pa.types.is_date32(kind))
+
+
+def held(value: Any, kind: pa.DataType) -> pa.Scalar:
+    """Return a value as a column of an Arrow type holds it; null where none can, as no whole number is 1.5.
+
+    >>> held(2.0, pa.int64()).as_py(), held(1.5, pa.int64()).as_py()
+    (2, None)
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    exact = decimal.Decimal(str(value)) if number and pa.types.is_decimal(kind) else value
+    near = kind == pa.float32() or (pa.types.is_temporal(kind) and not number)  # rounded, or a moment of a date
+    try:
+        found = pa.scalar(exact).cast(kind)
+        same = near or found.as_py() == exact
+    except (pa.ArrowException, OverflowError, TypeError):
+        same = False
+    return found if same else pa.scalar(None, kind)
 
 
 def unsupported(one: Field, kind: pa.DataType, reading: Reading) -> str | None:

@@ -1,4 +1,4 @@
-"""JSON Lines files: one object a line, with the line's number.
+"""JSON Lines files (UTF-8): one object a line, with the line's number.
 
 A chunk is decoded at once where that cannot be told from decoding its lines one by one; otherwise each line is decoded
 alone, and those that are no object of right JSON are named. Numbers with a point or an exponent are kept as text where
@@ -7,6 +7,7 @@ columns are cast from them, so that none is rounded.
 
 from __future__ import annotations
 
+import codecs
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -49,6 +50,8 @@ class JsonLinesFile:
         """Yield all rows in order, with `columns` as columns (None: none)."""
         decoder = _RECORDS if columns is None else TEXT_FLOATS
         with self.path.open("rb") as file:
+            if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+                file.seek(0)
             lines = enumerate(file, 1)
             while part := list(itertools.islice(lines, chunk.CHUNK_ROWS)):
                 yield _chunk([(n, line.strip()) for n, line in part if not line.isspace()], columns or (), decoder)

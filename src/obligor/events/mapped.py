@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from obligor.errors import Problem, did_you_mean
 from obligor.events.assembly import Rows, personal_json
 from obligor.events.batch import CORRECTION, ORIGINAL, RETRACTION, arrow_type
-from obligor.events.casting import Cast, Reading, cast, cast_moments, plain, translate, unsupported, written
+from obligor.events.casting import Cast, Reading, cast, cast_moments, held, plain, translate, unsupported, written
 from obligor.events.chunk import Chunk
 from obligor.events.fields import Entity, Field, Money, Timestamp, minor_places, parse_timestamp
 from obligor.events.mapping import Mapping
@@ -158,6 +158,8 @@ def bind(mapping: Mapping, schema: pa.Schema) -> list[Problem]:
             problems.append(Problem(f"{path}.{name}", "it has several currencies; name the column of its currency"))
     for column in _moment_columns(mapping):
         problems += _misfit(f"{path}.event_time", _MOMENT, column, schema, _reading(mapping, "event_time", column))
+    for column, value in mapping.where.items():
+        problems += _never(f"{path}.where", value, column, schema)
     for link in (*mapping.id.names, mapping.corrects, mapping.retracts):
         problems += _misfit(f"{path}.id", _ID, link, schema, Reading())
     if (mapping.corrects or mapping.retracts) and (mapping.id.kind == "row" or len(mapping.id.names) > 1):
@@ -170,6 +172,16 @@ def _misfit(path: str, one: Field, column: str | None, schema: pa.Schema, readin
         return []
     why = unsupported(one, schema.field(column).type, reading)
     return [Problem(path, f"column {column!r}: {why}")] if why else []
+
+
+def _never(path: str, value: Any, column: str, schema: pa.Schema) -> list[Problem]:
+    """Return why a column can never hold what a condition asks for; text is compared as it is written."""
+    if column not in schema.names or isinstance(value, str):
+        return []
+    kind = plain(schema.empty_table()[column]).type
+    if pa.types.is_null(kind) or pa.types.is_string(kind) or held(value, kind).is_valid:
+        return []
+    return [Problem(path, f"column {column!r}: expected a value that a column of {kind} can hold, got {value!r:.80}")]
 
 
 def _moment_columns(mapping: Mapping) -> list[str]:
@@ -246,10 +258,10 @@ def _chosen(mapping: Mapping, reader: _Reader) -> Bools:
         cells = reader.source(column)
         if isinstance(value, bool) and pa.types.is_string(cells.type):
             wanted = pc.equal(pc.utf8_lower(cells), str(value).lower())  # as a boolean field reads them
-        elif pa.types.is_string(cells.type) or isinstance(value, str):
+        elif isinstance(value, str) or pa.types.is_string(cells.type) or pa.types.is_null(cells.type):
             wanted = pc.equal(cells.cast(pa.string()), str(value))
         else:
-            wanted = pc.equal(cells, pa.scalar(value).cast(cells.type))
+            wanted = pc.equal(cells, held(value, cells.type))
         chosen &= wanted.fill_null(False).to_numpy(zero_copy_only=False)
     for column in mapping.skip_null:
         cells = reader.source(column)

@@ -16,7 +16,7 @@ from obligor.events.fields import Field
 from obligor.events.predicates import Predicate
 from obligor.features.definitions import AXES, Axis, Feature, Notes, Remarks, feature
 from obligor.features.expressions import Node, Since, Source
-from obligor.features.kinds import Kind, TimeUnit, time_unit
+from obligor.features.kinds import Kind, TimeUnit, time_unit, vocabulary_of
 from obligor.features.measures import Aggregate
 from obligor.features.recipes import Recipe, accepted, check_decay, decay, place
 from obligor.features.windows import Fixed, parse_windows
@@ -225,7 +225,8 @@ class Aggregates:
         parameters: tuple[int | float, ...] = (),
     ) -> Feature:
         field = accepted(self._one, aggregate, name)
-        recipe = Recipe(aggregate, field, None, tuple(values) if values is not None else None, parameters)
+        vocabulary = vocabulary_of(f"{field.event_name}.{field.name}", values)
+        recipe = Recipe(aggregate, field, None, vocabulary, parameters)
         return self._feature(recipe, windows, notes)
 
     def _ranked(

@@ -32,7 +32,7 @@ from obligor.features.expressions import (
     leaves,
     moved,
 )
-from obligor.features.kinds import TimeUnit, time_unit
+from obligor.features.kinds import TimeUnit, time_unit, vocabulary_of
 from obligor.features.measures import Op
 from obligor.features.operators import Operators, operand
 from obligor.features.windows import previous
@@ -180,7 +180,7 @@ class _Request:
 
     def __call__(self, field: str, *, values: Sequence[str] | None = None, **notes: Unpack[Notes]) -> Feature:
         """Return a field of the application; `values` freezes the vocabulary of an open category."""
-        return Feature({(): Requested(field, tuple(values) if values is not None else None)}, notes)
+        return Feature({(): Requested(field, vocabulary_of(f"request({field!r})", values))}, notes)
 
     def age(self, field: str, unit: TimeUnit = "days", **remarks: Unpack[Remarks]) -> Feature:
         """Return the time from a timestamp field of the application to as_of."""

@@ -7,6 +7,7 @@ where it is written.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -30,6 +31,7 @@ __all__ = [
     "spoken",
     "time_unit",
     "unit_of",
+    "vocabulary_of",
     "withheld",
 ]
 
@@ -98,6 +100,17 @@ def kind_of_field(field: Field, values: tuple[str, ...] | None, currency: str | 
             hint = "; count its distinct values instead" if isinstance(field, Entity) else ""
             raise DefinitionError(f"{where} is {what}, which is no number{hint}")
     return Kind("integer")
+
+
+def vocabulary_of(where: str, values: Iterable[str] | None) -> tuple[str, ...] | None:
+    """Return the values given for an open category in their order, which a plan keeps; DefinitionError without one.
+
+    >>> vocabulary_of("loan.bank", ["b", "a"])
+    ('b', 'a')
+    """
+    if isinstance(values, str | set | frozenset):
+        raise DefinitionError(f"{where}: expected a list of texts in values=, whose order a plan keeps, got {values!r}")
+    return None if values is None else tuple(values)
 
 
 def withheld(field: Field, where: str) -> None:

@@ -21,7 +21,17 @@ from obligor.events.fields import Entity, Field
 from obligor.events.schema import parse_duration
 from obligor.features.definitions import Feature, Notes
 from obligor.features.expressions import Aggregated, Binary, Constant, Filled, Label, Node, OverKeys, Source, kind_of
-from obligor.features.kinds import MOMENT, Kind, TimeUnit, kind_of_field, only_currency, spoken, time_unit, withheld
+from obligor.features.kinds import (
+    MOMENT,
+    Kind,
+    TimeUnit,
+    kind_of_field,
+    only_currency,
+    spoken,
+    time_unit,
+    vocabulary_of,
+    withheld,
+)
 from obligor.features.measures import Aggregate, Op, TimeWindow
 from obligor.features.operators import Operators, operand
 from obligor.features.recipes import accepted, field_kind
@@ -197,7 +207,7 @@ class PerKey:
             assert kind is not None, "what looks at no field has a kind of its own"
             return ByKey(self, Aggregated(self.source, aggregate, None, "integer", span, kind, key=self.key.name))
         field = accepted(self.source, aggregate, name)
-        vocabulary = tuple(values) if values is not None else None
+        vocabulary = vocabulary_of(f"{field.event_name}.{field.name}", values)
         coded = kind_of_field(field, vocabulary, only_currency(field.name, self.source.where))
         kind = field_kind(aggregate, coded)
         return ByKey(

@@ -20,7 +20,7 @@ from obligor.events.predicates import Comparison, Predicate
 from obligor.features.aggregates import Aggregates
 from obligor.features.definitions import Axis
 from obligor.features.expressions import Since, Source
-from obligor.features.kinds import kind_of_field, one
+from obligor.features.kinds import kind_of_field, one, vocabulary_of
 from obligor.features.sources import narrowed
 
 __all__ = ["Pivot", "label_in_names", "pivot_values"]
@@ -54,7 +54,7 @@ def pivot_values(field: Field, values: Sequence[str] | None) -> dict[str, Predic
     where = f"pivot: {field.event_name}.{field.name}"
     if not isinstance(field, Category | Boolean):
         raise DefinitionError(f"{where}: expected a category or a boolean, got {one(field.kind)}")
-    vocabulary = kind_of_field(field, tuple(values) if values is not None else None, None).values
+    vocabulary = kind_of_field(field, vocabulary_of(where, values), None).values
     predicates: dict[str, Predicate] = (
         {text: Comparison(field.name, "==", text == "true") for text in ("true", "false")}
         if vocabulary is None

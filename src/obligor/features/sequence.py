@@ -103,7 +103,7 @@ class Sequence:
         # In order of their types, so that however it is written, one combination of entities has one timeline.
         order = sorted(range(len(kinds)), key=kinds.__getitem__)
         entities = tuple(kinds[i] for i in order)
-        named = events if isinstance(events, Mapping) else dict.fromkeys(events)
+        named = events if isinstance(events, Mapping) else dict.fromkeys(_in_order("event types", events))
         if not entities or not named:
             raise DefinitionError("Sequence.by: expected an entity type and event types, such as [Order, Repayment]")
         entrances = tuple(entrance(_source(entities, one), fields) for one, fields in named.items())
@@ -134,7 +134,7 @@ def entrance(source: Source, fields: Named = None) -> Entrance:
     if fields is None:
         found = [f for f in event.fields.values() if f.name not in own and not f.withheld and not isinstance(f, Text)]
     else:
-        found = [_own(source, name) for name in _list_of(fields)]
+        found = [_own(source, name) for name in _in_order(f"fields of {event.__name__}", fields)]
         twice = next((one.name for one in found if one.name in own), None)
         if twice is not None:
             raise DefinitionError(f"{event.__name__}.{twice} says whose sequence it is; leave it out")
@@ -206,6 +206,13 @@ def _token(source: Source, field: Field) -> Token:
         case Decimal():
             return Token(field.name, "number", "integer", None, field.scale, "", False)
     return Token(field.name, "number", "integer", None, 0, "", False)
+
+
+def _in_order(what: str, names: Iterable[_T]) -> list[_T]:
+    """Return names whose order a plan keeps; DefinitionError for a set, which has none."""
+    if isinstance(names, set | frozenset):
+        raise DefinitionError(f"expected a list of {what}, whose order a plan keeps, got {names!r:.80}")
+    return _list_of(names)
 
 
 def _list_of(names: Iterable[_T]) -> list[_T]:

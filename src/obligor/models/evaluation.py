@@ -15,7 +15,18 @@ from numpy.typing import NDArray
 
 from obligor.errors import BadInput
 from obligor.models.charts import number
-from obligor.models.metrics import METRICS, Ranking, auc, bootstrap, calibration_line, interval, measure, psi, psi_bins
+from obligor.models.metrics import (
+    METRICS,
+    Ranking,
+    auc,
+    bootstrap,
+    by_score,
+    calibration_line,
+    interval,
+    measure,
+    psi,
+    psi_bins,
+)
 from obligor.models.scorer import MODEL_NAMES, Scorer
 from obligor.models.splits import applicant_numbers
 from obligor.models.training_set import TrainingSet
@@ -207,24 +218,9 @@ def _group(bad: Floats, pd: Floats) -> dict[str, Any]:
     return {"rows": n, "bads": int(bads), "predicted": float(pd.mean()), "observed": bads / n, "low": low, "high": high}
 
 
-def _by_score(bad: Floats, score: Floats) -> Ints:
-    """Return the rows by rising score, (n,); among equal scores bads lie evenly between goods.
-
-    Nothing tells such rows apart, so a group that ends among them is to have its share of their bads. In their own
-    order, which is that of time, it would have those of their first months.
-    """
-    order = np.argsort(score, kind="stable")
-    run = np.concatenate([[0], np.cumsum(np.diff(score[order]) != 0)])
-    place = np.empty(len(order))
-    for kind in (bad[order] > 0, bad[order] <= 0):
-        own = run[kind]  # rising
-        place[kind] = (np.arange(len(own)) - np.searchsorted(own, own) + 0.5) / np.bincount(own)[own]
-    return order[np.lexsort((place, run))]
-
-
 def reliability(bad: Floats, pd: Floats) -> list[dict[str, Any]]:
     """Return what was predicted of each tenth of the rows, and what it did."""
-    order = _by_score(bad, pd)
+    order = by_score(bad, pd)
     return [_group(bad[rows], pd[rows]) for rows in np.array_split(order, min(BINS, len(order)))]
 
 
@@ -242,7 +238,7 @@ def _rounded(values: Floats, digits: int = 5) -> list[float]:
 
 def _deciles(bad: Floats, pd: Floats) -> list[dict[str, Any]]:
     """Return ten groups from riskiest to safest, with the share of all bads caught so far."""
-    order = _by_score(bad, -pd)
+    order = by_score(bad, -pd)
     out, caught = [], 0.0
     for rows in np.array_split(order, min(BINS, len(order))):
         caught += float(bad[rows].sum())
@@ -254,7 +250,7 @@ def _deciles(bad: Floats, pd: Floats) -> list[dict[str, Any]]:
 
 def _strategy(bad: Floats, pd: Floats) -> list[dict[str, float]]:
     """Return, for approving the safest share, the bad rate among the approved and the cut-off PD."""
-    order = _by_score(bad, pd)
+    order = by_score(bad, pd)
     cumulated = np.cumsum(bad[order])
     out = []
     for percent in range(5, 101, 5):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from obligor.models.evaluation import CLASS_ROWS_MIN, point, reliability, with_intervals
 from obligor.models.further import Foretold
-from obligor.models.metrics import Ranking, bootstrap, calibration_line, drawn, measure
+from obligor.models.metrics import Ranking, bootstrap, by_score, calibration_line, drawn, measure
 from obligor.models.targets import Target
 from obligor.sequences.lived import DEFAULTED, PREPAID, Lived, hazards
 
@@ -113,7 +113,7 @@ def _share(target: Target, told: Foretold, later: Bools, resampling: _Resampling
             "explained": 1.0 - squares / level,
         }
 
-    order = np.argsort(expected, kind="stable")
+    order = by_score(lost, expected)
     tenths = [
         {"rows": len(own), "predicted": float(expected[own].mean()), "observed": float(lost[own].mean()),
          **_normal_interval(lost[own])}

@@ -19,8 +19,8 @@ from obligor.errors import BadInput
 from obligor.models.logistic import fit_logistic
 
 __all__ = [
-    "METRICS", "Ranking", "auc", "bootstrap", "calibration_line", "drawn", "interval", "ks", "measure", "psi",
-    "psi_bins",
+    "METRICS", "Ranking", "auc", "bootstrap", "by_score", "calibration_line", "drawn", "interval", "ks", "measure",
+    "psi", "psi_bins",
 ]  # fmt: skip
 
 Floats = NDArray[np.float64]
@@ -28,6 +28,7 @@ Ints = NDArray[np.int64]
 
 METRICS: Final = ("auc", "gini", "ks", "brier", "log_loss", "observed_to_expected")
 INTERVAL: Final = (2.5, 97.5)
+_GOLDEN: Final = (5**0.5 - 1) / 2  # what its multiples leave above whole numbers fills 0 to 1 evenly (Weyl 1916)
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,27 @@ def ks(bad: Floats, score: Floats) -> float:
     """Return the greatest gap between the cumulative shares of goods and of bads."""
     goods, bads = Ranking.of(bad, score).curve()
     return float(np.max(np.abs(np.cumsum(goods) / goods.sum() - np.cumsum(bads) / bads.sum())))
+
+
+def by_score(bad: Floats, score: Floats) -> Ints:
+    """Return the rows by rising score, (n,); among equal scores bads lie evenly between goods.
+
+    Nothing tells such rows apart, so a group that ends among them is to have its share of their bads. In their own
+    order, which is that of time, it would have those of their first months. `bad` may be a share that was lost: among
+    equal scores the large lie evenly between the small, too.
+
+    >>> by_score(np.array([1.0, 1.0, 0.0, 0.0]), np.full(4, 0.2)).tolist()
+    [2, 0, 3, 1]
+    """
+    order = np.lexsort((bad, score))
+    run = np.concatenate([[0], np.cumsum(np.diff(score[order]) != 0)])
+    place = np.empty(len(order))
+    for kind in (bad[order] > 0, bad[order] <= 0):
+        own = run[kind]  # rising
+        rank = np.arange(len(own)) - np.searchsorted(own, own)
+        mixed = np.lexsort((rank * _GOLDEN % 1.0, own))  # a run's ranks, neighbours far apart
+        place[np.flatnonzero(kind)[mixed]] = (rank + 0.5) / np.bincount(own)[own]
+    return order[np.lexsort((place, run))]
 
 
 def drawn(applicant: Ints, resamples: int, rng: np.random.Generator) -> Iterator[Floats]:
