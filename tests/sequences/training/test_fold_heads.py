@@ -210,6 +210,13 @@ def test_no_target_of_a_fold_reaches_the_heads_of_that_fold(bottom: Any) -> None
     assert not all(np.array_equal(one[1][name], two[1][name]) for name in one[1])
 
 
+def test_heads_that_learn_together_each_know_something_outside_every_fold() -> None:
+    people = _people(5, learnable=True)
+    late = np.where(people.fold == 2, people.bad, np.nan)
+    with pytest.raises(BadInput, match=r"SequenceHead.folds: late: expected something known .* outside fold 2"):
+        _further(people, "shared", late=late)
+
+
 def _without_level(heads: FoldHeads) -> list[dict[str, NDArray[np.float32]]]:
     """The weights of each fold's heads without the last biases, by which they say the same on average of all rows."""
     return [
