@@ -122,6 +122,25 @@ def test_fit_goes_on_from_its_checkpoints(tmp_path: Path) -> None:
         _model(trainer=QUICK, checkpoints=tmp_path).fit(made, 1 - y)
 
 
+def test_checkpoints_of_other_sequences_or_other_weights_to_begin_with_are_refused(tmp_path: Path) -> None:
+    made, y = source(300, 1)
+    codes = made.codes.copy()
+    codes[:, 1] = np.where(codes[:, 1] > 3, codes[:, 1] - 3, codes[:, 1])
+    other = replace(made, codes=codes)  # as many batches, other numbers
+    _model(checkpoints=tmp_path).pretrain(made)
+    for given, sequences, why in (({}, other, r"\(data: "), ({"seed": 1}, made, r"\(start: ")):
+        with pytest.raises(ObligorError, match=f"of another run {why}"):
+            _model(checkpoints=tmp_path, **given).pretrain(sequences)
+    model = _model(trainer=QUICK, checkpoints=tmp_path).pretrain(made)
+    model.fit(made, y)
+    model.checkpoints = None
+    model.pretrainer = replace(model.pretrainer, rate=1e-3)
+    model.pretrain(made)
+    model.checkpoints = tmp_path
+    with pytest.raises(ObligorError, match=r"of another run \(start: "):
+        model.fit(made, y)
+
+
 def test_it_learns_from_a_dataset_on_disk(datasets: tuple[Dataset, Dataset]) -> None:  # noqa: F811 - the fixture
     """Pretrained on everyone, fitted on applications: whether the consumer had more events than most."""
     everyone, applications = (Loader(dataset, tokens_max=2048, rows_max=64) for dataset in datasets)
