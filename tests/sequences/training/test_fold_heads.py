@@ -132,6 +132,12 @@ def test_fates_drawn_by_person_cannot_be_told_out_of_fold(monkeypatch: pytest.Mo
     assert np.mean(inside) > 0.9, "the control: they do learn what they see"
 
 
+@pytest.mark.parametrize("steps", [7, 30])
+def test_the_last_look_is_at_the_last_step_however_many_there_are(steps: int) -> None:
+    learnt = _learnt(_people(1, learnable=True), dataclasses.replace(SETTINGS, steps=steps), 7)
+    assert {one["steps"] for one in learnt.record[OUTCOME]} == {steps}
+
+
 def test_what_foretells_nothing_is_not_learnt() -> None:
     people = _people(0, learnable=False)
     heads = _learnt(people, SETTINGS, 0)

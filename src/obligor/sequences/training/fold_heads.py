@@ -242,7 +242,7 @@ def _parts(applicant: Ints, number: int, seed: tuple[int, ...]) -> Ints:
 def _steps(inner: list[_Fit], settings: SequenceHead) -> tuple[int, Losses]:
     """Return after how many steps what is held back is foretold best, and each head's loss there."""
     best, best_step = _mean_losses(inner), 0
-    for step in range(LOOK_STEPS, settings.steps + 1, LOOK_STEPS):
+    for step in (*range(LOOK_STEPS, settings.steps, LOOK_STEPS), settings.steps):
         for one in inner:
             one.run(step)
         losses = _mean_losses(inner)
