@@ -91,6 +91,14 @@ def test_several_heads_at_once() -> None:
     assert auc(y, first.decision_function(made)) > 0.8
 
 
+def test_a_hazard_of_months_that_nobody_has_lived_is_refused() -> None:
+    made, y = source(40, 1)
+    lived = Lived(np.full(40, 3), y.astype(np.int64))
+    model = _model(heads=(Head("time", "hazard", months=6),), pretrained=False)
+    with pytest.raises(BadInput, match=r"\$.y.time: expected somebody at risk in month 6, got lives of at most 3"):
+        model.fit(made, {"time": lived})
+
+
 def test_outcomes_that_are_not_known_and_groups() -> None:
     made, y = source(400, 1)
     groups = np.arange(400) // 4
