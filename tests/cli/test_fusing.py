@@ -78,6 +78,25 @@ def test_further_heads_are_reported_and_foretell_within_any_time(
         assert expected in " ".join(refused.split())
 
 
+def test_training_rows_are_those_of_the_cut_off_whatever_came_to_be_known_later(
+    run: Run, trained: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """One row fewer would deal applicants to other folds, and heads would foretell those whom they have seen."""
+    folder = Path(shutil.copytree(trained[0], tmp_path / "lender"))
+    before, after = tmp_path / "before.parquet", tmp_path / "after.parquet"
+    run("evaluate", "--to", str(before), "--project", str(folder))
+    news = tmp_path / "news.jsonl"
+    news.write_text(json.dumps({"type": "opened", "event_id": "r-1", "retracts": "o-0-0"}))
+    run("ingest", str(news), "--project", str(folder))
+    found = run("evaluate", "--to", str(after), "--project", str(folder), "--json")["evaluation"]
+    rows = trained[1]["evaluation"]["rows"]
+    assert [found["rows"][name] for name in ("train", "train_bads")] == [rows["train"], rows["train_bads"]]
+    one, two = pq.read_table(before), pq.read_table(after)
+    assert one.column("application_id") == two.column("application_id")
+    for name in ("pd", "first_payment", "loss", "pd_90d"):
+        assert one.column(name) == two.column(name), name
+
+
 def test_what_looks_at_bundles_and_features_goes_on(run: Run, trained: tuple[Path, dict[str, Any]]) -> None:
     folder, _ = trained
     found = run("doctor", "--project", str(folder), "--json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from tests.models.sequence_lender import DAY, FURTHER, FURTHER_MODEL, MODEL, OUT
 
 from obligor.errors import BadInput, DefinitionError, IntegrityError, NotFound
 from obligor.models.bundle import PARTS, SEQUENCE_PARTS, Bundle
-from obligor.models.further import HEADS
+from obligor.models.further import HEADS, FurtherHeads
 from obligor.models.report import render_report
 from obligor.models.splits import applicants, folds
 from obligor.models.targets import Target, check_further, targets_of
@@ -238,6 +239,10 @@ def test_what_a_bundle_foretells_is_what_its_heads_say(world: World) -> None:
         foretell(bundle, data, lender.reading(world.log), [91])
     with pytest.raises(NotFound, match="no head 'hazzard'"):
         heads["hazzard"]
+    of_old = copy.copy(bundle)
+    of_old.heads = FurtherHeads(tuple(dataclasses.replace(one, name=f"pd_{one.months}d") for one in heads.heads))
+    with pytest.raises(BadInput, match=r"heads have the names of other columns, \['pd_0d', 'pd_0d', 'pd_3d'\]"):
+        foretell(of_old, data, lender.reading(world.log))
 
 
 def test_the_report_shows_each_head(world: World) -> None:
@@ -307,6 +312,14 @@ def test_declarations_that_outcomes_do_not_bear_out_are_refused_all_at_once() ->
         "SequenceHead.heads[2]: a hazard needs Outcome(repaid=...), such as paid_in_full(lent=..., paid=...)",
     ]
     check_further(FURTHER, OUTCOME, OUTCOMES)
+    named = dict.fromkeys(("pd", "pd_30d", "status"), OUTCOMES["first_payment"])
+    with pytest.raises(DefinitionError) as found:
+        check_further(SequenceHead(sequence="history", reason="R", heads=tuple(named)), OUTCOME, named)
+    assert [str(one) for one in found.value.problems] == [
+        f"SequenceHead.heads[{place}]: {name!r} is another column of what a bundle foretells; "
+        "give the outcome another name"
+        for place, name in enumerate(named)
+    ]
 
 
 def test_too_little_to_learn_from_is_said(targets: tuple[Target, ...]) -> None:
@@ -319,5 +332,11 @@ def test_too_little_to_learn_from_is_said(targets: tuple[Target, ...]) -> None:
     never = dataclasses.replace(hazard, known=Lived(np.full(50, 2), np.full(50, DEFAULTED)))
     with pytest.raises(BadInput, match="got 50 default, 0 repaid"):
         never.check()
+    over = dataclasses.replace(hazard, months=1, known=Lived(np.ones(50, np.int64), 1 + np.arange(50) % 2))
+    with pytest.raises(BadInput, match="got 25 default, 25 repaid, 0 months still owed"):
+        over.check()
+    beyond = dataclasses.replace(hazard, months=6)
+    with pytest.raises(BadInput, match=r"10 loans at risk in month 6 .* got 0: .* or give Hazard\(months=3\)"):
+        beyond.check()  # every month of which nothing is known would have a default in three
     first.check()
     hazard.check()

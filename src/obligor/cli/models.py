@@ -277,18 +277,18 @@ def evaluate(
     """Judge a bundle on the log as it is now, out of time, by its own cut-off."""
     import obligor
     from obligor.models.model import Model
-    from obligor.models.training import evaluate_bundle, foretell
+    from obligor.models.training import cutoff_us, evaluate_bundle, foretell
 
     if to is not None:
         check_parquet(to, "--to")
     out, truth = Output(as_json), _ceiling(ceiling)
     opened = obligor.open(project)
     loaded = opened.bundle(bundle)
-    days = _days(loaded, to, within or [])
+    days, model = _days(loaded, to, within or []), Model.from_data(loaded.training["model"])
     with progress_bar("evaluating", hidden=as_json) as step, opened.log(read_only=True) as log:
-        seen = _seen(opened, log, seen_at, None, step)
+        seen = _seen(opened, log, seen_at, cutoff_us(opened.plan, model), step)
         read = None if loaded.sequence is None else seen.reading(loaded.sequence.sequence)
-        targets = seen.targets(Model.from_data(loaded.training["model"]))
+        targets = seen.targets(model)
         evaluation = evaluate_bundle(loaded, seen.data, ceiling=truth, reading=read, targets=targets)
         if to is not None:
             foretell(loaded, seen.data, read, days).write_parquet(to)

@@ -9,6 +9,7 @@ in one of the two, and that of repayment likewise (Begg and Gray 1984): together
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
@@ -26,13 +27,23 @@ from obligor.sequences.lived import DEFAULTED, PREPAID, Lived, pd_by, pd_within
 if TYPE_CHECKING:
     from obligor.models.targets import Target
 
-__all__ = ["HEADS", "Foretold", "FurtherHead", "FurtherHeads", "Kind", "fit_further"]
+__all__ = ["HEADS", "Foretold", "FurtherHead", "FurtherHeads", "Kind", "fit_further", "is_taken"]
 
 HEADS: Final = "heads.json"  # a bundle's part
 FORMAT: Final = 1
+COLUMNS: Final = ("application_id", "as_of", "status", "pd")  # of what is foretold, beside `pd_30d` and the heads
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Kind = Literal["binary", "share", "hazard"]
+
+
+def is_taken(name: str) -> bool:
+    """Whether a head's name is that of another column of what is foretold.
+
+    >>> is_taken("pd"), is_taken("pd_30d"), is_taken("first_payment")
+    (True, True, False)
+    """
+    return name in COLUMNS or re.fullmatch(r"pd_\d+d", name) is not None
 
 
 class _Described(Record, frozen=True):

@@ -22,7 +22,7 @@ from obligor.credit.lives import evaluate_lives
 from obligor.credit.losses import evaluate_losses
 from obligor.credit.outcomes import evaluate_outcomes
 from obligor.errors import BadInput, DefinitionError, Problem, did_you_mean
-from obligor.models.further import Kind
+from obligor.models.further import Kind, is_taken
 from obligor.models.training_set import TrainingSet
 from obligor.sequences.head import Further, Hazard, Loss, SequenceHead
 from obligor.sequences.lived import DEFAULTED, MONTH_DAYS, OPEN, PREPAID, Lived
@@ -68,6 +68,7 @@ class Target:
                 name: int((self.known.ended == kind).sum())
                 for name, kind in (("default", DEFAULTED), ("repaid", PREPAID))
             }
+            counts["months still owed"] = int(self.known.months.sum()) - sum(counts.values())
         else:
             there = self.known[self.learnable]
             words = (
@@ -77,6 +78,19 @@ class Target:
         if min(counts.values()) < CLASS_ROWS_MIN:
             got = ", ".join(f"{count} {name}" for name, count in counts.items())
             message = f"expected at least {CLASS_ROWS_MIN} of each kind known at the cut-off, got {got}"
+            raise BadInput(Problem(f"SequenceHead.heads.{self.name}", message))
+        if isinstance(self.known, Lived):
+            self._check_months(self.known)
+
+    def _check_months(self, known: Lived) -> None:
+        """Raise BadInput where hardly a loan was at risk in the last month: its hazards would be those of nobody."""
+        reached = int((known.months >= self.months).sum())
+        if reached < CLASS_ROWS_MIN:
+            most = int(np.sort(known.months)[-CLASS_ROWS_MIN])
+            message = (
+                f"expected at least {CLASS_ROWS_MIN} loans at risk in month {self.months} at the cut-off, got "
+                f"{reached}: load more history, or give Hazard(months={most})"
+            )
             raise BadInput(Problem(f"SequenceHead.heads.{self.name}", message))
 
 
@@ -89,6 +103,8 @@ def check_further(head: SequenceHead, outcome: Outcome, outcomes: Mapping[str, O
             fault = f"outcomes.py has no further outcome {one!r}; {did_you_mean(one, sorted(outcomes))}"
         elif isinstance(one, str) and outcomes[one].application is not outcome.application:
             fault = f"{one!r} is an outcome of another application than the model's"
+        elif isinstance(one, str) and is_taken(one):
+            fault = f"{one!r} is another column of what a bundle foretells; give the outcome another name"
         elif isinstance(one, Loss) and not isinstance(outcome.repaid, PaidInFull):
             fault = "a loss needs Outcome(repaid=paid_in_full(lent=..., paid=...))"
         elif isinstance(one, Hazard) and outcome.repaid is None:

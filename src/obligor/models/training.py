@@ -29,7 +29,7 @@ from obligor.models.bundle import ALONE, Bundle, write_bundle
 from obligor.models.calibration import Calibration, fit_calibration, fit_or_rate
 from obligor.models.carding import fit_scorecard
 from obligor.models.evaluation import check_judged, evaluate_scorer
-from obligor.models.further import Foretold
+from obligor.models.further import Foretold, is_taken
 from obligor.models.further_evaluation import evaluate_further
 from obligor.models.inputs import Inputs
 from obligor.models.model import Model
@@ -144,8 +144,9 @@ def evaluate_bundle(
 ) -> dict[str, Any]:
     """Return the evaluation of a bundle on a (newer) training set of its own plan, by its own cut-off and config.
 
-    Of a bundle that scores a sequence, `reading` says where the events are read from, and `targets` what its further
-    heads are judged on.
+    The set is made with the same cut-off, so that its training rows are those that the bundle learnt from. Of a bundle
+    that scores a sequence, `reading` says where the events are read from, and `targets` what its further heads are
+    judged on.
     """
     if data.plan.hash != bundle.plan.hash:
         raise BadInput(f"the bundle scores the plan {bundle.plan.hash[:12]}, the data is of {data.plan.hash[:12]}")
@@ -175,10 +176,14 @@ def foretell(
 
     Columns: application_id, as_of, status, `pd` of the outcome by the champion (null where a limit left no features),
     what each further head says under its name, of a hazard `pd_30d`, `pd_60d`, ... and the PDs within other times.
-    BadInput beyond the hazard's months.
+    The set is made with the bundle's cut-off, as for `evaluate_bundle`.
+    BadInput beyond the hazard's months, and where a head has the name of another column.
     """
     import polars as pl
 
+    heads = () if bundle.heads is None else bundle.heads.heads
+    if taken := [one.name for one in heads if is_taken(one.name)]:
+        raise BadInput(f"heads have the names of other columns, {taken}: rename their outcomes and train again")
     model = Model.from_data(bundle.training["model"])
     data, foretold, _ = _told(bundle, data, split_of(data, model), model, reading)
     columns: dict[str, Floats] = {"pd": np.where(data.limited, np.nan, bundle.scores(data.features).pd)}

@@ -88,7 +88,8 @@ def pd_within(log_odds: Floats, days: float) -> Floats:
     default, repaid = hazards(log_odds)
     month = min(int(days // MONTH_DAYS), months - 1)
     either = default[:, month] + repaid[:, month]
-    ended = 1.0 - (1.0 - either) ** (days / MONTH_DAYS - month)  # of those open when the month begins
+    # Of those open when the month begins; both chances together may be a little more than 1.
+    ended = 1.0 - np.maximum(1.0 - either, 0.0) ** (days / MONTH_DAYS - month)
     share = np.divide(default[:, month], either, out=np.zeros(len(either)), where=either > 0)
     before = pd_by(log_odds)[:, month - 1] if month else np.zeros(len(either))
     found: Floats = before + _open_before(default, repaid)[:, month] * share * ended
@@ -97,5 +98,5 @@ def pd_within(log_odds: Floats, days: float) -> Floats:
 
 def _open_before(default: Floats, repaid: Floats) -> Floats:
     """Return the chance of being open when each month begins, (n, M)."""
-    after = np.cumprod(1.0 - default - repaid, axis=1)
+    after = np.cumprod(np.maximum(1.0 - default - repaid, 0.0), axis=1)
     return np.concatenate((np.ones((len(default), 1)), after[:, :-1]), axis=1)

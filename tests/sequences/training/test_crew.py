@@ -21,7 +21,7 @@ from obligor.sequences.training.pretraining import Objectives, Pretraining
 from obligor.sequences.training.trainer import Loss, Step, TrainerConfig, train
 from obligor.sequences.weights import Config
 
-OBJECTIVES = replace(PRETRAIN, masked=0.3)
+OBJECTIVES = replace(PRETRAIN, masked=0.3, times_ahead=0.5)
 STEPS = TrainerConfig(epochs=3, steps_min=0, rate=1e-2, look_steps=3, checkpoint_steps=2, weight_decay=0.1)
 
 
@@ -206,3 +206,19 @@ def test_a_member_whose_batch_teaches_nothing_follows_the_others() -> None:
     assert same(one, two)
     fresh = SequenceEncoder(Config(kind="gru", width=4, hidden=4, sizes=data.sizes), 0)
     assert not same(one, fresh.state_dict())
+
+
+def test_all_begin_as_the_first_process_whose_batch_teaches_something() -> None:
+    data, _ = source(40, 1, tokens_max=128)
+    batches = list(data.batches(0, 0))
+    held = np.isin(np.arange(40), batches[0].question)  # so that the first process's batch teaches nothing
+
+    def begun(crew: Crew) -> dict[str, torch.Tensor]:
+        task = _task(data, held)
+        Together(task, crew).loss(batches[crew.rank], Chance(0, 0))
+        return task.state_dict()
+
+    alone = _task(data, held)
+    alone.loss(batches[1], Chance(0, 1))
+    for found in together(3, begun):
+        assert same(found, alone.state_dict())

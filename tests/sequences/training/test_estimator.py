@@ -91,6 +91,14 @@ def test_several_heads_at_once() -> None:
     assert auc(y, first.decision_function(made)) > 0.8
 
 
+def test_a_hazard_of_months_that_nobody_has_lived_is_refused() -> None:
+    made, y = source(40, 1)
+    lived = Lived(np.full(40, 3), y.astype(np.int64))
+    model = _model(heads=(Head("time", "hazard", months=6),), pretrained=False)
+    with pytest.raises(BadInput, match=r"\$.y.time: expected somebody at risk in month 6, got lives of at most 3"):
+        model.fit(made, {"time": lived})
+
+
 def test_outcomes_that_are_not_known_and_groups() -> None:
     made, y = source(400, 1)
     groups = np.arange(400) // 4
@@ -120,6 +128,25 @@ def test_fit_goes_on_from_its_checkpoints(tmp_path: Path) -> None:
         assert np.array_equal(model.decision_function(made), expected.decision_function(made))
     with pytest.raises(ObligorError, match="of another run"):
         _model(trainer=QUICK, checkpoints=tmp_path).fit(made, 1 - y)
+
+
+def test_checkpoints_of_other_sequences_or_other_weights_to_begin_with_are_refused(tmp_path: Path) -> None:
+    made, y = source(300, 1)
+    codes = made.codes.copy()
+    codes[:, 1] = np.where(codes[:, 1] > 3, codes[:, 1] - 3, codes[:, 1])
+    other = replace(made, codes=codes)  # as many batches, other numbers
+    _model(checkpoints=tmp_path).pretrain(made)
+    for given, sequences, why in (({}, other, r"\(data: "), ({"seed": 1}, made, r"\(start: ")):
+        with pytest.raises(ObligorError, match=f"of another run {why}"):
+            _model(checkpoints=tmp_path, **given).pretrain(sequences)
+    model = _model(trainer=QUICK, checkpoints=tmp_path).pretrain(made)
+    model.fit(made, y)
+    model.checkpoints = None
+    model.pretrainer = replace(model.pretrainer, rate=1e-3)
+    model.pretrain(made)
+    model.checkpoints = tmp_path
+    with pytest.raises(ObligorError, match=r"of another run \(start: "):
+        model.fit(made, y)
 
 
 def test_it_learns_from_a_dataset_on_disk(datasets: tuple[Dataset, Dataset]) -> None:  # noqa: F811 - the fixture

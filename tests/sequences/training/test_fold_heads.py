@@ -132,6 +132,12 @@ def test_fates_drawn_by_person_cannot_be_told_out_of_fold(monkeypatch: pytest.Mo
     assert np.mean(inside) > 0.9, "the control: they do learn what they see"
 
 
+@pytest.mark.parametrize("steps", [7, 30])
+def test_the_last_look_is_at_the_last_step_however_many_there_are(steps: int) -> None:
+    learnt = _learnt(_people(1, learnable=True), dataclasses.replace(SETTINGS, steps=steps), 7)
+    assert {one["steps"] for one in learnt.record[OUTCOME]} == {steps}
+
+
 def test_what_foretells_nothing_is_not_learnt() -> None:
     people = _people(0, learnable=False)
     heads = _learnt(people, SETTINGS, 0)
@@ -208,6 +214,13 @@ def test_no_target_of_a_fold_reaches_the_heads_of_that_fold(bottom: Any) -> None
     one, two = (_without_level(_further(people, bottom, late=late)) for late in (late, exchanged))
     assert all(np.array_equal(one[0][name], two[0][name]) for name in one[0])
     assert not all(np.array_equal(one[1][name], two[1][name]) for name in one[1])
+
+
+def test_heads_that_learn_together_each_know_something_outside_every_fold() -> None:
+    people = _people(5, learnable=True)
+    late = np.where(people.fold == 2, people.bad, np.nan)
+    with pytest.raises(BadInput, match=r"SequenceHead.folds: late: expected something known .* outside fold 2"):
+        _further(people, "shared", late=late)
 
 
 def _without_level(heads: FoldHeads) -> list[dict[str, NDArray[np.float32]]]:

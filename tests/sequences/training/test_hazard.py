@@ -102,6 +102,9 @@ def test_pd_within_any_time_runs_through_the_months_ends() -> None:
         owed *= 1 - rate
     assert np.allclose(pd_within(truth, 60 + 30 * (steps // 3) / steps), bad, atol=1e-5)
     assert np.isfinite(pd_within(np.full((1, 3, 2), 800.0), 45)).all()
+    certain = np.random.default_rng(1).normal(0, 60, (20_000, 3, 2))  # month after month nobody stays, or nearly so
+    assert np.all((pd_within(certain, 45) >= 0) & (pd_within(certain, 45) <= 1 + 1e-12))
+    assert np.all(np.diff(pd_by(certain), axis=1) >= 0)
     with pytest.raises(BadInput, match=r"\$\.days: expected 0 to 180 days, got 181"):
         pd_within(truth, 181)
 

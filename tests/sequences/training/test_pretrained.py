@@ -60,3 +60,9 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_nobody_known_is_nothing_to_learn_from(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="nothing to learn from"):
         pretrained(MODEL, dataset_of(tmp_path / "d", START), tmp_path / "w")
+
+
+def test_somebody_has_to_be_left_to_learn_from(tmp_path: Path) -> None:
+    """The encoder would come out as it was drawn."""
+    with pytest.raises(BadInput, match=r"SequenceModel.held_share: .* got all 40 held back"):
+        pretrained(replace(MODEL, held_share=0.999), dataset_of(tmp_path / "d", START + 10**9), tmp_path / "w")

@@ -75,6 +75,17 @@ def test_vectors_that_coincide_have_a_gradient() -> None:
     assert bool(torch.isfinite(vectors.grad).all())
 
 
+def test_in_half_precision_what_lies_close_together_is_pushed_apart() -> None:
+    vectors = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.03], [1.0, 0.03]], requires_grad=True)
+    whole = contrastive_loss(vectors, np.array([0, 0, 1, 1]), margin=0.5, negatives=2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = contrastive_loss(vectors, np.array([0, 0, 1, 1]), margin=0.5, negatives=2)
+    assert half.item() == whole.item()
+    half.backward()  # type: ignore[no-untyped-call]
+    assert vectors.grad is not None
+    assert bool(vectors.grad[:, 1].ne(0).all())
+
+
 def test_fields_of_the_next_event_are_asked_where_they_are() -> None:
     rows = Rows(np.array([3, 0, 1, 2]), CPU)
     assert with_next(rows).tolist() == [0, 1, 4]
@@ -130,6 +141,23 @@ def test_a_kind_that_is_known_to_come_or_not_costs_what_its_hazard_says() -> Non
         ahead.bias.zero_()
     shares = [_loss(torch.zeros_like(begun[k]), tokens, k) / _loss(begun[k], tokens, k) for k in (0, 1)]
     assert ahead(torch.zeros(4, 2), tokens, Chance(0, 0)).item() == pytest.approx(np.mean(shares), rel=1e-5)
+
+
+def test_in_half_precision_what_always_comes_is_counted_as_exactly() -> None:
+    """A thousand events, each followed by the next after two hours: of all that were asked all but the last saw it."""
+    count, hour = 1000, 3_600_000_000
+    time = np.arange(count) * 2 * hour
+    tokens = Ragged(torch.ones(count, 1, dtype=torch.int32), torch.zeros(count, 1), time, Rows(np.array([count]), CPU),
+                    time[-1:] + 30 * hour)  # fmt: skip
+    found = []
+    for kind in (torch.float32, torch.bfloat16):
+        ahead = TimesAhead((2,), 2, (0,), torch.Generator().manual_seed(1))
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=kind is torch.bfloat16):
+            loss = ahead(torch.zeros(count, 2, dtype=kind), tokens, Chance(0, 0))
+        found.append((loss.item(), ahead.bias.detach()))
+    (whole, level), (half, begun) = found
+    assert torch.equal(begun, level)
+    assert half == pytest.approx(whole, rel=1e-2)
 
 
 def _loss(log_odds: torch.Tensor, tokens: Ragged, kind: int) -> float:

@@ -43,7 +43,8 @@ def _task(seed: int = 1) -> tuple[Finetuning, Pretraining]:
     heads = Heads((Head("default"),), encoder.size, 8, seed)
     tuned = Finetuning(encoder, heads, made, {"default": y}, held, dropout=0.2)
     tuned.prepare()
-    return tuned, Pretraining(SequenceEncoder(encoder.config, seed), PRETRAIN, made, seed, held)
+    wanted = replace(PRETRAIN, times_ahead=1.0)
+    return tuned, Pretraining(SequenceEncoder(encoder.config, seed), wanted, made, seed, held)
 
 
 def _run(which: int, file: Path | None = None, kill_at: int = 0, config: TrainerConfig = CONFIG) -> dict[str, Tensor]:
@@ -135,20 +136,29 @@ def test_it_ends_with_the_weights_of_the_best_look() -> None:
 
 
 class _Broken(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, at: float = 1.0, held: float | None = None) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(1))
+        self.weight, self.held = nn.Parameter(torch.full((1,), at)), held
 
     def loss(self, batch: Batch, chance: Chance) -> Loss | None:
-        return Loss(self.weight.sum() * torch.inf, {}, 1)
+        steep = self.weight.abs().sqrt().sum()  # its slope at 0 is no number
+        return Loss(steep if self.held is not None or not self.weight.item() else steep * torch.inf, {}, 1)
 
     def score(self) -> float | None:
-        return None
+        return self.held
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_at_once() -> None:
     with pytest.raises(ObligorError, match="the loss of step 0 is not finite"):
         train(_Broken(), source(20, 1)[0], CONFIG)
+
+
+def test_nothing_ends_with_weights_that_are_no_numbers() -> None:
+    once = replace(CONFIG, epochs=1, steps_max=1)  # no step follows that would meet them
+    with pytest.raises(ObligorError, match="the slope of the loss of step 0 is not finite"):
+        train(_Broken(at=0.0), source(20, 1)[0], once)
+    with pytest.raises(ObligorError, match="what is held back has the loss nan after 1 steps"):
+        train(_Broken(held=np.nan), source(20, 1)[0], once)
 
 
 def test_small_data_has_more_epochs() -> None:

@@ -47,7 +47,8 @@ def contrastive_loss(vectors: Tensor, row: Ints, *, margin: float, negatives: in
     """
     unit = nn.functional.normalize(vectors.float(), dim=1)
     label = torch.from_numpy(row).to(unit.device)
-    squared = (2.0 - 2.0 * (unit @ unit.t())).clamp(min=0.0)  # (n, n)
+    with torch.autocast(unit.device.type, enabled=False):  # in half precision what lies close together coincides
+        squared = (2.0 - 2.0 * (unit @ unit.t())).clamp(min=0.0)  # (n, n)
     same = label[:, None] == label
     positive = squared[same.triu(diagonal=1)]
     count = min(negatives, len(row) - 1)

@@ -1,9 +1,10 @@
 """Data-parallel training: several processes learn one model, each from batches of its own, their gradients averaged.
 
 A step of a crew of W goes down the mean of the losses of W successive batches of the epoch: process r takes every W-th
-batch from the r-th on. What else a step moves, such as a running mean, becomes the processes' mean. All hold the same
-weights and take the same steps, so that what they end with is one and the same, and a checkpoint that the first one
-writes serves all of them.
+batch from the r-th on. What else a step moves, such as a running mean, becomes the processes' mean; what a task sets
+by the first batch that it meets, and then says by a buffer that is true, is set by the first process that meets one.
+All hold the same weights and take the same steps, so that what they end with is one and the same, and a checkpoint that
+the first one writes serves all of them.
 
 The trainer needs to know nothing of that: it is given a task whose loss has the value and the gradient of the mean.
 Each process draws the chance of its own batch, as one process that took the batches one by one would.
@@ -105,7 +106,9 @@ class Together(nn.Module):
     def loss(self, batch: Any, chance: Chance) -> Loss | None:
         """Return the mean loss of those processes whose batch teaches something; nothing if none does."""
         crew = self.crew
-        found = self.task.loss(batch, Chance(chance.seed, chance.step * crew.size + crew.rank))
+        step = chance.step * crew.size + crew.rank
+        self._begin(batch, Chance(chance.seed, step))
+        found = self.task.loss(batch, Chance(chance.seed, step))
         weights = [weight for weight in self.parameters() if weight.requires_grad]
         follow = [buffer for buffer in self.buffers() if buffer.is_floating_point()]  # what each step moves too
         whole = crew.summed(_packed(found, weights, follow))
@@ -122,6 +125,24 @@ class Together(nn.Module):
                 slope = values[:-1].reshape(weight.shape).to(weight.device) / taught
                 total = total + ((weight - weight.detach()) * slope).sum()  # 0, and its gradient is `slope`
         return Loss(total, found.parts if found is not None else {}, round(events))
+
+    def _begin(self, batch: Any, chance: Chance) -> None:
+        """Let all begin as the first process does whose batch says where; nothing once they have."""
+        crew, begun = self.crew, [buffer for buffer in self.buffers() if buffer.dtype == torch.bool]
+        if all(bool(one) for one in begun):
+            return
+        with torch.no_grad():
+            self.task.loss(batch, chance)
+            able = torch.zeros(crew.size)
+            able[crew.rank] = all(bool(one) for one in begun)
+            able = crew.summed(able)
+            if not able.any():
+                return
+            values = [*self.parameters(), *begun]
+            own = torch.cat([one.float().flatten().cpu() for one in values])
+            given = crew.summed(own if crew.rank == int(able.nonzero()[0]) else torch.zeros_like(own))
+            for one, part in zip(values, given.split([one.numel() for one in values]), strict=True):
+                one.copy_(part.reshape(one.shape))
 
     def score(self) -> float | None:
         """Return the first process's score, which the others wait for: they hold the same weights."""

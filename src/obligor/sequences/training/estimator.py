@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -20,9 +21,10 @@ from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from obligor.errors import BadInput, ObligorError, Problem, did_you_mean
-from obligor.sequences.batches import Batch, BatchSource, QuestionSource
+from obligor.sequences.batches import Batch, BatchSource, Branched, QuestionSource
 from obligor.sequences.lived import Lived, pd_by
 from obligor.sequences.training.crew import Crew, Portion, Together
 from obligor.sequences.training.display import watched
@@ -116,6 +118,7 @@ class SequenceClassifier:
             "blind": encoder.blind,
             "objectives": asdict(wanted),
             "held": _digest({"held": held}),
+            "start": _digest(_weights(task)),
         }
         self.pretraining_ = self._train(task, source, self.pretrainer, "pretraining", identity)
         return encoder
@@ -150,6 +153,7 @@ class SequenceClassifier:
         reads = self._reads(encoder.config)
         bank = Heads(self.heads, encoder.size, self.units, self.seed, bottom=self.bottom, reads=reads)
         task = Finetuning(encoder, bank, source, targets, held, dropout=self.dropout, frozen=self.frozen, offset=offset)
+        start = _digest(_weights(task))
         with threads(self.trainer.threads):
             task.prepare()
         identity = {
@@ -157,7 +161,7 @@ class SequenceClassifier:
             "heads": [head.to_data() for head in self.heads],
             "bottom": self.bottom, "units": self.units, "dropout": self.dropout, "frozen": self.frozen,
             "reads": self.reads,
-            "targets": _digest({**targets, "held": held, "offset": offset}),
+            "targets": _digest({**targets, "held": held, "offset": offset}), "start": start,
         }  # fmt: skip
         self.training_ = self._train(task, source, self.trainer, "training", identity)
         self.heads_ = bank
@@ -263,6 +267,8 @@ class SequenceClassifier:
         identity: dict[str, Any],
     ) -> Result:
         file = self.checkpoints / f"{what}.safetensors" if self.checkpoints else None
+        if file is not None:
+            identity = {**identity, "data": _first_batch(source, config.seed)}
         if self.crew is not None:
             task, source = Together(task, self.crew), Portion(source, self.crew)
             identity = {**identity, "crew": self.crew.size}
@@ -310,6 +316,18 @@ def _check_offset(offset: NDArray[np.float64] | None, count: int, first: Head) -
         raise BadInput(Problem("$.offset", f"expected none for the hazard {first.name!r}, got one"))
     if offset.shape != (count,) or not np.isfinite(offset).all():
         raise BadInput(Problem("$.offset", f"expected finite log-odds ({count},), got {offset.shape}"))
+
+
+def _weights(task: nn.Module) -> dict[str, NDArray[Any]]:
+    return {name: value.cpu().numpy() for name, value in task.state_dict().items()}
+
+
+def _first_batch(source: QuestionSource, seed: int) -> str:
+    """Return the hash of what is learnt from first, by which other sequences are told apart."""
+    arrays: list[NDArray[Any]] = []
+    for batch in itertools.islice(source.batches(seed, 0), 1):
+        arrays += (*batch.trunk, batch.row, batch.at, *batch.tail) if isinstance(batch, Branched) else batch
+    return _digest({f"{place:02}": array for place, array in enumerate(arrays)})
 
 
 def _digest(arrays: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ above all again what the other model knows, and what only a sequence tells is lo
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from obligor.errors import BadInput, Problem
 from obligor.sequences.batches import Batch, Branched, QuestionSource, of_questions
+from obligor.sequences.lived import Lived
 from obligor.sequences.training.chance import Chance
 from obligor.sequences.training.encoder import SequenceEncoder
 from obligor.sequences.training.heads import Heads, Targets, beside, check_targets, known
@@ -44,10 +46,8 @@ class Finetuning(nn.Module):
     ) -> None:
         super().__init__()
         check_targets(heads.heads, targets)
-        if nothing := [name for name, target in targets.items() if not known(target).any()]:
-            raise BadInput(
-                [Problem(f"$.y.{name}", "expected something to learn from, got nothing known") for name in nothing]
-            )
+        if problems := list(_unlearnable(heads, targets)):
+            raise BadInput(problems)
         self.encoder, self.heads, self.source, self.targets, self.held = encoder, heads, source, targets, held
         self.dropout, self.frozen, self.offset = dropout, frozen, offset
         self.told = np.logical_or.reduce([known(targets[head.name]) for head in heads.heads])
@@ -108,6 +108,18 @@ class Finetuning(nn.Module):
     def _read(self, batch: Batch | Branched) -> Tensor:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             return self.encoder.readouts(batch)
+
+
+def _unlearnable(heads: Heads, targets: Targets) -> Iterator[Problem]:
+    """Yield which targets say nothing, or nothing of a hazard's last months."""
+    for name, target in targets.items():
+        if not known(target).any():
+            yield Problem(f"$.y.{name}", "expected something to learn from, got nothing known")
+    for head in heads.heads:
+        target = targets[head.name]
+        if isinstance(target, Lived) and 0 < (longest := int(target.months.max(initial=0))) < head.months:
+            message = f"expected somebody at risk in month {head.months}, got lives of at most {longest}"
+            yield Problem(f"$.y.{head.name}", message)
 
 
 def embed(encoder: SequenceEncoder, source: QuestionSource) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -143,7 +143,7 @@ class _Family:
         self, given: Sequence[int] | None, record: dict[str, list[dict[str, Any]]], advance: Callable[[int], None]
     ) -> dict[str, NDArray[np.float32]]:
         """Return the tensors of all folds' heads, and put down how they were learnt."""
-        self._check(1 if given is not None else 2)
+        self._check(judged=given is None)
         found = []
         with threads(1):
             for number in range(self.settings.folds):
@@ -168,15 +168,23 @@ class _Family:
                 tensors[f"head.{fold_name(number, own_name)}.{part}"] = tensor
         return tensors
 
-    def _check(self, applicants_min: int) -> None:
+    def _check(self, *, judged: bool) -> None:
         """Raise where a fold leaves nobody to learn from, or nobody else to judge that by, or one kind of outcome."""
-        names = ", ".join(head.name for head in self.heads)
+        names, applicants_min = ", ".join(head.name for head in self.heads), 2 if judged else 1
         for number in range(self.settings.folds):
             left = len(np.unique(self.applicant[self.fold != number]))
             if left < applicants_min:
                 message = (
                     f"{names}: expected at least {applicants_min} applicants of whom something is known outside each "
                     f"of {self.settings.folds} folds, got {left} outside fold {number}: load more history"
+                )
+                raise BadInput(Problem("SequenceHead.folds", message))
+            own = self.fold != number
+            unknown = [head.name for head in self.heads if not self.rows.known(head.name)[own].any()]
+            if judged and unknown:
+                message = (
+                    f"{', '.join(unknown)}: expected something known outside each of {self.settings.folds} folds of "
+                    f"applicants, got nothing outside fold {number}: load more history"
                 )
                 raise BadInput(Problem("SequenceHead.folds", message))
         if any(not math.isfinite(level) for level in self._levels().values()):
@@ -234,7 +242,7 @@ def _parts(applicant: Ints, number: int, seed: tuple[int, ...]) -> Ints:
 def _steps(inner: list[_Fit], settings: SequenceHead) -> tuple[int, Losses]:
     """Return after how many steps what is held back is foretold best, and each head's loss there."""
     best, best_step = _mean_losses(inner), 0
-    for step in range(LOOK_STEPS, settings.steps + 1, LOOK_STEPS):
+    for step in (*range(LOOK_STEPS, settings.steps, LOOK_STEPS), settings.steps):
         for one in inner:
             one.run(step)
         losses = _mean_losses(inner)

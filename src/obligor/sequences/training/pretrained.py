@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from obligor.errors import BadInput
+from obligor.errors import BadInput, Problem
 from obligor.sequences import weights
 from obligor.sequences.dataset import Dataset
 from obligor.sequences.entities import Entities, by_key, held_back
@@ -56,6 +56,9 @@ def pretrained(
     source = Entities(dataset, tokens_max=model.tokens_max, places=places)
     kept_out = identifying(source)
     held = held_back(dataset, model.held_share, model.seed)
+    if held[places].all():
+        message = f"expected entities to learn from, got all {len(places)} held back to stop by"
+        raise BadInput(Problem("SequenceModel.held_share", f"{message}: load more history, or hold back fewer"))
     estimator = SequenceClassifier(
         kind=model.kind, width=model.width, hidden=model.hidden, layers=model.layers, attention_heads=model.heads,
         tail=model.tail, fading_days=model.fading_days, objectives=_objectives(model), blind=kept_out,

@@ -49,8 +49,8 @@ class TimesAhead(nn.Module):
         begins = np.append(0.0, ends[:-1])
         came = wait[:, :, None] <= ends
         asked = (wait[:, :, None] > begins) & (came | (seen[:, None, None] >= ends))  # (n, K, spans)
-        asks = tokens.rows.tensor(asked).to(y.dtype)
-        comes = tokens.rows.tensor(asked & came).to(y.dtype)
+        asks = tokens.rows.tensor(asked).float()  # whatever the products' precision: they are counted
+        comes = tokens.rows.tensor(asked & came).float()
         rate = (comes.sum(dim=0) + 0.5) / (asks.sum(dim=0) + 1.0)  # (K, spans)
         level = torch.logit(rate)
         if not bool(self.get_buffer("begun")):

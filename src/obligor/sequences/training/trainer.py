@@ -168,11 +168,15 @@ class _Run:
             group["lr"] = self.rate()
         self.optimiser.zero_grad(set_to_none=True)
         found.total.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip)
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip)
+        if not bool(torch.isfinite(norm)):
+            raise Diverged(f"the slope of the loss of step {self.step} is not finite; try a lower rate")
         self.optimiser.step()
 
     def look(self, score: float) -> bool:
         """Note a look at what is held back; return whether it is time to stop."""
+        if not math.isfinite(score):
+            raise Diverged(f"what is held back has the loss {score} after {self.step} steps; try a lower rate")
         result = self.result
         result.curve.append({"step": self.step, "score": score})
         if result.best is None or score < result.best:
