@@ -125,7 +125,7 @@ def test_shares_are_judged_by_level_and_by_what_is_foretold_of_their_spread() ->
 def test_tenths_that_end_among_equal_shares_have_their_share_of_the_losses(scores: int) -> None:
     """What was lost, and of how many, falls from the first application to the last."""
     lost = np.linspace(1.0, 0.01, LOANS) ** 2 * (np.random.default_rng(5).random(LOANS) < np.linspace(1.0, 0.3, LOANS))
-    z = np.arange(LOANS) % scores - 2.0  # says nothing of time
+    z = np.asarray(np.arange(LOANS) % scores - 2, np.float64)  # says nothing of time
     tenths = _judged(_target("share", lost), _head("share", SAME).calibrated(z[:, None]))["reliability"]
     assert [one["observed"] for one in tenths] == pytest.approx([lost.mean()] * 10, rel=0.06)
     assert all(one["low"] < lost.mean() < one["high"] for one in tenths)

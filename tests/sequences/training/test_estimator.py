@@ -136,9 +136,9 @@ def test_checkpoints_of_other_sequences_or_other_weights_to_begin_with_are_refus
     codes[:, 1] = np.where(codes[:, 1] > 3, codes[:, 1] - 3, codes[:, 1])
     other = replace(made, codes=codes)  # as many batches, other numbers
     _model(checkpoints=tmp_path).pretrain(made)
-    for given, sequences, why in (({}, other, r"\(data: "), ({"seed": 1}, made, r"\(start: ")):
+    for seed, sequences, why in ((0, other, r"\(data: "), (1, made, r"\(start: ")):
         with pytest.raises(ObligorError, match=f"of another run {why}"):
-            _model(checkpoints=tmp_path, **given).pretrain(sequences)
+            _model(checkpoints=tmp_path, seed=seed).pretrain(sequences)
     model = _model(trainer=QUICK, checkpoints=tmp_path).pretrain(made)
     model.fit(made, y)
     model.checkpoints = None

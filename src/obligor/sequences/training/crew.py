@@ -141,7 +141,7 @@ class Together(nn.Module):
             values = [*self.parameters(), *begun]
             own = torch.cat([one.float().flatten().cpu() for one in values])
             given = crew.summed(own if crew.rank == int(able.nonzero()[0]) else torch.zeros_like(own))
-            for one, part in zip(values, given.split([one.numel() for one in values]), strict=True):
+            for one, part in zip(values, torch.split(given, [one.numel() for one in values]), strict=True):
                 one.copy_(part.reshape(one.shape))
 
     def score(self) -> float | None:
